@@ -1,0 +1,42 @@
+# Each target sets up a fresh machine by itself: a virtual environment in .venv, with the pinned
+# requirements. It is made again when requirements.txt or pyproject.toml change.
+
+PYTHON ?= python3
+VENV := .venv
+READY := $(VENV)/.ready
+
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+# The models are small: one thread per stage is no slower, and repeats bit for bit on any machine.
+export OMP_NUM_THREADS ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup repro test check clean
+
+help:
+	@echo "make repro   run the pipeline (dvc repro)"
+	@echo "make test    lint, type check and run the tests"
+	@echo "make check   lint and type check only"
+	@echo "make clean   remove the virtual environment and tool caches"
+
+setup: $(READY)
+
+$(READY): requirements.txt pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "posttrain needs Python 3.11 or newer; set PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet -r requirements.txt
+	$(VENV)/bin/python -m pip install --quiet --no-deps -e .
+	touch $@
+
+repro: setup
+	dvc repro
+
+check: setup
+	ruff format --check .
+	ruff check .
+	mypy
+
+test: check
+	pytest
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis

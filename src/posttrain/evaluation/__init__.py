@@ -1,0 +1,1 @@
+"""Metrics, intervals, comparison and plots; knows pools and rewards, no task."""

@@ -1,0 +1,149 @@
+"""Plots for people, as PNG files whose bytes depend on the data alone.
+
+Figures are drawn without pyplot: no global state, no window system, and matplotlib's own fonts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+from matplotlib.transforms import ScaledTranslation
+
+from posttrain.evaluation.compare import Estimate, PolicyResult
+from posttrain.files import atomic_write
+
+BLUE, PALE, GREY, INK = "#1f5a99", "#a9c4e0", "#8a8f96", "#23272e"
+STYLE: dict[str, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 10,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.titlesize": 11,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.spines.left": False,
+    "axes.edgecolor": GREY,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "ytick.major.size": 0,
+    "figure.dpi": 140,
+}
+BIN = 0.05
+
+
+def plot_comparison(
+    results: Sequence[PolicyResult], trivial: Mapping[str, float], questions: int, path: Path
+) -> None:
+    """Accuracy of trivial rules, SFT and the methods; beside it the paired change in reward."""
+    methods = [result for result in results if result.reward_change is not None]
+    baseline = [result for result in results if result.reward_change is None]
+    methods.sort(key=lambda result: result.accuracy.value)
+    rules = sorted(trivial.items(), key=lambda item: item[1])
+    rows = len(rules) + len(results)
+    with _figure(path, (10.5, 1.4 + 0.3 * max(rows, 6))) as figure:
+        left, right = figure.subplots(1, 2, gridspec_kw={"width_ratios": [1.25, 1]})
+        for row, (_, value) in enumerate(rules):
+            left.plot(value, row, "o", color=GREY, markersize=5)
+        for row, result in enumerate([*baseline, *methods], start=len(rules)):
+            _draw(left, result.accuracy, row)
+        labels = [rule.replace("_", " ") for rule, _ in rules]
+        labels += [result.policy for result in [*baseline, *methods]]
+        _rows(left, labels)
+        for label in left.get_yticklabels()[: len(rules)]:
+            label.set_color(GREY)
+        left.axhline(len(rules) - 0.5, color=GREY, linewidth=0.6)
+        left.set_xlim(0, None)
+        left.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        left.set_title("Accuracy on the test questions")
+        left.set_xlabel("chosen program is right (grey: rules that read only the candidates)")
+
+        methods.sort(key=lambda result: _change(result).value)
+        for row, result in enumerate(methods):
+            _draw(right, _change(result), row)
+        right.axvline(0, color=INK, linewidth=0.8)
+        _rows(right, [result.policy for result in methods])
+        right.set_title("Change in mean reward against SFT")
+        right.set_xlabel("reward of the chosen candidate, same seed and question")
+        seeds = len(results[0].seeds)
+        counted = f"{seeds} seeds" if seeds > 1 else "1 seed"
+        figure.text(
+            0.01,
+            0.005,
+            f"{questions} questions, {counted}. Point: mean over seeds; "
+            "pale points: single seeds; bar: 95 % bootstrap interval over questions.",
+            fontsize=8,
+            color=GREY,
+        )
+        figure.tight_layout(rect=(0, 0.04, 1, 1), w_pad=3)
+
+
+def plot_rewards_by_kind(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """How rewards are distributed within each kind of candidate; `rows` as in data/rewards."""
+    rewards: dict[str, list[float]] = {}
+    for row in rows:
+        for made in row["candidates"]:
+            rewards.setdefault(made["kind"], []).append(made["reward"])
+    kinds = sorted(rewards, key=lambda kind: -float(np.mean(rewards[kind])))
+    edges = np.arange(0, 1 + 2 * BIN, BIN) - BIN / 2
+    with _figure(path, (6.4, 0.9 + 1.35 * len(kinds))) as figure:
+        panels = figure.subplots(len(kinds), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
+        for panel, kind in zip(panels, kinds, strict=True):
+            counts, _ = np.histogram(rewards[kind], edges)
+            panel.bar(edges[:-1] + BIN / 2, counts / counts.sum(), width=0.8 * BIN, color=BLUE)
+            mean = float(np.mean(rewards[kind]))
+            panel.set_title(
+                f"{kind}: {len(rewards[kind]):,} candidates, mean {mean:.2f}", fontsize=10
+            )
+            panel.set_ylim(0, 1)
+            panel.set_yticks([0, 0.5, 1])
+            panel.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+            panel.grid(axis="y", color="#e4e6ea", linewidth=0.6)
+            panel.set_axisbelow(True)
+        panels[-1].set_xlabel("reward")
+        panels[-1].set_xlim(-BIN, 1 + BIN)
+        figure.tight_layout(h_pad=0.6)
+
+
+def _change(result: PolicyResult) -> Estimate:
+    assert result.reward_change is not None
+    return result.reward_change
+
+
+def _draw(axes: Axes, estimate: Estimate, row: int) -> None:
+    """Interval, mean and single seeds of one estimate."""
+    if estimate.interval is not None:
+        axes.plot(estimate.interval, [row, row], color=BLUE, linewidth=2, solid_capstyle="butt")
+    if len(estimate.seeds) > 1:
+        rows = [row] * len(estimate.seeds)
+        below = axes.transData + ScaledTranslation(0, -7 / 72, axes.figure.dpi_scale_trans)
+        axes.plot(estimate.seeds, rows, "o", color=PALE, markersize=3.5, transform=below)
+    axes.plot(estimate.value, row, "o", color=BLUE, markersize=6)
+
+
+def _rows(axes: Axes, labels: Sequence[str]) -> None:
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set_ylim(-0.6, len(labels) - 0.4)
+    axes.grid(axis="x", color="#e4e6ea", linewidth=0.6)
+    axes.set_axisbelow(True)
+
+
+@contextmanager
+def _figure(path: Path, size: tuple[float, float]) -> Iterator[Figure]:
+    """An empty figure in the project's style, saved to `path` when the block ends."""
+    with matplotlib.rc_context({**matplotlib.rcParamsDefault, **STYLE}):
+        figure = Figure(figsize=size)
+        FigureCanvasAgg(figure)
+        yield figure
+        with atomic_write(path, "wb") as file:
+            # matplotlib writes its version into the file by default.
+            figure.savefig(file, format="png", metadata={"Software": None})

@@ -1,0 +1,140 @@
+"""Reading and writing files so that a reader never sees half of one.
+
+Everything is written under a temporary name in the target's own directory and renamed when it is complete, so
+a killed process or a full disk leaves the previous version in place.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from safetensors import SafetensorError
+
+from posttrain.errors import UserError
+
+PathLike = str | os.PathLike[str]
+
+
+@contextmanager
+def atomic_write(path: PathLike, mode: str = "w") -> Iterator[IO[Any]]:
+    """Open a temporary file that replaces `path` when the block ends without an error."""
+    target = Path(path)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    except OSError as error:
+        raise UserError(f"cannot write {target}: {error.strerror}") from error
+    temporary = Path(name)
+    try:
+        encoding = None if "b" in mode else "utf-8"
+        with os.fdopen(descriptor, mode, encoding=encoding) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(target)
+    except OSError as error:
+        raise UserError(f"cannot write {target}: {error.strerror}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_directory(path: PathLike) -> Iterator[Path]:
+    """Yield an empty temporary directory that replaces `path` when the block ends without an error."""
+    target = Path(path)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    except OSError as error:
+        raise UserError(f"cannot write {target}: {error.strerror}") from error
+    try:
+        yield temporary
+        temporary.chmod(0o777 & ~_umask())
+        if target.exists():
+            shutil.rmtree(target)
+        temporary.replace(target)
+    except OSError as error:
+        raise UserError(f"cannot write {target}: {error.strerror}") from error
+    except SafetensorError as error:  # safetensors says so when a disk is full
+        raise UserError(f"cannot write {target}: {error}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def read_json(path: PathLike) -> Any:
+    """Parse a JSON file; `UserError` names the file, line and column of what is broken."""
+    try:
+        return json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        where = f"{path}:{error.lineno}:{error.colno}"
+        raise UserError(f"{where}: not valid JSON: {error.msg}") from error
+
+
+def write_json(path: PathLike, value: Any) -> None:
+    """Write `value` as indented JSON with sorted keys; NaN and infinities are refused."""
+    with atomic_write(path) as file:
+        json.dump(value, file, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+        file.write("\n")
+
+
+def read_jsonl(path: PathLike) -> list[dict[str, Any]]:
+    """Parse one JSON object per line; `UserError` names the file and line of what is broken."""
+    rows = []
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        if not line:
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise UserError(f"{path}:{number}: not valid JSON: {error.msg}") from error
+        if not isinstance(row, dict):
+            raise UserError(f"{path}:{number}: expected a JSON object, found {type(row).__name__}")
+        rows.append(row)
+    return rows
+
+
+def write_jsonl(path: PathLike, rows: Iterable[dict[str, Any]]) -> None:
+    """Write one JSON object per line; NaN and infinities are refused."""
+    with atomic_write(path) as file:
+        for row in rows:
+            file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_text(path: PathLike) -> str:
+    """The file's text; `UserError` when it is missing, unreadable or not UTF-8."""
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text (byte {error.start})") from error
+
+
+def sha256_file(path: PathLike) -> str:
+    """Hexadecimal SHA-256 of the file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def git_blob_id(path: PathLike) -> str:
+    """Git's object id of the file: SHA-1 of `blob <size>\\0<content>`."""
+    digest = hashlib.sha1(f"blob {os.path.getsize(path)}\0".encode(), usedforsecurity=False)
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current

@@ -1,0 +1,221 @@
+"""Load a base model: backbone, language model, configuration or tokenizer.
+
+A model is named in one of three ways, and `locate` turns each into a `Location`:
+
+    models/base              a folder with `base.json`, written by stage `base`: weights beside it,
+    or a pointer meta-llama/Llama-3.2-1B  a Hugging Face name, with the commit to load
+    ./checkpoints/llama      a local folder with `config.json` and safetensors weights
+
+Weights are read as safetensors; a hub model that has only `pytorch_model.bin` is read by torch's
+weights-only unpickler, which runs no code. Code from a model repository is never run
+(`trust_remote_code=False`). Left out: quantised loading, device maps.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import torch
+from safetensors import SafetensorError
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from posttrain.errors import UserError
+from posttrain.files import read_json, sha256_file, write_json
+
+logger = logging.getLogger(__name__)
+
+BASE_FILE = "base.json"
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+Dtype = Literal["float32", "bfloat16", "float16"]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """Where transformers finds a model: a folder, or a hub name and the commit to load."""
+
+    name_or_path: str
+    revision: str | None = None
+
+    def __str__(self) -> str:
+        at = f" at revision {self.revision}" if self.revision else ""
+        return f"model {self.name_or_path}{at}"
+
+
+def locate(model: str | Path, revision: str | None = None) -> Location:
+    """Follow a `base.json`, take a local folder, or take a hub name; `UserError` for a folder that
+    is missing.
+    """
+    path = Path(model)
+    if path.is_dir():
+        if (path / BASE_FILE).is_file():
+            return _follow(path)
+        if (path / "config.json").is_file():
+            return Location(str(path))
+        raise UserError(f"{path}: holds neither {BASE_FILE} nor config.json, so it is no model")
+    name = str(model)
+    if isinstance(model, Path) or name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise UserError(f"{name}: no such folder")
+    return Location(name, revision)
+
+
+def _follow(directory: Path) -> Location:
+    base = read_json(directory / BASE_FILE)
+    match base:
+        case {"source": "pocket"}:
+            return Location(str(directory))
+        case {"source": "path", "name_or_path": str(name)}:
+            return locate(Path(name))
+        case {"source": "hub", "name_or_path": str(name), "revision": str(revision)}:
+            return Location(name, revision)
+    raise UserError(f"{directory / BASE_FILE}: names no source pocket, path or hub with its model")
+
+
+def write_base(
+    directory: Path, source: str, name_or_path: str | None, revision: str | None
+) -> dict[str, Any]:
+    """Write and return `base.json`: the source, and SHA-256 of each weight file that lies on this
+    disk.
+
+    The hashes let `load_selector` refuse an adapter on another base. A hub model is pinned by its
+    revision.
+    """
+    where = {"pocket": str(directory), "path": name_or_path}.get(source)
+    base = {
+        "source": source,
+        "name_or_path": name_or_path,
+        "revision": revision,
+        "sha256": hash_weights(Path(where)) if where else {},
+    }
+    write_json(directory / BASE_FILE, base)
+    return base
+
+
+def read_base(directory: Path) -> dict[str, Any]:
+    """The content of `base.json`."""
+    base = read_json(directory / BASE_FILE)
+    if not isinstance(base, dict):
+        raise UserError(f"{directory / BASE_FILE}: expected a JSON object")
+    return base
+
+
+def hash_weights(directory: Path) -> dict[str, str]:
+    """SHA-256 of a local model's safetensors files, by name; `UserError` when there is none."""
+    files = sorted(directory.glob("*.safetensors"))
+    if not files:
+        raise UserError(f"{directory}: no safetensors weights in this folder")
+    return {file.name: sha256_file(file) for file in files}
+
+
+def load_config(model: str | Path, revision: str | None = None) -> PreTrainedConfig:
+    """The model's configuration, without its weights."""
+    location = locate(model, revision)
+    return _reach(location, lambda: AutoConfig.from_pretrained(**_arguments(location)))
+
+
+def load_backbone(
+    model: str | Path,
+    revision: str | None = None,
+    dtype: Dtype = "float32",
+    device: torch.device | str = "cpu",
+) -> PreTrainedModel:
+    """The model without a language-model head (`AutoModel`), in evaluation mode."""
+    return _load(AutoModel, locate(model, revision), dtype, device)
+
+
+def load_causal_lm(
+    model: str | Path,
+    revision: str | None = None,
+    dtype: Dtype = "float32",
+    device: torch.device | str = "cpu",
+) -> PreTrainedModel:
+    """The model with its language-model head (`AutoModelForCausalLM`), in evaluation mode."""
+    return _load(AutoModelForCausalLM, locate(model, revision), dtype, device)
+
+
+def load_tokenizer(model: str | Path, revision: str | None = None) -> PreTrainedTokenizerBase:
+    """The model's tokenizer; one without a pad token (GPT-2, Llama) pads with EOS.
+
+    Which tokens are real is always told by masks, so the choice of pad token changes nothing.
+    """
+    location = locate(model, revision)
+    tokenizer: PreTrainedTokenizerBase = _reach(
+        location, lambda: AutoTokenizer.from_pretrained(**_arguments(location))
+    )
+    if tokenizer.pad_token is None:
+        if tokenizer.eos_token is None:
+            raise UserError(f"{location}: its tokenizer has neither a pad nor an EOS token")
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def max_positions(config: PreTrainedConfig) -> int | None:
+    """Longest sequence that the model's positions allow, None where the config names none."""
+    limit = getattr(config, "max_position_embeddings", None)
+    return None if limit is None else int(limit)
+
+
+def check_lengths(
+    config: PreTrainedConfig, max_prompt_tokens: int, max_candidate_tokens: int
+) -> None:
+    """`UserError` when a prompt and an answer of these lengths do not fit the model's positions."""
+    limit = max_positions(config)
+    total = max_prompt_tokens + max_candidate_tokens
+    if limit is not None and total > limit:
+        raise UserError(
+            f"max_prompt_tokens + max_candidate_tokens = {total}, but {config.model_type} has "
+            f"{limit} positions; lower max_prompt_tokens to {limit - max_candidate_tokens}"
+        )
+
+
+def _load(
+    kind: Any, location: Location, dtype: Dtype, device: torch.device | str
+) -> PreTrainedModel:
+    arguments = _arguments(location) | {"dtype": DTYPES[dtype], "attn_implementation": "sdpa"}
+
+    def read() -> PreTrainedModel:
+        try:
+            return kind.from_pretrained(use_safetensors=True, **arguments)
+        except OSError as error:
+            if "safetensors" not in str(error):
+                raise
+            logger.warning("%s has no safetensors; reading its weights-only .bin", location)
+            return kind.from_pretrained(use_safetensors=False, **arguments)
+
+    model: PreTrainedModel = _reach(location, read)
+    return model.to(device).eval()
+
+
+def _arguments(location: Location) -> dict[str, Any]:
+    arguments: dict[str, Any] = {
+        "pretrained_model_name_or_path": location.name_or_path,
+        "trust_remote_code": False,
+    }
+    if location.revision is not None:
+        arguments["revision"] = location.revision
+    return arguments
+
+
+def _reach(location: Location, read: Callable[[], T]) -> T:
+    try:
+        return read()
+    except (OSError, ValueError, SafetensorError) as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        if Path(location.name_or_path).is_dir():
+            raise UserError(f"{location} cannot be loaded: {lines[0]}") from error
+        raise UserError(
+            f"{location} cannot be reached: {lines[0]}; set HF_HOME to a cache that has it, "
+            "or use source: path with a local folder"
+        ) from error

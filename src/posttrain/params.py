@@ -1,0 +1,382 @@
+"""Typed schema of params.yaml: what may be set, to what, and a one-line answer when something else is.
+
+The file is read by the YAML 1.2 rules that DVC itself uses, so a learning rate written `2e-5` by
+`dvc exp run -S` is the same number to DVC and to the stage (PyYAML, YAML 1.1, would read text). Text where a
+number belongs (`"2e-5"` in quotes) is refused.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from posttrain.errors import UserError
+from posttrain.files import read_text
+
+Positive = Annotated[int, Field(ge=1)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Method = Literal["ppo", "grpo", "rloo", "dpo", "exact"]
+Policy = Literal["sft", "ppo", "grpo", "rloo", "dpo", "exact"]
+POLICIES: tuple[Policy, ...] = get_args(Policy)
+
+
+class Section(BaseModel):
+    """A part of params.yaml: every key known, no value coerced from another type."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, protected_namespaces=())
+
+
+class GeneratedDataset(Section):
+    task: Literal["finqa"]
+    source: Literal["generated"]
+    seed: Seed
+    train: Positive
+    val: Positive
+    test: Positive
+
+
+class StoredDataset(Section):
+    """A data set kept elsewhere: downloaded at a pinned commit, or read from `path` when that is set."""
+
+    task: Literal["finqa"]
+    source: Literal["hub", "path"]
+    path: str | None
+    repository: str
+    commit: Annotated[str, Field(pattern="^[0-9a-f]{40}$")]
+    blobs: dict[str, Annotated[str, Field(pattern="^[0-9a-f]{40}$")]]
+
+    @model_validator(mode="after")
+    def _path_is_named(self) -> StoredDataset:
+        if self.source == "path" and self.path is None:
+            raise ValueError("source is path, so path must name a folder")
+        return self
+
+
+Dataset = Annotated[GeneratedDataset | StoredDataset, Field(discriminator="source")]
+
+
+class Lora(Section):
+    r: Positive
+    alpha: Rate
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+    targets: Literal["auto"] | list[str]
+
+
+class Model(Section):
+    source: Literal["pocket", "hub", "path"]
+    name: str | None
+    revision: str | None
+    dtype: Literal["float32", "bfloat16", "float16"]
+    operands: Literal["cells", "literal"]
+    lora: Lora | None
+    max_prompt_tokens: Positive
+    max_candidate_tokens: Positive
+    batch_size: Positive
+    accumulation: Positive
+
+    @model_validator(mode="after")
+    def _named_and_pinned(self) -> Model:
+        if self.source != "pocket" and self.name is None:
+            raise ValueError(f"source is {self.source}, so name must be set")
+        if self.source == "hub" and self.revision is None:
+            raise ValueError("source is hub, so revision must pin a commit")
+        return self
+
+
+class Prepare(Section):
+    context: Literal["full", "retrieved", "gold"]
+    top_n: Positive
+    operands: Literal["auto", "cells", "literal"]
+
+
+class Candidates(Section):
+    seed: Seed
+    count: Annotated[int, Field(ge=2, le=64)]
+    corruption_rate: Fraction
+    oversample: Annotated[int, Field(ge=1, le=8)]
+    noise: Annotated[list[Rate], Field(min_length=2, max_length=2)]
+
+    @model_validator(mode="after")
+    def _noise_is_a_range(self) -> Candidates:
+        if self.noise[0] > self.noise[1]:
+            raise ValueError("noise must be [smallest, largest]")
+        return self
+
+
+class RewardWeights(Section):
+    exact_match: NonNegative
+    numeric_close: NonNegative
+    program_valid: NonNegative
+    format_valid: NonNegative
+
+    @model_validator(mode="after")
+    def _some_weight(self) -> RewardWeights:
+        if sum(self.model_dump().values()) <= 0:
+            raise ValueError("at least one weight must be positive")
+        return self
+
+
+class Rewards(Section):
+    tolerance: NonNegative
+    weights: RewardWeights
+
+
+class Base(Section):
+    seed: Seed
+    vocabulary: Annotated[int, Field(ge=512)]
+    hidden_size: Positive
+    layers: Positive
+    heads: Positive
+    intermediate_size: Positive
+    context: Positive
+    batch_size: Positive
+    tokens: Positive
+    learning_rate: Rate
+    weight_decay: NonNegative
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Base:
+        if self.hidden_size % (2 * self.heads):
+            raise ValueError("hidden_size must be an even multiple of heads")
+        return self
+
+
+class Optimization(Section):
+    """What every training of a selector sets."""
+
+    learning_rate: Rate
+    warmup: Fraction
+    weight_decay: NonNegative
+    max_grad_norm: Rate
+    evaluations: Positive
+
+
+class SelectorSFT(Optimization):
+    epochs: Positive
+
+
+class SelectorRL(Optimization):
+    """What every reinforcement-learning method of the selector sets."""
+
+    steps: Positive
+    prompts_per_step: Positive
+    inner_epochs: Positive
+    minibatches: Positive
+
+
+class KLPenalised(SelectorRL):
+    kl_coef: NonNegative
+    entropy_coef: NonNegative
+
+
+class PPO(KLPenalised):
+    samples: Positive
+    clip_range: Rate
+    value_coef: NonNegative
+    value_clip_range: Rate
+    target_kl: Rate | None
+
+
+class GRPO(KLPenalised):
+    samples: Annotated[int, Field(ge=2)]
+    clip_range: Rate
+
+
+class RLOO(KLPenalised):
+    samples: Annotated[int, Field(ge=2)]
+
+
+class DPO(SelectorRL):
+    samples: Positive
+    beta: Rate
+
+
+class Exact(KLPenalised):
+    pass
+
+
+class SelectorMethods(Section):
+    methods: Annotated[list[Method], Field(min_length=1)]
+    ppo: PPO
+    grpo: GRPO
+    rloo: RLOO
+    dpo: DPO
+    exact: Exact
+
+    def of(self, method: str) -> SelectorRL:
+        """The section of one method."""
+        sections: dict[str, SelectorRL] = {
+            "ppo": self.ppo,
+            "grpo": self.grpo,
+            "rloo": self.rloo,
+            "dpo": self.dpo,
+            "exact": self.exact,
+        }
+        return sections[method]
+
+
+class SFT(Section):
+    selector: SelectorSFT
+
+
+class RL(Section):
+    selector: SelectorMethods
+
+
+class Evaluate(Section):
+    intervals: Annotated[
+        list[Annotated[float, Field(gt=0, lt=1)]], Field(min_length=1, max_length=4)
+    ]
+    bootstrap: Positive
+
+
+class Compare(Section):
+    policies: Annotated[list[Policy], Field(min_length=1)]
+    bootstrap: Positive
+
+    @model_validator(mode="after")
+    def _baseline_is_there(self) -> Compare:
+        if "sft" not in self.policies:
+            raise ValueError("policies must contain sft, which the others are measured against")
+        return self
+
+
+class Params(Section):
+    """params.yaml, whole. `selected_dataset` and `selected_model` are the presets that the run uses."""
+
+    dataset: str
+    model: str
+    seeds: Annotated[list[Seed], Field(min_length=1)]
+    launch: str
+    datasets: dict[str, Dataset]
+    models: dict[str, Model]
+    prepare: Prepare
+    candidates: Candidates
+    rewards: Rewards
+    base: Base
+    sft: SFT
+    rl: RL
+    evaluate: Evaluate
+    compare: Compare
+
+    @property
+    def selected_dataset(self) -> GeneratedDataset | StoredDataset:
+        return self.datasets[self.dataset]
+
+    @property
+    def selected_model(self) -> Model:
+        return self.models[self.model]
+
+    @property
+    def operands(self) -> Literal["cells", "literal"]:
+        """How programs name numbers in this run."""
+        if self.prepare.operands == "auto":
+            return self.selected_model.operands
+        return self.prepare.operands
+
+
+def load_params(path: str | Path = "params.yaml") -> Params:
+    """Read and check params.yaml; `UserError` names the first wrong key and the nearest valid one."""
+    try:
+        values = YAML(typ="safe", pure=True).load(read_text(path))
+    except YAMLError as error:
+        problem = " ".join(str(error).split())
+        raise UserError(f"{path}: not valid YAML: {problem}") from error
+    return check_params(values, str(path))
+
+
+def check_params(values: Any, source: str = "params.yaml") -> Params:
+    """Check a parsed params.yaml; `UserError` names the first wrong key and the nearest valid one."""
+    if not isinstance(values, dict):
+        raise UserError(f"{source}: expected sections, found {type(values).__name__}")
+    try:
+        params = Params.model_validate(values)
+    except ValidationError as error:
+        raise UserError(f"{source}: {_explain(error, values)}") from error
+    for key, value, known in (
+        ("dataset", params.dataset, params.datasets),
+        ("model", params.model, params.models),
+    ):
+        if value not in known:
+            raise UserError(f"{source}: {key}: {value!r} is not one of {key}s{_nearest(value, known)}")
+    for key, names in (
+        ("seeds", params.seeds),
+        ("rl.selector.methods", params.rl.selector.methods),
+        ("compare.policies", params.compare.policies),
+    ):
+        if len(set(names)) < len(names):
+            raise UserError(f"{source}: {key}: an entry is listed twice")
+    missing = set(params.compare.policies) - {"sft", *params.rl.selector.methods}
+    if missing:
+        raise UserError(
+            f"{source}: compare.policies: {sorted(missing)[0]} is not in rl.selector.methods"
+        )
+    return params
+
+
+def _explain(error: ValidationError, values: dict[str, Any]) -> str:
+    problems = error.errors(include_url=False)
+    # An unknown key is most often a misspelt one, and then the cause of a "missing" next to it.
+    first = min(problems, key=lambda problem: problem["type"] != "extra_forbidden")
+    path = _path_in(first["loc"], values)
+    key = ".".join(str(part) for part in path)
+    if first["type"] == "extra_forbidden":
+        known = _known_keys(first["loc"])
+        return f"{key}: unknown parameter{_nearest(str(path[-1]), known)}"
+    if first["type"] == "missing":
+        return f"{key}: missing"
+    found = first["input"]
+    if first["type"] == "literal_error" and isinstance(found, str):
+        allowed = first["ctx"]["expected"]
+        names = allowed.replace("'", "").replace(" or ", ", ").split(", ")
+        return f"{key}: {found!r} is not one of {allowed}{_nearest(found, names)}"
+    if isinstance(found, str) and first["type"] in ("float_type", "int_type"):
+        return f"{key}: {found!r} is text, not a number; write it without quotes"
+    shown = "" if isinstance(found, dict) else f" (found {found!r})"
+    return f"{key or 'params'}: {first['msg'].removeprefix('Value error, ')}{shown}"
+
+
+def _path_in(location: tuple[int | str, ...], values: Any) -> list[int | str]:
+    """The location as keys of the file: pydantic also names union members, which are no keys."""
+    path: list[int | str] = []
+    for index, part in enumerate(location):
+        inside = isinstance(values, dict) and part in values
+        item = isinstance(values, list) and isinstance(part, int) and part < len(values)
+        if inside or item:
+            path.append(part)
+            values = values[part]
+        elif index == len(location) - 1 and isinstance(values, dict):
+            path.append(part)
+    return path
+
+
+def _known_keys(location: tuple[int | str, ...]) -> list[str]:
+    """Valid siblings of an unknown key, found by walking the schema."""
+    kinds: list[Any] = [Params]
+    for part in location[:-1]:
+        found: list[Any] = []
+        for kind in kinds:
+            if isinstance(kind, type) and issubclass(kind, Section):
+                field = kind.model_fields.get(str(part))
+                found += _sections(field.annotation) if field else []
+        kinds = found or kinds
+    return sorted({name for kind in kinds for name in kind.model_fields})
+
+
+def _sections(annotation: Any) -> list[type[Section]]:
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return [annotation]
+    return [kind for part in getattr(annotation, "__args__", ()) for kind in _sections(part)]
+
+
+def _nearest(name: str, known: Any) -> str:
+    close = difflib.get_close_matches(name, [str(key) for key in known], n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else ""

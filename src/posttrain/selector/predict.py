@@ -1,0 +1,66 @@
+"""Score pools with a selector, without gradients.
+
+Pools are sorted by length, longest first, and cut into batches: little is padded, and a batch that
+does not fit in memory fails at once. The results come back in the order of the input, on the CPU.
+Dropout is off while scoring, so the same weights give the same scores.
+
+Left out: pools of different K in one call (`UserError`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from posttrain.errors import UserError
+from posttrain.selector.batch import TokenizedPool, collate
+from posttrain.selector.model import Selector
+
+
+def score_pools(
+    selector: Selector,
+    pools: Sequence[TokenizedPool],
+    batch_size: int,
+    device: torch.device | str,
+) -> tuple[Tensor, Tensor]:
+    """Logits (N, K) and values (N,) of N pools, float32, in the order of the input.
+
+    `batch_size` is in pools; it changes the scores by rounding only. `UserError` when pools differ
+    in K.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be positive, got {batch_size}")
+    count = len(pools[0].candidate_ids) if pools else 0
+    for pool in pools:
+        if len(pool.candidate_ids) != count:
+            raise UserError(
+                f"{pool.id}: {len(pool.candidate_ids)} candidates where {pools[0].id} has {count}"
+            )
+    logits, values = torch.empty(len(pools), count), torch.empty(len(pools))
+    order = longest_first(pools)
+    training = selector.training
+    selector.eval()
+    try:
+        # Not inference_mode: what a forward pass caches in the model must stay usable in training.
+        with torch.no_grad():
+            for start in range(0, len(order), batch_size):
+                rows = order[start : start + batch_size]
+                output = selector(collate([pools[row] for row in rows]).to(device))
+                logits[rows] = output.logits.float().cpu()
+                values[rows] = output.values.float().cpu()
+    finally:
+        selector.train(training)
+    return logits, values
+
+
+def longest_first(pools: Sequence[TokenizedPool]) -> list[int]:
+    """Indices of the pools by length, longest first, ties in their own order.
+
+    Prompt first: its width is padded for the whole batch.
+    """
+    return sorted(
+        range(len(pools)),
+        key=lambda row: (-len(pools[row].prompt_ids), -pools[row].length),
+    )

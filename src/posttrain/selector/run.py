@@ -1,0 +1,89 @@
+"""What both training stages of the selector do around the loop: load, train, save, write curves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from posttrain.checkpoint import CheckpointFile
+from posttrain.curves import Progress, write_curves
+from posttrain.errors import UserError
+from posttrain.files import read_jsonl, write_json
+from posttrain.manifest import digest
+from posttrain.models.load import load_tokenizer, read_base
+from posttrain.params import Model, Optimization
+from posttrain.selector.data import make_pools
+from posttrain.selector.model import Selector, save_selector
+from posttrain.selector.train import Algorithm, History, Pools, Schedule, train
+
+BASE = Path("models/base")
+REWARDS = Path("data/rewards")
+
+
+def read_seed(text: str) -> int:
+    """The SEED argument of a training stage."""
+    if not text.isdigit():
+        raise UserError(f"seed {text!r}: expected a number of 0 or more")
+    return int(text)
+
+
+def device() -> torch.device:
+    """The GPU if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def load_data(model: Model) -> tuple[Pools, Pools, list[str]]:
+    """Training and validation pools, and the ids of training examples that are too long."""
+    tokenizer = load_tokenizer(BASE)
+    data, dropped = make_pools(read_jsonl(REWARDS / "train.jsonl"), tokenizer, model, training=True)
+    val, _ = make_pools(read_jsonl(REWARDS / "val.jsonl"), tokenizer, model, training=False)
+    return data, val, dropped
+
+
+def train_and_save(
+    name: str,
+    selector: Selector,
+    algorithm: Algorithm,
+    config: Optimization,
+    schedule: Schedule,
+    data: Pools,
+    val: Pools,
+    *,
+    model: Model,
+    seed: int,
+    manifest: Mapping[str, Any],
+    output: Path,
+    curves: Path,
+) -> History:
+    """Train, then put the model in `output`, with its manifest, and its curves in `curves`."""
+    torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
+    checkpoint = CheckpointFile(digest(manifest))
+    progress = Progress(name)
+
+    def report(done: int, total: int, history: History) -> None:
+        shown = {key: history.train[-1][key] for key in ("loss", "reward")} if history.train else {}
+        progress.update(done, total, {**shown, "val": history.val[-1]["reward"]})
+
+    history = train(
+        selector,
+        algorithm,
+        config,
+        schedule,
+        data,
+        val,
+        batch_size=model.batch_size,
+        seed=seed,
+        checkpoint=checkpoint,
+        report=report,
+    )
+    progress.close()
+    best = max(history.val[1:], key=lambda row: (row["reward"], row["step"]))
+    meta = {"best_step": best["step"], "val_reward": best["reward"]}
+    save_selector(output, selector, read_base(BASE), meta)
+    write_json(output / "manifest.json", dict(manifest))
+    write_curves(curves, {"train": history.train, "val": history.val})
+    checkpoint.remove()
+    return history

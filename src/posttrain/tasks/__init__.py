@@ -1,0 +1,88 @@
+"""Verifiable tasks. A task is one package that owns its data, prompt, scorer and candidates.
+
+The rest of the project reaches it through `get_task(name)`, the module `posttrain.tasks.NAME.task`, whose
+functions are the protocol below. An example is one JSON object; outside the task only `id`, `question`,
+`input_text`, `target_answer` and `target_program` may be read from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+from posttrain.params import Params
+
+SPLITS = ("train", "val", "test")
+
+Example = Mapping[str, Any]
+
+
+class Score(Protocol):
+    """The verdict on one answer. `status` is scored, unparseable or unscorable."""
+
+    @property
+    def status(self) -> str: ...
+    @property
+    def components(self) -> dict[str, float]: ...
+    @property
+    def execution_correct(self) -> bool: ...
+    @property
+    def answer(self) -> float | str | None: ...
+    @property
+    def self_consistent(self) -> bool: ...
+    @property
+    def failure(self) -> str | None: ...
+
+
+class Candidate(Protocol):
+    """One answer of a pool: its text, its kind (gold, plausible, corrupted) and the edit that made it."""
+
+    @property
+    def text(self) -> str: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def edit(self) -> str: ...
+
+
+class Task(Protocol):
+    """What a task package offers; see `posttrain.tasks.finqa.task`."""
+
+    def fetch(self, params: Params, directory: Path) -> None:
+        """Put the raw data set in `directory`."""
+
+    def audit(self, source: Path, directory: Path) -> dict[str, Any]:
+        """Check the raw data; write {train,val,test}.jsonl and rejected.jsonl; return the metrics."""
+
+    def prepare(self, params: Params, source: Path, directory: Path) -> dict[str, Any]:
+        """Turn audited rows into examples, {train,val,test}.jsonl; return the metrics."""
+
+    def make_pools(
+        self, params: Params, splits: Mapping[str, Sequence[Example]]
+    ) -> Mapping[str, Sequence[Sequence[Candidate]]]:
+        """K candidates for each example; what is typical of an answer is learned from `train` alone."""
+
+    def render_prompt(self, example: Example) -> str:
+        """The text that a model reads before it answers or before it sees a candidate."""
+
+    def render_candidate(self, text: str, example: Example) -> str:
+        """An answer of a pool as a selector reads it after the prompt."""
+
+    def render_target(self, example: Example) -> str:
+        """The gold answer as a model should write it."""
+
+    def prompt_hash(self) -> str:
+        """Changes whenever the text of prompts or answers does."""
+
+    def score(self, text: str, example: Example, tolerance: float) -> Score:
+        """The one scorer."""
+
+    def reward(self, components: Mapping[str, float], weights: Mapping[str, float]) -> float:
+        """The weighted mean of a score's components, in [0, 1]."""
+
+
+def get_task(name: str) -> Task:
+    """The task package of that name."""
+    return cast(Task, import_module(f"posttrain.tasks.{name}.task"))

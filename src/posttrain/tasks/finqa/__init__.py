@@ -1,0 +1,1 @@
+"""FinQA: questions over pages of financial reports, answered by a small arithmetic program."""

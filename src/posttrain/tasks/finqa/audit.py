@@ -1,0 +1,303 @@
+"""Check every row of every split before anything trains on it: what is wrong is listed with its
+reason and left out.
+
+A broken file (truncated JSON, a missing or ill-typed field) ends the audit with one line, see
+`load`. A row that is whole but makes no sense is rejected:
+
+    duplicate_id          an earlier row, of this or another split, has the same id
+    empty_table           the program reads a table that has no rows
+    number_not_finite     a table cell is "nan", "inf" or over 1e15 in size (rejected if the program
+    touches its row) program_invalid       the program does not parse or does not execute
+    answer_mismatch       the program's value is not `exe_ans`
+
+Everything else that a careful person would look at is counted: disagreements of the human `answer`
+by class, lengths and what each limit would cut, and leakage between splits. Left out: whether the
+question is answerable from the page.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from posttrain.errors import UserError
+from posttrain.files import atomic_directory, write_jsonl
+from posttrain.tasks.finqa.context import row_sentence
+from posttrain.tasks.finqa.load import SPLIT_FILES, load_split
+from posttrain.tasks.finqa.program import (
+    TABLE_OPERATIONS,
+    ExecutionError,
+    ProgramError,
+    execute,
+    parse,
+)
+
+LENGTH_LIMITS = (256, 512, 1024, 2048)
+HUGE = 1e15
+
+_TOKEN = re.compile(r"\w+|[^\w\s]")
+_OPTIONAL_QA = ("answer", "program_re")
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A row that was left out: where it was and why (`reason` is a class, `detail` one line)."""
+
+    split: str
+    row: int
+    id: str
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """`clean` rows per split in order, the `rejected` ones, and `metrics` as nested numbers."""
+
+    clean: dict[str, list[dict[str, Any]]]
+    rejected: list[Rejected]
+    metrics: dict[str, Any]
+
+
+def audit(source: Path, directory: Path) -> dict[str, Any]:
+    """Write {train,val,test}.jsonl and rejected.jsonl of `source`'s split files into `directory`.
+
+    Returns the metrics of `audit_splits`; `UserError` when a split keeps no row.
+    """
+    result = audit_splits({split: load_split(source / name) for split, name in SPLIT_FILES.items()})
+    for split, rows in result.clean.items():
+        if not rows:
+            raise UserError(
+                f"{source / SPLIT_FILES[split]}: every row was rejected, the first because "
+                f"{next(row.detail for row in result.rejected if row.split == split)}"
+            )
+    with atomic_directory(directory) as output:
+        for split, rows in result.clean.items():
+            write_jsonl(output / f"{split}.jsonl", rows)
+        write_jsonl(output / "rejected.jsonl", [asdict(row) for row in result.rejected])
+    return result.metrics
+
+
+def audit_splits(
+    splits: Mapping[str, Sequence[dict[str, Any]]],
+    count_tokens: Callable[[str], int] | None = None,
+) -> Audit:
+    """Audit all splits together.
+
+    `count_tokens` measures lengths (default: words and punctuation marks).
+    """
+    clean: dict[str, list[dict[str, Any]]] = {}
+    rejected: list[Rejected] = []
+    metrics: dict[str, Any] = {}
+    seen: dict[str, str] = {}
+    for split, rows in splits.items():
+        clean[split] = []
+        reasons: Counter[str] = Counter()
+        for index, row in enumerate(rows):
+            problem = _problem(row, seen)
+            if problem is None:
+                seen[row["id"]] = f"{split} row {index}"
+                clean[split].append(row)
+            else:
+                rejected.append(Rejected(split, index, row["id"], *problem))
+                reasons[problem[0]] += 1
+        metrics[split] = {
+            "rows": len(rows),
+            "clean": len(clean[split]),
+            "rejected": dict(sorted(reasons.items())),
+            **_describe(rows, count_tokens or _count_words),
+        }
+    metrics["leakage"] = _leakage(splits)
+    return Audit(clean, rejected, metrics)
+
+
+def _problem(row: Row, seen: Mapping[str, str]) -> tuple[str, str] | None:
+    """(reason, detail) for a row that must be left out, else None."""
+    qa, table = row["qa"], row["table"]
+    if row["id"] in seen:
+        return "duplicate_id", f"the same id as {seen[row['id']]}"
+    try:
+        program = parse(qa["program"])
+    except ProgramError as error:
+        return "program_invalid", f"{error.reason}: {error}"
+    labels = {step.arg1 for step in program if step.op in TABLE_OPERATIONS}
+    if labels and len(table) < 2:
+        return "empty_table", "the program has a table operation and the table has no rows"
+    for cells in table[1:]:
+        strange = _strange_cells(cells)
+        touched = cells and cells[0] in labels
+        if strange and (touched or any(_same_number(strange, s.arg1, s.arg2) for s in program)):
+            return "number_not_finite", f"table row {cells[0]!r} has the cell {strange[0]!r}"
+    try:
+        value = execute(program, table)
+    except ExecutionError as error:
+        return "program_invalid", f"{error.reason}: {error}"
+    if not _same_answer(value, qa["exe_ans"]):
+        return "answer_mismatch", f"the program gives {value!r}, exe_ans is {qa['exe_ans']!r}"
+    return None
+
+
+def _same_answer(value: float | str, expected: float | str) -> bool:
+    if isinstance(value, str) or isinstance(expected, str):
+        return value == expected
+    return round(value, 5) == round(expected, 5)
+
+
+def _same_number(cells: Sequence[str], *operands: str) -> bool:
+    return any(operand in cell.split() for cell in cells for operand in operands)
+
+
+def _strange_cells(cells: Sequence[str]) -> list[str]:
+    """Cells that hold "nan" or "inf", or a number too large to be one of a report."""
+    strange = []
+    for cell in cells[1:]:
+        for word in cell.replace("$", " ").replace(",", "").split():
+            try:
+                value = float(word.rstrip("%"))
+            except ValueError:
+                continue
+            # "nan" and "inf" read as numbers, and so does "1e400", which is infinite.
+            if not math.isfinite(value) or abs(value) > HUGE:
+                strange.append(cell)
+                break
+    return strange
+
+
+def _describe(rows: Sequence[Row], count_tokens: Callable[[str], int]) -> dict[str, Any]:
+    steps: Counter[str] = Counter()
+    operations: Counter[str] = Counter()
+    for row in rows:
+        try:
+            program = parse(row["qa"]["program"])
+        except ProgramError:
+            continue
+        steps[str(len(program))] += 1
+        operations.update(step.op for step in program)
+    lengths = sorted(count_tokens(page_text(row)) for row in rows)
+    return {
+        "missing_fields": {
+            f"qa.{name}": sum(not row["qa"].get(name) for row in rows) for name in _OPTIONAL_QA
+        }
+        | {"qa.gold_inds": sum(not row["qa"]["gold_inds"] for row in rows)},
+        "pages": len({row["filename"] for row in rows}),
+        "empty_tables": sum(len(row["table"]) < 2 for row in rows),
+        "tables_with_strange_numbers": sum(
+            any(_strange_cells(cells) for cells in row["table"][1:]) for row in rows
+        ),
+        "duplicate_row_labels": sum(
+            len({cells[0] for cells in row["table"] if cells}) < len(row["table"]) for row in rows
+        ),
+        "steps": dict(sorted(steps.items())),
+        "operations": dict(sorted(operations.items())),
+        "yes_no": sum(isinstance(row["qa"]["exe_ans"], str) for row in rows),
+        "human_answer": dict(
+            sorted(
+                Counter(
+                    answer_class(row["qa"].get("answer"), row["qa"]["exe_ans"]) for row in rows
+                ).items()
+            )
+        ),
+        "length": _distribution(lengths)
+        | {f"over_{limit}": sum(length > limit for length in lengths) for limit in LENGTH_LIMITS},
+    }
+
+
+def page_text(row: Row) -> str:
+    """Page and question as one text, with the table's rows as sentences."""
+    table = row["table"]
+    rows = [row_sentence(table, index) for index in range(1, len(table))]
+    return "\n".join([*row["pre_text"], *rows, *row["post_text"], row["qa"]["question"]])
+
+
+def answer_class(answer: object, expected: float | str) -> str:
+    """How a human `answer` relates to `exe_ans`.
+
+    agrees (after rounding to the digits that the human wrote, "7%" and "7" both standing for 0.07
+    or 7 as the text says), empty, or the first reason that explains a disagreement: sign,
+    percent_scale (a factor of 100), rounding (within 1 % or one unit of the last digit), other.
+    """
+    text = str(answer).strip().lower() if answer is not None else ""
+    if not text:
+        return "empty"
+    if isinstance(expected, str) or text in ("yes", "no"):
+        return "agrees" if text == expected else "other"
+    match = re.search(r"-?\s*(?:\d[\d,]*\.?\d*|\.\d+)", text.replace("$", ""))
+    if not match:
+        return "other"
+    number = match.group().replace(",", "").replace(" ", "")
+    stated = float(number)
+    unit = 10.0 ** -len(number.partition(".")[2])
+    percent = "%" in text or "percent" in text
+    truth = expected * 100 if percent else expected
+    if _rounds_to(stated, truth, unit):
+        return "agrees"
+    other_scale = expected if percent else expected * 100
+    if _rounds_to(stated, other_scale, unit) or _rounds_to(stated, expected / 100, unit / 100):
+        return "percent_scale"
+    if _rounds_to(-stated, truth, unit) or _rounds_to(-stated, other_scale, unit):
+        return "sign"
+    if _is_near(stated, truth, unit):
+        return "rounding"
+    if _is_near(stated, other_scale, unit):
+        return "percent_scale"
+    return "other"
+
+
+def _is_near(stated: float, truth: float, unit: float) -> bool:
+    return abs(stated - truth) <= max(0.01 * abs(truth), 1.0001 * unit)
+
+
+def _rounds_to(stated: float, truth: float, unit: float) -> bool:
+    # A little over half a unit: exe_ans is itself rounded to five decimals.
+    return abs(stated - truth) <= 0.5 * unit * (1 + 1e-6) + 1e-9 * abs(truth) + 5e-6
+
+
+def _leakage(splits: Mapping[str, Sequence[Row]]) -> dict[str, dict[str, int]]:
+    """For each pair of splits, how many rows of the second share something with the first."""
+    found = {}
+    names = list(splits)
+    for first in range(len(names)):
+        for second in range(first + 1, len(names)):
+            a, b = splits[names[first]], splits[names[second]]
+            found[f"{names[first]}_{names[second]}"] = {
+                "ids": _shared(a, b, lambda row: row["id"]),
+                "pages": _shared(a, b, lambda row: row["filename"]),
+                "page_and_question": _shared(
+                    a, b, lambda row: (row["filename"], row["qa"]["question"].strip().lower())
+                ),
+            }
+    return found
+
+
+def _shared(a: Sequence[Row], b: Sequence[Row], key: Callable[[Row], object]) -> int:
+    known = {key(row) for row in a}
+    return sum(key(row) in known for row in b)
+
+
+def _distribution(lengths: Sequence[int]) -> dict[str, float]:
+    """Mean, quantiles (nearest rank) and maximum of sorted lengths; zeros for none."""
+    if not lengths:
+        return dict.fromkeys(("mean", "p50", "p90", "p95", "p99", "max"), 0.0)
+
+    def quantile(share: float) -> int:
+        return lengths[max(0, math.ceil(share * len(lengths)) - 1)]
+
+    return {
+        "mean": round(sum(lengths) / len(lengths), 1),
+        "p50": quantile(0.5),
+        "p90": quantile(0.9),
+        "p95": quantile(0.95),
+        "p99": quantile(0.99),
+        "max": lengths[-1],
+    }
+
+
+def _count_words(text: str) -> int:
+    return len(_TOKEN.findall(text))

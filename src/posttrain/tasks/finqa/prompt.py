@@ -1,0 +1,69 @@
+"""The only place where a FinQA example becomes text for a model, and where an answer in our form is
+written.
+
+A prompt is page, question and, for literal operands, what to write; an answer is one JSON object
+`{"program": ["subtract(B3, C3)", "divide(#0, C3)"], "answer": "0.01639"}`. With operands as cells
+the instruction is one word long, because the small base model is trained on exactly this form.
+`prompt_hash` names the renderer's version.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from posttrain.tasks.finqa.program import OPERATIONS, ProgramError, parse, render
+
+_REFERENCE = re.compile(r"\b[A-Z]{1,3}[0-9]+\b")
+_INSTRUCTION = (
+    'Answer with one JSON object and nothing else: "program" is a list of steps, "answer" is its '
+    "result as text. A step is one of {operations}, with two arguments: numbers as they stand on "
+    "the page, #0, #1, ... for the results of earlier steps, or constants such as const_100. "
+    "A table operation takes a row label and none.\n"
+    'Example: {{"program": ["subtract(5829, 5735)", "divide(#0, 5735)"], "answer": "0.01639"}}'
+)
+
+
+def render_prompt(row: Mapping[str, Any]) -> str:
+    """The prompt of a prepared row; it ends where the answer begins."""
+    page, question = row["input_text"], row["question"]
+    if row["operands"] == "cells":
+        return f"{page}\nquestion: {question}\nanswer:"
+    instruction = _INSTRUCTION.format(operations=", ".join(OPERATIONS))
+    return f"{page}\n\nQuestion: {question}\n{instruction}\nAnswer:"
+
+
+def render_answer(program_text: str, answer: str) -> str:
+    """The JSON text of an answer; a program that does not parse is written as a single step."""
+    try:
+        steps = [render((step,)) for step in parse(program_text)]
+    except ProgramError:
+        steps = [program_text]
+    return json.dumps({"program": steps, "answer": answer}, ensure_ascii=False)
+
+
+def render_candidate(text: str, row: Mapping[str, Any]) -> str:
+    """An answer as a selector reads it: with cells, each reference is followed by what the page calls it.
+
+        {"program": ["subtract(B3, C3)"], "answer": "94"} B3 net revenue 2009 C3 net revenue 2008
+
+    A large model finds that on the page; a small one learns to compare these words with the question long before
+    it learns to look cells up. With literal operands the answer stands alone.
+    """
+    if row["operands"] != "cells":
+        return text
+    names: Mapping[str, str] = row["names"]
+    used = dict.fromkeys(name for name in _REFERENCE.findall(text) if name in names)
+    return " ".join([text, *(f"{name} {names[name]}" for name in used)])
+
+
+def prompt_hash() -> str:
+    """SHA-256 over fixed rows as rendered: it changes when what models read changes."""
+    row = {"input_text": "1 | B 2009\n2 net revenue | 5829", "question": "what was net revenue?"}
+    texts = [render_prompt({**row, "operands": operands}) for operands in ("cells", "literal")]
+    texts.append(render_answer("subtract(5829, 5735), divide(#0, 5735)", "0.01639"))
+    texts.append(render_candidate("B2", {"operands": "cells", "names": {"B2": "net revenue 2009"}}))
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()

@@ -1,0 +1,84 @@
+"""A data set in FinQA's layout, generated from a seed: the default, because it needs no network.
+
+    splits = generate(seed=0, sizes={"train": 2200, "val": 300, "test": 500})
+
+Pages read like annual reports (14 kinds of tables, about 160 line items, sentences that matter and
+sentences that do not) and carry two to four questions each, over table, text or both, with all ten
+operations and one to five steps. Every row executes to its `exe_ans`. Companies, and so pages, are
+disjoint between splits. The same seed gives the same bytes; page k of a split does not depend on
+the sizes. Left out: what makes the real pages long (a median of 660 words there, about 180 here),
+tables without years, and wrong or ambiguous annotations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from random import Random
+from typing import Any
+
+from posttrain.tasks.finqa.sample import vocabulary
+from posttrain.tasks.finqa.sample.pages import build_page
+from posttrain.tasks.finqa.sample.questions import ask
+
+_ATTEMPTS = 60
+
+
+def generate(seed: int, sizes: Mapping[str, int]) -> dict[str, list[dict[str, Any]]]:
+    """Rows of each split, in FinQA's layout; `sizes` maps split names to numbers of rows."""
+    companies = _companies(seed, len(sizes))
+    return {
+        name: _split(f"{seed}/{name}", size, companies[index])
+        for index, (name, size) in enumerate(sorted(sizes.items()))
+    }
+
+
+def _companies(seed: int, groups: int) -> list[list[str]]:
+    """Company names with distinct tickers, dealt out so that none is in two splits."""
+    rng = Random(f"{seed}/companies")
+    names = [f"{a} {b}" for a in vocabulary.COMPANY_FIRST for b in vocabulary.COMPANY_SECOND]
+    rng.shuffle(names)
+    names = list({_ticker(name): name for name in names}.values())
+    return [names[group::groups] for group in range(groups)]
+
+
+def _split(key: str, size: int, companies: list[str]) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    number = 0
+    while len(rows) < size:
+        rows += _page_rows(Random(f"{key}/{number}"), companies[number % len(companies)], number)
+        number += 1
+    return rows[:size]
+
+
+def _page_rows(rng: Random, name: str, number: int) -> list[dict[str, Any]]:
+    year = rng.randint(2002, 2021)
+    page = build_page(rng, f"{name} {rng.choice(vocabulary.COMPANY_LAST)}", year)
+    # The ticker and the page's number keep names unique however many pages a company gets.
+    filename = f"{_ticker(name)}/{year}/page_{number + 1}.pdf"
+    wanted = rng.choice((2, 3, 3, 4))
+    questions: list[dict[str, Any]] = []
+    for _ in range(_ATTEMPTS):
+        qa = ask(page, rng)
+        if qa and all(
+            qa["program"] != other["program"] and qa["question"] != other["question"]
+            for other in questions
+        ):
+            questions.append(qa)
+        if len(questions) == wanted:
+            break
+    return [
+        {
+            "pre_text": page.pre_text,
+            "post_text": page.post_text,
+            "filename": filename,
+            "table": page.table,
+            "id": f"{filename}-{index + 1}",
+            "qa": qa,
+        }
+        for index, qa in enumerate(questions)
+    ]
+
+
+def _ticker(name: str) -> str:
+    first, second = name.split()
+    return (first[:3] + second[:3]).upper()

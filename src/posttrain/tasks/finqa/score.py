@@ -1,0 +1,309 @@
+"""The one scorer: what an answer to a FinQA question is worth.
+
+An answer is one JSON object, the program as a list of steps and its value as text:
+
+    {"program": ["subtract(5829, 5735)", "divide(#0, 5735)"], "answer": "0.01639"}
+
+Audit, rewards, training and evaluation all call `score`. Its execution and program verdicts are
+the FinQA paper's (official.py) for every program our parser accepts; a program that only the
+script's token reader accepts ("-#0", a step cut off at the end) is invalid here. References
+(`B3`, `T1`) are resolved before anything is judged, so a program in cells and the same program in
+literals get the same verdicts. Beside them stand verdicts on the stated answer: strict, lenient,
+within a tolerance.
+
+Left out: statistics over many scores (evaluation/), and what a stage does with answers that are
+unparseable or unscorable.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from posttrain.errors import UserError
+from posttrain.tasks.finqa.official import equal_to_gold
+from posttrain.tasks.finqa.program import (
+    Answer,
+    ExecutionError,
+    Program,
+    ProgramError,
+    execute,
+    parse,
+    parse_answer,
+    render,
+    resolve,
+)
+
+COMPONENTS = ("exact_match", "numeric_close", "program_valid", "format_valid")
+FAILURES = (
+    "unparseable",
+    "unscorable",
+    "invalid_program",
+    "unknown_reference",
+    "execution_error",
+    "wrong_program",
+    "wrong_answer_only",
+)
+MAX_CHARACTERS = 1_000_000
+MAX_ATTEMPTS = 16
+LENIENT_RELATIVE_ERROR = 0.05
+
+_FIELDS = ("exe_ans", "literal_program", "table", "references", "operands")
+_REFERENCE = re.compile(r"[A-Z]{1,3}[0-9]+")
+_DECIMALS = re.compile(r"\.([0-9]*)")
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """The verdicts on one answer.
+
+    status: "scored"; "unparseable" (no JSON object with a program in the text); "unscorable" (the
+    example's own
+        gold program does not give its exe_ans). Only "scored" says anything about right or wrong.
+    program: the program in literals; value: what it executes to; answer: the stated answer. None
+    where there is none. components: exact_match (execution_correct), numeric_close (stated answer
+    within the tolerance), program_valid
+        (parses and executes to a finite number, yes or no), format_valid (exactly the form asked
+        for): each 0.0 or 1.0.
+    execution_correct, program_correct: official verdicts. answer_strict: the stated answer
+    rounded to 5 decimals is exe_ans. answer_lenient: the stated answer is exe_ans, or 100 times
+    or a hundredth of it, rounded to as many decimals as
+        the answer states and at most 5 % away. The sign is not forgiven.
+    self_consistent: the stated answer rounded to 5 decimals is the program's own value.
+    failure: the first of `FAILURES` that applies, None for a right program with a right answer.
+    """
+
+    status: str
+    program: str | None
+    value: Answer | None
+    answer: Answer | None
+    components: dict[str, float]
+    execution_correct: bool
+    program_correct: bool
+    answer_strict: bool
+    answer_lenient: bool
+    self_consistent: bool
+    failure: str | None
+
+
+def score(text: str | bytes, example: Mapping[str, Any], tolerance: float) -> Score:
+    """Judge one answer to one prepared example.
+
+    text: whatever a model wrote; any text gets a score in bounded time. example: a row of
+    `prepare`, with at least exe_ans, literal_program, table, references, operands. tolerance:
+    relative, for numeric_close: 0.01 accepts 1 % of exe_ans either way. Raises `UserError` when
+    the example lacks a field, never for the text.
+    """
+    for field in _FIELDS:
+        if field not in example:
+            raise UserError(f"example {example.get('id')!r} has no field {field!r}")
+    expected: Answer = example["exe_ans"]
+    if not _scorable(example):
+        return _unscored("unscorable")
+    found = read_answer(text)
+    if found is None:
+        return _unscored("unparseable")
+    program_text, answer_text, format_valid = found
+    answer = None if answer_text is None else parse_answer(answer_text)
+
+    literal: str | None = None
+    value: Answer | None = None
+    execution_correct = program_correct = False
+    failure: str | None = None
+    try:
+        program = _literal(program_text, example)
+        literal = render(program)
+        program_correct = equal_to_gold(program, example["literal_program"])
+        value = execute(program, example["table"])
+        execution_correct = value == expected
+    except ProgramError:
+        failure = "invalid_program"
+    except ExecutionError:
+        failure = (
+            "unknown_reference" if _has_unknown_reference(program, example) else "execution_error"
+        )
+    if isinstance(value, float) and not math.isfinite(value):
+        value, failure = None, "execution_error"
+
+    strict = _equal(answer, expected)
+    if failure is None and not execution_correct:
+        failure = "wrong_program"
+    if failure is None and not strict:
+        failure = "wrong_answer_only"
+    return Score(
+        status="scored",
+        program=literal,
+        value=value,
+        answer=answer,
+        components={
+            "exact_match": float(execution_correct),
+            "numeric_close": float(strict or _close(answer, expected, tolerance)),
+            "program_valid": float(value is not None),
+            "format_valid": float(format_valid),
+        },
+        execution_correct=execution_correct,
+        program_correct=program_correct,
+        answer_strict=strict,
+        answer_lenient=strict
+        or (answer_text is not None and _lenient(answer_text, answer, expected)),
+        self_consistent=value is not None and _equal(answer, value),
+        failure=failure,
+    )
+
+
+def reward(components: Mapping[str, float], weights: Mapping[str, float]) -> float:
+    """The weighted mean of the components, in [0, 1]: sum of weight * component / sum of
+    weights."""
+    total = 0.0
+    weighted = 0.0
+    for name, weight in weights.items():
+        if name not in components:
+            raise UserError(f"reward weight {name!r} is not one of {', '.join(COMPONENTS)}")
+        if not (math.isfinite(weight) and weight >= 0):
+            raise UserError(f"reward weight {name} must be a number of 0 or more, not {weight}")
+        total += weight
+        weighted += weight * components[name]
+    if total <= 0:
+        raise UserError("at least one reward weight must be above 0")
+    return weighted / total
+
+
+def read_answer(text: str | bytes) -> tuple[str, str | None, bool] | None:
+    """(program text, answer text or None, whether the text is exactly the form asked for); None
+    if unparseable.
+
+    Forgiven, at the price of the form: text around the object (the first object that parses
+    counts), other keys, repeated keys (the last one counts), the program as one string, the
+    answer as a number or missing.
+    """
+    if isinstance(text, bytes):
+        text = text.decode("utf-8", errors="replace")
+    if len(text) > MAX_CHARACTERS:
+        return None
+    found, exact = _first_object(text)
+    if found is None:
+        return None
+    exact = exact and found.keys() == {"program", "answer"} and not found.repeated
+    program = found.get("program")
+    if isinstance(program, list) and all(type(step) is str for step in program):
+        program_text = ", ".join(program)
+    elif type(program) is str:
+        program_text, exact = program, False
+    else:
+        return None
+    answer = found.get("answer")
+    if type(answer) is str:
+        return program_text, answer, exact
+    return program_text, str(answer) if isinstance(answer, _Number) else None, False
+
+
+class _Number(str):
+    """A JSON number as its digits: 5,000 of them must not become an int, and NaN must not become
+    a float."""
+
+
+class _Object(dict[str, Any]):
+    repeated = False
+
+
+def _object(pairs: list[tuple[str, Any]]) -> _Object:
+    result = _Object(pairs)
+    result.repeated = len(result) != len(pairs)
+    return result
+
+
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_object, parse_int=_Number, parse_float=_Number, parse_constant=_Number
+)
+
+
+def _first_object(text: str) -> tuple[_Object | None, bool]:
+    """The first JSON object in the text, and whether the text holds nothing else."""
+    try:
+        whole = _DECODER.decode(text)
+        if isinstance(whole, _Object):
+            return whole, True
+    except (ValueError, RecursionError):
+        pass
+    position = -1
+    for _ in range(MAX_ATTEMPTS):
+        position = text.find("{", position + 1)
+        if position < 0:
+            break
+        try:
+            found, _end = _DECODER.raw_decode(text, position)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(found, _Object):
+            return found, False
+    return None, False
+
+
+def _unscored(status: str) -> Score:
+    components = dict.fromkeys(COMPONENTS, 0.0)
+    return Score(status, None, None, None, components, False, False, False, False, False, status)
+
+
+def _scorable(example: Mapping[str, Any]) -> bool:
+    expected = example["exe_ans"]
+    if isinstance(expected, bool) or not isinstance(expected, int | float | str):
+        return False
+    if not isinstance(example["literal_program"], str):
+        return False
+    try:
+        gold = execute(_parsed(example["literal_program"]), example["table"])
+    except (ProgramError, ExecutionError):
+        return False
+    return gold == expected
+
+
+@lru_cache(maxsize=1 << 15)
+def _parsed(text: str) -> Program:
+    return parse(text)
+
+
+def _literal(program_text: str, example: Mapping[str, Any]) -> Program:
+    program = parse(program_text)
+    return resolve(program, example["references"]) if example["operands"] == "cells" else program
+
+
+def _has_unknown_reference(program: Program, example: Mapping[str, Any]) -> bool:
+    """Whether an operand that is left after resolving looks like a reference to the sheet."""
+    if example["operands"] != "cells":
+        return False
+    labels = {row[0] for row in example["table"] if row}
+    operands = (operand for step in program for operand in (step.arg1, step.arg2))
+    return any(_REFERENCE.fullmatch(operand) and operand not in labels for operand in operands)
+
+
+def _equal(answer: Answer | None, expected: Answer) -> bool:
+    if answer is None or isinstance(answer, str) or isinstance(expected, str):
+        return answer == expected
+    return round(answer, 5) == expected
+
+
+def _close(answer: Answer | None, expected: Answer, tolerance: float) -> bool:
+    if answer is None or isinstance(answer, str) or isinstance(expected, str):
+        return answer == expected
+    return abs(answer - expected) <= tolerance * abs(expected)
+
+
+def _lenient(text: str, answer: Answer | None, expected: Answer) -> bool:
+    if answer is None or isinstance(answer, str) or isinstance(expected, str):
+        return answer == expected
+    if answer * expected <= 0 or "e" in text.lower():
+        return False
+    decimals = _DECIMALS.search(text)
+    unit = 10.0 ** -min(len(decimals[1]) if decimals else 0, 300)
+    stated = answer * 100.0 if "%" in text else answer
+    for scale in (1.0, 100.0, 0.01):
+        error = abs(stated - expected * scale)
+        allowed = min(unit / 2, LENIENT_RELATIVE_ERROR * abs(expected * scale))
+        if error <= allowed * (1 + 1e-9) or _equal(stated / scale, expected):
+            return True
+    return False

@@ -1,0 +1,55 @@
+"""The FinQA task behind `posttrain.tasks.get_task("finqa")`; see the protocol there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from posttrain.params import Params
+from posttrain.tasks import Example
+from posttrain.tasks.finqa.audit import audit
+from posttrain.tasks.finqa.candidates import Candidate
+from posttrain.tasks.finqa.fetch import fetch
+from posttrain.tasks.finqa.pools import build_pools
+from posttrain.tasks.finqa.prepare import prepare
+from posttrain.tasks.finqa.prompt import (
+    prompt_hash,
+    render_answer,
+    render_candidate,
+    render_prompt,
+)
+from posttrain.tasks.finqa.score import Score, reward, score
+
+__all__ = [
+    "Score",
+    "audit",
+    "fetch",
+    "make_pools",
+    "prepare",
+    "prompt_hash",
+    "render_candidate",
+    "render_prompt",
+    "render_target",
+    "reward",
+    "score",
+]
+
+
+def render_target(example: Example) -> str:
+    """The gold answer as a model should write it."""
+    return render_answer(example["target_program"], example["target_answer"])
+
+
+def make_pools(
+    params: Params, splits: Mapping[str, Sequence[Example]]
+) -> dict[str, list[list[Candidate]]]:
+    """K candidates for each example of each split; see `posttrain.tasks.finqa.pools`."""
+    chosen = params.candidates
+    return build_pools(
+        splits,
+        count=chosen.count,
+        corruption_rate=chosen.corruption_rate,
+        noise=(chosen.noise[0], chosen.noise[1]),
+        oversample=chosen.oversample,
+        seed=chosen.seed,
+        tolerance=params.rewards.tolerance,
+    )

@@ -1,0 +1,85 @@
+"""Choose an answer for each validation and test question with a trained selector, and measure the
+choices.
+
+python stages/evaluate.py POLICY SEED        POLICY: sft | ppo | grpo | rloo | dpo | exact
+
+data/evaluate/POLICY-SEED holds predictions.jsonl, summary.json (intervals, kinds, edits) and
+manifest.json.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from posttrain.errors import UserError
+from posttrain.evaluation.metrics import (
+    by_edit,
+    by_kind,
+    evaluator_hash,
+    headline_intervals,
+    headlines,
+    predict,
+)
+from posttrain.files import atomic_directory, read_jsonl, write_json, write_jsonl
+from posttrain.manifest import build_manifest
+from posttrain.models.load import load_tokenizer
+from posttrain.params import POLICIES, Params
+from posttrain.selector.data import make_pools
+from posttrain.selector.model import load_selector
+from posttrain.selector.predict import score_pools
+from posttrain.selector.run import BASE, REWARDS, device, read_seed
+from posttrain.selector.train import EVALUATION_BATCH
+from posttrain.stage import run
+from posttrain.tasks import get_task
+
+SPLITS = ("val", "test")
+
+
+def main(params: Params, policy: str, seed_text: str) -> None:
+    if policy not in POLICIES:
+        raise UserError(f"policy {policy!r}: expected one of {', '.join(POLICIES)}")
+    seed, model, settings = read_seed(seed_text), params.selected_model, params.evaluate
+    directory = model_directory(policy, seed)
+    manifest = build_manifest(
+        "evaluate",
+        {"evaluate": settings.model_dump(), "model": model.model_dump()},
+        [BASE, directory, *(REWARDS / f"{split}.jsonl" for split in SPLITS)],
+        policy=policy,
+        seed=seed,
+        prompt=get_task(params.selected_dataset.task).prompt_hash(),
+        evaluator=evaluator_hash(),
+    )
+    tokenizer = load_tokenizer(BASE)
+    selector, _ = load_selector(directory, BASE, model.dtype, device())
+    predictions: list[dict[str, Any]] = []
+    summary, metrics = {}, {}
+    for split in SPLITS:
+        rows = read_jsonl(REWARDS / f"{split}.jsonl")
+        data, _ = make_pools(rows, tokenizer, model, training=False)
+        logits, _ = score_pools(selector, data.pools, EVALUATION_BATCH * model.batch_size, device())
+        chosen = predict(split, rows, logits.double().numpy())
+        predictions += chosen
+        metrics[split] = headlines(chosen)
+        summary[split] = {
+            "questions": len(chosen),
+            "values": metrics[split],
+            "intervals": headline_intervals(chosen, settings.intervals, settings.bootstrap),
+            "kinds": by_kind(chosen, rows, settings.intervals),
+            "edits": by_edit(chosen, rows),
+        }
+    name = f"{policy}-{seed}"
+    with atomic_directory(Path("data/evaluate") / name) as output:
+        write_jsonl(output / "predictions.jsonl", predictions)
+        write_json(output / "summary.json", summary)
+        write_json(output / "manifest.json", manifest)
+    write_json(Path("metrics/evaluate") / f"{name}.json", metrics)
+
+
+def model_directory(policy: str, seed: int) -> Path:
+    """Where the training stages put the selector."""
+    if policy == "sft":
+        return Path("models/sft_selector") / str(seed)
+    return Path("models/rl_selector") / f"{policy}-{seed}"
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,18 @@
+"""Bring the chosen data set to data/fetch, in its original layout.
+
+python stages/fetch.py
+"""
+
+from pathlib import Path
+
+from posttrain.params import Params
+from posttrain.stage import run
+from posttrain.tasks import get_task
+
+
+def main(params: Params) -> None:
+    get_task(params.selected_dataset.task).fetch(params, Path("data/fetch"))
+
+
+if __name__ == "__main__":
+    run(main)

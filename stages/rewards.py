@@ -1,0 +1,42 @@
+"""Score every candidate of data/candidates, and audit what can be won without reading the page.
+
+python stages/rewards.py
+"""
+
+from pathlib import Path
+
+from posttrain.evaluation.plots import plot_rewards_by_kind
+from posttrain.evaluation.pools import reward_pool, summarise_pools
+from posttrain.evaluation.shortcuts import audit_shortcuts
+from posttrain.files import atomic_directory, read_jsonl, write_json, write_jsonl
+from posttrain.params import Params
+from posttrain.stage import run
+from posttrain.tasks import SPLITS, get_task
+
+
+def main(params: Params) -> None:
+    task = get_task(params.selected_dataset.task)
+    rows = {}
+    with atomic_directory("data/rewards") as directory:
+        for split in SPLITS:
+            examples = read_jsonl(Path("data/prepare") / f"{split}.jsonl")
+            pools = read_jsonl(Path("data/candidates") / f"{split}.jsonl")
+            rows[split] = [
+                reward_pool(task, example, pool["candidates"], params.rewards)
+                for example, pool in zip(examples, pools, strict=True)
+            ]
+            write_jsonl(directory / f"{split}.jsonl", rows[split])
+    views = {split: [row["candidates"] for row in rows[split]] for split in SPLITS}
+    metrics = {
+        "pools": {split: summarise_pools(views[split]) for split in SPLITS},
+        "shortcuts": {
+            "val": audit_shortcuts(views["train"], views["val"]),
+            "test": audit_shortcuts(views["train"], views["test"]),
+        },
+    }
+    write_json("metrics/rewards.json", metrics)
+    plot_rewards_by_kind(rows["train"], Path("plots/rewards.png"))
+
+
+if __name__ == "__main__":
+    run(main)

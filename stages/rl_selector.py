@@ -1,0 +1,59 @@
+"""Train the selector by one RL method, from the SFT selector of the same seed.
+
+python stages/rl_selector.py METHOD SEED        METHOD: ppo | grpo | rloo | dpo | exact
+"""
+
+from pathlib import Path
+
+from posttrain.errors import UserError
+from posttrain.manifest import build_manifest
+from posttrain.params import Params
+from posttrain.selector import dpo, exact, grpo, ppo, rloo
+from posttrain.selector.data import load_reference, with_reference
+from posttrain.selector.model import load_selector
+from posttrain.selector.run import BASE, REWARDS, device, load_data, read_seed, train_and_save
+from posttrain.selector.train import Algorithm, Schedule, steps_of_batches
+from posttrain.stage import run
+from posttrain.tasks import get_task
+
+METHODS: dict[str, Algorithm] = {"ppo": ppo, "grpo": grpo, "rloo": rloo, "dpo": dpo, "exact": exact}
+
+
+def main(params: Params, method: str, seed_text: str) -> None:
+    if method not in METHODS:
+        raise UserError(f"method {method!r}: expected one of {', '.join(METHODS)}")
+    seed, model = read_seed(seed_text), params.selected_model
+    config = params.rl.selector.of(method)
+    start = Path("models/sft_selector") / str(seed)
+    manifest = build_manifest(
+        "rl_selector",
+        {f"rl.selector.{method}": config.model_dump(), "model": model.model_dump()},
+        [BASE, start, REWARDS / "train.jsonl", REWARDS / "val.jsonl"],
+        method=method,
+        seed=seed,
+        prompt=get_task(params.selected_dataset.task).prompt_hash(),
+    )
+    data, val, _ = load_data(model)
+    data = with_reference(data, load_reference(start / "reference.safetensors"))
+    # Dropout stays off: the ratio of new to old policy must come from the update alone.
+    selector, _ = load_selector(start, BASE, model.dtype, device(), trainable=True)
+    batches = steps_of_batches(data.pools, config.prompts_per_step, config.steps, seed)
+    name = f"{method}-{seed}"
+    train_and_save(
+        f"rl_selector {name}",
+        selector,
+        METHODS[method],
+        config,
+        Schedule(batches, config.inner_epochs, config.minibatches),
+        data,
+        val,
+        model=model,
+        seed=seed,
+        manifest=manifest,
+        output=Path("models/rl_selector") / name,
+        curves=Path("plots/rl_selector") / name,
+    )
+
+
+if __name__ == "__main__":
+    run(main)

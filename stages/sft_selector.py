@@ -1,0 +1,65 @@
+"""Fine-tune the selector on the best candidates of each training pool.
+
+python stages/sft_selector.py SEED
+"""
+
+from pathlib import Path
+
+import torch
+
+from posttrain.manifest import build_manifest
+from posttrain.models.load import load_backbone
+from posttrain.models.lora import add_lora
+from posttrain.params import Params
+from posttrain.selector import sft
+from posttrain.selector.data import save_reference
+from posttrain.selector.model import Selector
+from posttrain.selector.policy import log_softmax
+from posttrain.selector.predict import score_pools
+from posttrain.selector.run import BASE, REWARDS, device, load_data, read_seed, train_and_save
+from posttrain.selector.train import EVALUATION_BATCH, Schedule, epochs_of_batches
+from posttrain.stage import run
+from posttrain.tasks import get_task
+
+
+def main(params: Params, seed_text: str) -> None:
+    seed, config, model = read_seed(seed_text), params.sft.selector, params.selected_model
+    manifest = build_manifest(
+        "sft_selector",
+        {"sft.selector": config.model_dump(), "model": model.model_dump()},
+        [BASE, REWARDS / "train.jsonl", REWARDS / "val.jsonl"],
+        seed=seed,
+        prompt=get_task(params.selected_dataset.task).prompt_hash(),
+    )
+    data, val, dropped = load_data(model)
+    print(f"{len(data)} training questions, {len(dropped)} dropped as too long for {params.model}")
+    torch.manual_seed(seed)
+    backbone = load_backbone(BASE, dtype=model.dtype)
+    if model.lora is not None:
+        backbone = add_lora(backbone, **model.lora.model_dump())
+    selector = Selector(backbone).to(device()).train()
+    batch_size = model.batch_size * model.accumulation
+    batches = epochs_of_batches(data.pools, batch_size, config.epochs, seed)
+    output = Path("models/sft_selector") / str(seed)
+    train_and_save(
+        f"sft_selector {seed}",
+        selector,
+        sft,
+        config,
+        Schedule(batches),
+        data,
+        val,
+        model=model,
+        seed=seed,
+        manifest=manifest,
+        output=output,
+        curves=Path("plots/sft_selector") / str(seed),
+    )
+    # RL keeps to this policy; computing it once here serves all methods.
+    selector.eval()
+    logits, _ = score_pools(selector, data.pools, EVALUATION_BATCH * model.batch_size, device())
+    save_reference(output / "reference.safetensors", log_softmax(logits))
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,278 @@
+"""Claims about the comparison: it reads what params name and pairs by seed and question."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from posttrain.errors import UserError
+from posttrain.evaluation.compare import (
+    PolicyResult,
+    Run,
+    compare,
+    flat_metrics,
+    load_runs,
+    markdown,
+    tidy_rows,
+)
+from posttrain.evaluation.plots import plot_comparison, plot_rewards_by_kind
+from posttrain.files import write_json, write_jsonl
+
+TRIVIAL = {"shortest": 0.125, "majority_answer": 0.25}
+
+
+def prediction(number: int, reward: float, split: str = "test") -> dict[str, Any]:
+    return {
+        "id": f"q{number}",
+        "split": split,
+        "kind": "gold" if reward == 1 else "plausible",
+        "edit": "-",
+        "correct": reward == 1,
+        "reward": reward,
+        "best_reward": 1.0,
+        "mean_reward": reward / 2,
+        "probability_correct": 0.5,
+        "logits": [0.0, 1.0],
+        "chosen": 1,
+    }
+
+
+def run(policy: str, seed: int, rewards: list[float]) -> Run:
+    return Run(policy, seed, [prediction(number, r) for number, r in enumerate(rewards)])
+
+
+def result_of(results: list[PolicyResult], policy: str) -> PolicyResult:
+    return next(result for result in results if result.policy == policy)
+
+
+def save(folder: Path, policy: str, seed: int, rewards: list[float], **changes: Any) -> None:
+    target = folder / f"{policy}-{seed}"
+    rows = [prediction(number, reward) for number, reward in enumerate(rewards)]
+    write_jsonl(target / "predictions.jsonl", [prediction(99, 0.0, "val"), *rows])
+    manifest = {
+        "inputs": {
+            "models/base": "b",
+            f"models/{policy}": policy,
+            "data/rewards/test.jsonl": "t",
+        },
+        "prompt": "p",
+        "evaluator": "e",
+    }
+    write_json(target / "manifest.json", manifest | changes)
+
+
+# ------------------------------------------------------------------------------ the figures
+
+
+def test_figures_are_means_over_seeds_with_their_spread() -> None:
+    results = compare([run("sft", 0, [1, 0.2, 0.2, 0.2]), run("sft", 1, [1, 1, 0.2, 0.2])], 100)
+    sft = results[0]
+    assert sft.seeds == (0, 1)
+    assert sft.accuracy.seeds == pytest.approx((0.25, 0.5))
+    assert sft.accuracy.value == pytest.approx(0.375)
+    assert sft.accuracy.spread == pytest.approx(0.25 / np.sqrt(2))
+    assert sft.reward_ratio.value == pytest.approx((0.4 + 0.6) / 2)
+    assert sft.chosen["gold"].value == pytest.approx(0.375)
+    assert sft.kind_reward == {"gold": 1.0, "plausible": pytest.approx(0.2)}
+    assert sft.reward_change is None
+
+
+def test_one_seed_has_no_spread() -> None:
+    assert compare([run("sft", 0, [1, 0.2])], 50)[0].reward.spread is None
+
+
+def test_the_change_is_paired_with_sft_of_the_same_seed() -> None:
+    # Each seed gains 0.1 on every question over its own SFT, however much the seeds differ.
+    runs = [
+        run("sft", 0, [0.1, 0.9, 0.3]),
+        run("sft", 1, [0.8, 0.2, 0.6]),
+        run("ppo", 1, [0.9, 0.3, 0.7]),
+        run("ppo", 0, [0.2, 1.0, 0.4]),
+    ]
+    change = result_of(compare(runs, 200), "ppo").reward_change
+    assert change is not None
+    assert change.value == pytest.approx(0.1)
+    assert change.interval == pytest.approx((0.1, 0.1))
+    assert change.seeds == pytest.approx((0.1, 0.1))
+
+
+def test_an_unchanged_policy_changes_nothing() -> None:
+    rewards = [1.0, 0.2, 0.4]
+    change = compare([run("sft", 0, rewards), run("dpo", 0, rewards)], 50)[1].reward_change
+    assert change is not None and (change.value, change.interval) == (0, (0, 0))
+
+
+def test_the_interval_of_a_clear_gain_leaves_out_zero_and_of_noise_holds_it() -> None:
+    generator = np.random.default_rng(0)
+    before = generator.uniform(size=200)
+    noise = generator.normal(0, 0.1, size=200)
+    runs = [
+        run("sft", 0, before.tolist()),
+        run("ppo", 0, (before + noise + 0.1).tolist()),
+        run("grpo", 0, (before + noise - noise.mean()).tolist()),
+    ]
+    _, ppo, grpo = compare(runs, 1000)
+    assert ppo.reward_change is not None and ppo.reward_change.interval is not None
+    assert grpo.reward_change is not None and grpo.reward_change.interval is not None
+    assert ppo.reward_change.interval[0] > 0
+    assert grpo.reward_change.interval[0] < 0 < grpo.reward_change.interval[1]
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=2, max_size=30))
+def test_the_change_is_the_difference_of_the_means(pairs: list[tuple[float, float]]) -> None:
+    before, after = ([float(pair[side]) for pair in pairs] for side in (0, 1))
+    sft, rloo = compare([run("sft", 0, before), run("rloo", 0, after)], 50)
+    assert rloo.reward_change is not None and rloo.reward_change.interval is not None
+    assert rloo.reward_change.value == pytest.approx(rloo.reward.value - sft.reward.value)
+    low, high = rloo.reward_change.interval
+    assert low <= high
+
+
+def test_without_sft_there_is_nothing_to_compare_with() -> None:
+    with pytest.raises(UserError, match="compare needs sft"):
+        compare([run("ppo", 0, [1.0])], 10)
+
+
+# ------------------------------------------------------------------------------ what is read
+
+
+def test_only_the_instances_named_in_params_are_read(tmp_path: Path) -> None:
+    for policy, seed in (("sft", 0), ("ppo", 0), ("sft", 1), ("dpo", 0)):
+        save(tmp_path, policy, seed, [1.0, 0.2])
+    runs = load_runs(tmp_path, ["sft", "ppo"], [0])
+    assert [(one.policy, one.seed, len(one.predictions)) for one in runs] == [
+        ("sft", 0, 2),
+        ("ppo", 0, 2),
+    ]
+
+
+def test_a_missing_instance_is_named(tmp_path: Path) -> None:
+    save(tmp_path, "sft", 0, [1.0])
+    with pytest.raises(UserError, match=r"ppo-0/predictions.jsonl: missing"):
+        load_runs(tmp_path, ["sft", "ppo"], [0])
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"prompt": "other"}, "prompt hash"),
+        ({"evaluator": "other"}, "evaluator"),
+        ({"inputs": {"models/base": "b", "data/rewards/test.jsonl": "other"}}, "pools"),
+        ({"inputs": {"models/base": "c", "data/rewards/test.jsonl": "t"}}, "base model"),
+    ],
+)
+def test_predictions_made_otherwise_are_refused(
+    tmp_path: Path, changes: dict[str, Any], named: str
+) -> None:
+    save(tmp_path, "sft", 0, [1.0])
+    save(tmp_path, "ppo", 0, [1.0], **changes)
+    with pytest.raises(UserError, match=f"ppo-0 and .*sft-0 differ in their {named}"):
+        load_runs(tmp_path, ["sft", "ppo"], [0])
+
+
+def test_other_questions_are_refused(tmp_path: Path) -> None:
+    save(tmp_path, "sft", 0, [1.0, 0.2])
+    save(tmp_path, "ppo", 0, [1.0])
+    with pytest.raises(UserError, match=r"ppo-0 has 1 test questions, .*sft-0 has 2"):
+        load_runs(tmp_path, ["sft", "ppo"], [0])
+    write_jsonl(tmp_path / "ppo-0/predictions.jsonl", [prediction(0, 1.0), prediction(5, 1.0)])
+    with pytest.raises(UserError, match=r"ppo-0 has question q5 where .*sft-0 has q1"):
+        load_runs(tmp_path, ["sft", "ppo"], [0])
+
+
+def test_a_manifest_of_something_else_is_refused(tmp_path: Path) -> None:
+    save(tmp_path, "sft", 0, [1.0])
+    write_json(tmp_path / "sft-0/manifest.json", {"inputs": {}})
+    with pytest.raises(UserError, match="not a manifest of stage evaluate"):
+        load_runs(tmp_path, ["sft"], [0])
+
+
+# ------------------------------------------------------------------------------ what is written
+
+
+@pytest.fixture
+def results() -> list[PolicyResult]:
+    generator = np.random.default_rng(3)
+    runs = []
+    for policy, right in (("sft", 0.6), ("ppo", 0.66), ("grpo", 0.64), ("dpo", 0.55)):
+        for seed in range(3):
+            rewards = np.where(generator.uniform(size=120) < right, 1.0, 0.2)
+            runs.append(run(policy, seed, rewards.tolist()))
+    return compare(runs, 300)
+
+
+def test_metrics_are_flat_and_few(results: list[PolicyResult]) -> None:
+    metrics = flat_metrics(results, TRIVIAL)
+    assert metrics["best_trivial_rule"] == {"accuracy": 0.25}
+    assert set(metrics["sft"]) == {"accuracy", "reward", "reward_ratio"}
+    changes = {"reward_change", "reward_change_low", "reward_change_high"}
+    assert set(metrics["ppo"]) == set(metrics["sft"]) | changes
+
+
+def test_the_long_table_has_one_number_per_row(results: list[PolicyResult]) -> None:
+    rows = tidy_rows(results, TRIVIAL)
+    keys = [(row["policy"], row["seed"], row["metric"]) for row in rows]
+    assert len(set(keys)) == len(keys)
+    assert {("ppo", "2", "reward_change"), ("shortest", "", "accuracy")} <= set(keys)
+    assert all(row["value"] for row in rows)
+
+
+def test_the_markdown_table_has_every_rule_and_policy(results: list[PolicyResult]) -> None:
+    lines = markdown(results, TRIVIAL, 120).splitlines()
+    for name in ("rule: shortest", "rule: majority answer", "sft", "ppo", "grpo", "dpo"):
+        assert any(line.startswith(f"| {name} |") for line in lines)
+    assert len({line.count("|") for line in lines if line.startswith("| rule")}) == 1
+
+
+def test_plots_have_the_same_bytes_twice(tmp_path: Path, results: list[PolicyResult]) -> None:
+    for name in ("a.png", "b.png"):
+        plot_comparison(results, TRIVIAL, 120, tmp_path / name)
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_sft_alone_can_be_plotted(tmp_path: Path) -> None:
+    plot_comparison(compare([run("sft", 0, [1, 0.2])], 20), TRIVIAL, 2, tmp_path / "a.png")
+    assert (tmp_path / "a.png").stat().st_size > 1000
+
+
+def test_rewards_are_plotted_for_any_kinds(tmp_path: Path) -> None:
+    candidates = [{"kind": "gold", "reward": 1.0}, {"kind": "odd", "reward": 0.3}]
+    plot_rewards_by_kind([{"candidates": candidates}], tmp_path / "rewards.png")
+    assert (tmp_path / "rewards.png").stat().st_size > 1000
+
+
+def test_the_stage_writes_all_four_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from posttrain.params import load_params
+
+    params = load_params(Path(__file__).parent.parent / "params.yaml")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent))
+    for policy in params.compare.policies:
+        for seed in params.seeds:
+            save(Path("data/evaluate"), policy, seed, [1.0, 0.2, 0.2])
+    write_json("metrics/rewards.json", {"shortcuts": {"test": TRIVIAL}})
+    from stages.compare import main
+
+    main(params)
+    assert sorted(os.listdir("plots")) == ["compare.csv", "compare.md", "compare.png"]
+    assert set(json.loads(Path("metrics/compare.json").read_text())) == {
+        "best_trivial_rule",
+        *params.compare.policies,
+    }
+    with Path("plots/compare.csv").open(encoding="utf-8") as file:
+        assert {row["policy"] for row in csv.DictReader(file)} >= set(params.compare.policies)
+    Path("metrics/rewards.json").write_text("{}")
+    with pytest.raises(UserError, match=r"metrics/rewards.json: no shortcuts.test"):
+        main(params)

@@ -1,0 +1,276 @@
+"""Each objective on distributions small enough to work out by hand."""
+
+from __future__ import annotations
+
+import math
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from workspace import ROOT
+
+from posttrain.params import DPO, GRPO, PPO, RLOO, Exact, load_params
+from posttrain.selector import dpo, exact, grpo, ppo, rloo, sft
+from posttrain.selector.model import SelectorOutput
+from posttrain.selector.policy import Batch, entropy, kl_divergence, log_softmax
+
+PARAMS = load_params(ROOT / "params.yaml")
+FREE = {"kl_coef": 0.0, "entropy_coef": 0.0}  # only the reward counts
+POLICY = [0.5, 0.25, 0.25]
+REWARDS = [1.0, 0.0, 0.5]  # expected reward 0.625
+EXACT_GRADIENT = [0.1875, -0.15625, -0.03125]  # policy(k) (r_k - 0.625)
+
+
+def config(method: str, **changes: Any) -> Any:
+    return PARAMS.rl.selector.of(method).model_copy(update=changes)
+
+
+def output(policy: list[float], rows: int = 1, value: float = 0.0) -> SelectorOutput:
+    """A selector's output whose policy is the one given in each of `rows` rows."""
+    logits = torch.tensor([policy]).log().repeat(rows, 1).requires_grad_()
+    return SelectorOutput(logits, torch.full((rows,), value, requires_grad=True))
+
+
+def batch(rewards: list[float], rows: int = 1, reference: list[float] | None = None) -> Batch:
+    uniform = [1 / len(rewards)] * len(rewards)
+    return {
+        "rewards": torch.tensor([rewards]).repeat(rows, 1),
+        "reference": torch.tensor([reference or uniform]).log().repeat(rows, 1),
+    }
+
+
+def gradient(module: ModuleType, out: SelectorOutput, rows: Batch, settings: Any) -> Tensor:
+    """Of the objective (minus the loss) by the logits, summed over rows of a mean: one row's mean."""
+    loss, _ = module.loss(out, rows, settings)
+    loss.backward()
+    assert out.logits.grad is not None
+    return -out.logits.grad.sum(dim=0)
+
+
+def rolled(
+    module: ModuleType, out: SelectorOutput, rows: Batch, settings: Any, seed: int = 0
+) -> Batch:
+    generator = torch.Generator().manual_seed(seed)
+    still = SelectorOutput(out.logits.detach(), out.values.detach())
+    result: Batch = module.rollout(lambda: still, rows, settings, generator)
+    return result
+
+
+# ------------------------------------------------------------------------------ the policy
+
+
+def test_kl_and_entropy_by_hand() -> None:
+    half, uniform = torch.tensor([[0.5, 0.25, 0.25]]).log(), torch.full((1, 3), 1 / 3).log()
+    assert entropy(half).item() == pytest.approx(1.5 * math.log(2))
+    assert kl_divergence(half, uniform).item() == pytest.approx(math.log(3) - 1.5 * math.log(2))
+    assert kl_divergence(half, half).item() == 0.0
+
+
+# ------------------------------------------------------------------------------ sft
+
+
+def test_ties_share_the_probability() -> None:
+    rows = batch([1.0, 0.0, 1.0, 0.4])
+    loss, _ = sft.loss(output([0.1, 0.2, 0.3, 0.4]), rows, PARAMS.sft.selector)
+    assert loss.item() == pytest.approx(-math.log(0.1 + 0.3))
+
+
+def test_ties_keep_their_ratio() -> None:
+    """The gradient is policy(k) / mass of the best - policy(k): the larger of two best gets more."""
+    grad = gradient(sft, output([0.1, 0.2, 0.3, 0.4]), batch([1.0, 0, 1, 0.4]), PARAMS.sft.selector)
+    torch.testing.assert_close(grad, torch.tensor([0.25 - 0.1, -0.2, 0.75 - 0.3, -0.4]))
+
+
+# ------------------------------------------------------------------------------ exact
+
+
+def test_the_exact_gradient_is_the_enumerated_one() -> None:
+    grad = gradient(exact, output(POLICY), batch(REWARDS), config("exact", **FREE))
+    torch.testing.assert_close(grad, torch.tensor(EXACT_GRADIENT))
+
+
+def test_the_optimum_with_kl_is_the_reference_tilted_by_the_reward() -> None:
+    """policy*(k) ~ reference(k) exp(r_k / kl_coef), where the gradient vanishes."""
+    reference, coefficient = [0.2, 0.5, 0.3], 0.7
+    tilted = [p * math.exp(r / coefficient) for p, r in zip(reference, REWARDS, strict=True)]
+    best = [weight / sum(tilted) for weight in tilted]
+    settings = config("exact", kl_coef=coefficient, entropy_coef=0.0)
+    grad = gradient(exact, output(best), batch(REWARDS, reference=reference), settings)
+    torch.testing.assert_close(grad, torch.zeros(3), atol=1e-6, rtol=0)
+
+
+def test_the_entropy_term_pulls_towards_uniform() -> None:
+    settings = config("exact", kl_coef=0.0, entropy_coef=1.0)
+    grad = gradient(exact, output([0.8, 0.1, 0.1]), batch([0.0, 0.0, 0.0]), settings)
+    assert grad[0] < 0 < grad[1]
+
+
+# ------------------------------------------------------------------------------ rloo
+
+
+def test_rloo_advantage_is_the_reward_above_the_mean_of_the_others() -> None:
+    rows = rolled(rloo, output(POLICY, 50), batch(REWARDS, 50), config("rloo", samples=3))
+    for returns, advantages in zip(rows["returns"], rows["advantages"], strict=True):
+        a, b, c = returns.tolist()
+        expected = torch.tensor([a - (b + c) / 2, b - (a + c) / 2, c - (a + b) / 2])
+        torch.testing.assert_close(advantages, expected)
+
+
+def test_rloo_gradient_is_unbiased() -> None:
+    settings: RLOO = config("rloo", samples=4, **FREE)
+    out, rows = output(POLICY, 50_000), batch(REWARDS, 50_000)
+    grad = gradient(rloo, out, rolled(rloo, out, rows, settings), settings)
+    torch.testing.assert_close(grad, torch.tensor(EXACT_GRADIENT), atol=0.004, rtol=0)
+
+
+# ------------------------------------------------------------------------------ grpo
+
+
+def test_grpo_advantages_have_mean_zero_and_unit_deviation_in_each_group() -> None:
+    rows = rolled(grpo, output(POLICY, 50), batch(REWARDS, 50), config("grpo", samples=8))
+    advantages, returns = rows["advantages"], rows["returns"]
+    torch.testing.assert_close(advantages.mean(dim=1), torch.zeros(50), atol=1e-6, rtol=0)
+    mixed = returns.std(dim=1) > 0
+    assert mixed.any()
+    deviation = advantages[mixed].std(dim=1)
+    torch.testing.assert_close(deviation, torch.ones_like(deviation), atol=1e-3, rtol=0)
+
+
+def test_grpo_gradient_of_the_first_pass_points_where_the_exact_one_does() -> None:
+    settings: GRPO = config("grpo", samples=8, **FREE)
+    out, rows = output(POLICY, 20_000), batch(REWARDS, 20_000)
+    grad = gradient(grpo, out, rolled(grpo, out, rows, settings), settings)
+    assert torch.cosine_similarity(grad, torch.tensor(EXACT_GRADIENT), dim=0) > 0.99
+
+
+# ------------------------------------------------------------------------------ ppo
+
+
+def step(advantage: float, ratio: float, value: float = 0.0) -> tuple[SelectorOutput, Batch]:
+    """One action, candidate 0, whose probability became `ratio` times its old 0.4."""
+    old, new = 0.4, 0.4 * ratio
+    rows = batch([1.0, 0.0, 0.0]) | {
+        "actions": torch.tensor([[0]]),
+        "old_log_policy": torch.tensor([[old, 0.3, 0.3]]).log(),
+        "old_values": torch.tensor([0.5]),
+        "advantages": torch.tensor([[advantage]]),
+        "returns": torch.tensor([[1.0]]),
+    }
+    return output([new, (1 - new) / 2, (1 - new) / 2], value=value), rows
+
+
+@pytest.mark.parametrize("method", ["ppo", "grpo"])
+@pytest.mark.parametrize(
+    ("advantage", "ratio", "moves"),
+    [(1, 1.1, True), (1, 1.3, False), (1, 0.7, True), (-1, 0.9, True), (-1, 0.7, False), (-1, 1.3, True)],
+)
+def test_outside_the_clip_range_a_good_step_has_no_gradient(
+    method: str, advantage: float, ratio: float, moves: bool
+) -> None:
+    module = {"ppo": ppo, "grpo": grpo}[method]
+    changes: dict[str, Any] = {"clip_range": 0.2, **FREE}
+    if method == "ppo":
+        changes |= {"value_coef": 0.0}
+    out, rows = step(advantage, ratio)
+    grad = gradient(module, out, rows, config(method, **changes))
+    assert bool(grad.abs().max() > 1e-6) is moves
+    _, stats = module.loss(out, rows, config(method, **changes))
+    assert stats["clip_fraction"] == float(abs(ratio - 1) > 0.2)
+
+
+@pytest.mark.parametrize(
+    ("value", "moves"),
+    [(0.6, True), (0.8, False), (0.2, True)],  # from 0.5 to a return of 1, 0.2 allowed
+)
+def test_a_value_that_moved_far_enough_has_no_gradient(value: float, moves: bool) -> None:
+    out, rows = step(0.0, 1.0, value)
+    loss, stats = ppo.loss(out, rows, config("ppo", value_coef=1.0, value_clip_range=0.2, **FREE))
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert out.values.grad is not None
+    assert bool(out.values.grad.abs().max() > 0) is moves
+    nearest = min(value, 0.7) if value > 0.5 else value
+    assert stats["value_loss"] == pytest.approx(0.5 * (1 - nearest) ** 2)
+
+
+def test_ppo_advantages_are_normalised_over_the_batch() -> None:
+    settings: PPO = config("ppo", samples=4)
+    rows = rolled(ppo, output(POLICY, 50, value=0.3), batch(REWARDS, 50), settings)
+    assert rows["advantages"].mean().item() == pytest.approx(0, abs=1e-6)
+    assert rows["advantages"].std().item() == pytest.approx(1, abs=1e-4)
+
+
+def test_passes_over_a_batch_stop_once_the_policy_has_moved_too_far() -> None:
+    for ratio, stop in ((1.01, 0.0), (2.0, 1.0)):
+        _, stats = ppo.loss(*step(1.0, ratio), config("ppo", target_kl=0.05))
+        assert stats["stop"] == stop
+    _, stats = ppo.loss(*step(1.0, 2.0), config("ppo", target_kl=None))
+    assert stats["stop"] == 0.0
+
+
+# ------------------------------------------------------------------------------ dpo
+
+
+def test_dpo_loss_is_log_two_at_the_reference() -> None:
+    out = output(POLICY, 10)
+    rows = batch(REWARDS, 10, reference=POLICY)
+    settings: DPO = config("dpo")
+    loss, stats = dpo.loss(out, rolled(dpo, out, rows, settings), settings)
+    assert loss.item() == pytest.approx(math.log(2))
+    assert stats["margin"] == pytest.approx(0)
+
+
+def test_dpo_moves_probability_to_the_better_candidates() -> None:
+    settings: DPO = config("dpo", samples=16)
+    out, rows = output(POLICY, 200), batch(REWARDS, 200, reference=POLICY)
+    grad = gradient(dpo, out, rolled(dpo, out, rows, settings), settings)
+    best, worst, middle = grad.tolist()
+    assert best > middle > worst
+
+
+def test_dpo_pairs_are_always_the_better_over_the_worse() -> None:
+    rows = rolled(dpo, output(POLICY, 30), batch(REWARDS, 30), config("dpo", samples=8))
+    better = rows["rewards"].gather(1, rows["chosen"])
+    worse = rows["rewards"].gather(1, rows["rejected"])
+    assert (better > worse).all()
+
+
+# ------------------------------------------------------------------------------ all
+
+
+@pytest.mark.parametrize(
+    ("module", "settings"),
+    [
+        (ppo, config("ppo", **FREE)),
+        (grpo, config("grpo", **FREE)),
+        (rloo, config("rloo", **FREE)),
+        (dpo, config("dpo")),
+        (exact, config("exact", **FREE)),
+    ],
+    ids=["ppo", "grpo", "rloo", "dpo", "exact"],
+)
+def test_a_pool_whose_candidates_are_worth_the_same_teaches_nothing(
+    module: ModuleType, settings: Any
+) -> None:
+    out, rows = output(POLICY, 6), batch([0.3, 0.3, 0.3], 6)
+    grad = gradient(module, out, rolled(module, out, rows, settings), settings)
+    # GRPO divides the rounding of a float32 mean by its 1e-4.
+    torch.testing.assert_close(grad, torch.zeros(3), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("method", ["ppo", "grpo", "rloo"])
+def test_actions_follow_the_policy(method: str) -> None:
+    module = {"ppo": ppo, "grpo": grpo, "rloo": rloo}[method]
+    rows = rolled(module, output(POLICY, 5000), batch(REWARDS, 5000), config(method))
+    shares = torch.bincount(rows["actions"].flatten(), minlength=3) / rows["actions"].numel()
+    torch.testing.assert_close(shares, torch.tensor(POLICY), atol=0.015, rtol=0)
+
+
+def test_every_objective_reports_the_policy_on_the_batch() -> None:
+    settings: Exact = config("exact")
+    _, stats = exact.loss(output(POLICY), batch(REWARDS, reference=POLICY), settings)
+    assert stats == pytest.approx(
+        {"reward": 0.625, "greedy_reward": 1.0, "entropy": 1.5 * math.log(2), "kl": 0.0}
+    )
+    assert log_softmax(output(POLICY).logits).exp().tolist()[0] == pytest.approx(POLICY)

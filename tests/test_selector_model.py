@@ -1,0 +1,253 @@
+"""Claims about the selector: sharing the prefix changes its cost and nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from peft import LoraConfig, get_peft_model
+from transformers import (
+    AutoModel,
+    BertConfig,
+    GPT2Config,
+    LlamaConfig,
+    PreTrainedConfig,
+)
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+from posttrain.errors import UserError
+from posttrain.selector.batch import PoolBatch, TokenizedPool, collate, length_buckets
+from posttrain.selector.model import SHARED_PREFIX, Selector, is_causal
+
+VOCABULARY = 50
+SMALL: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 64,
+    "head_dim": 4,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+
+
+def tiny_config(model_type: str) -> PreTrainedConfig:
+    if model_type == "gpt2":
+        dropout = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+        return GPT2Config(
+            vocab_size=VOCABULARY, n_embd=16, n_layer=2, n_head=4, n_positions=64, **dropout
+        )
+    if model_type == "bert":
+        config = {
+            key: SMALL[key] for key in SMALL if key not in {"num_key_value_heads", "head_dim"}
+        }
+        return BertConfig(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, **config)
+    return CONFIG_MAPPING[model_type](**SMALL)
+
+
+def tiny_selector(model_type: str, lora: bool = False) -> Selector:
+    torch.manual_seed(0)
+    backbone = AutoModel.from_config(tiny_config(model_type), attn_implementation="sdpa")
+    if lora:
+        targets = {"gpt2": ["c_attn"]}.get(model_type, ["q_proj", "v_proj"])
+        fan = model_type == "gpt2"
+        config = LoraConfig(
+            r=4, target_modules=targets, fan_in_fan_out=fan, init_lora_weights=False
+        )
+        backbone = get_peft_model(backbone, config)
+    return Selector(backbone).eval()
+
+
+def random_pools(count: int = 3, k: int = 4, seed: int = 0) -> list[TokenizedPool]:
+    generator = torch.Generator().manual_seed(seed)
+
+    def ids(low: int, high: int) -> list[int]:
+        length = int(torch.randint(low, high + 1, (), generator=generator))
+        return torch.randint(3, VOCABULARY, (length,), generator=generator).tolist()
+
+    return [TokenizedPool(str(n), ids(3, 20), [ids(1, 7) for _ in range(k)]) for n in range(count)]
+
+
+def alone(selector: Selector, pools: list[TokenizedPool]) -> torch.Tensor:
+    """Pooled states by the plainest way: each prompt + candidate in a forward pass of its own, no
+    padding.
+    """
+    rows = []
+    for pool in pools:
+        start = len(pool.prompt_ids)
+        pairs = [torch.tensor([pool.prompt_ids + ids]) for ids in pool.candidate_ids]
+        states = [selector.backbone(input_ids=pair).last_hidden_state[0] for pair in pairs]
+        rows.append(torch.stack([state[start:].mean(dim=0) for state in states]))
+    return torch.stack(rows)
+
+
+def gradients(selector: Selector, pooled: torch.Tensor) -> dict[str, torch.Tensor]:
+    selector.zero_grad()
+    log_policy = selector.score(pooled).log_softmax(dim=1)
+    weights = torch.linspace(-1, 1, log_policy.numel()).view_as(log_policy)
+    loss = (weights * log_policy).sum() + selector.value(pooled.mean(dim=1)).square().sum()
+    loss.backward()
+    return {name: p.grad.clone() for name, p in selector.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("lora", [False, True])
+@pytest.mark.parametrize("model_type", ["llama", "gpt2"])
+def test_shared_prefix_gives_the_logits_and_gradients_of_each_pair_alone(
+    model_type: str, lora: bool
+) -> None:
+    selector, pools = tiny_selector(model_type, lora), random_pools()
+    batch = collate(pools)
+    pooled, expected = selector.encode_shared(batch), alone(selector, pools)
+    assert (selector.score(pooled) - selector.score(expected)).abs().max() < 1e-4
+    got, wanted = gradients(selector, pooled), gradients(selector, expected)
+    trainable = {name for name, p in selector.named_parameters() if p.requires_grad}
+    assert got.keys() == wanted.keys()
+    # AutoModel's BERT pooler and the like have no gradient; here every trainable tensor must have
+    # one.
+    assert got.keys() == trainable
+    for name in wanted:
+        assert torch.allclose(got[name], wanted[name], atol=1e-4), name
+
+
+@pytest.mark.parametrize("model_type", sorted(SHARED_PREFIX))
+def test_every_architecture_listed_as_shareable_equals_separate_encoding(model_type: str) -> None:
+    selector, pools = tiny_selector(model_type), random_pools(seed=1)
+    assert selector.share_prefix
+    with torch.no_grad():
+        assert (selector.encode_shared(collate(pools)) - alone(selector, pools)).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("model_type", ["llama", "gpt2", "bert"])
+def test_padding_in_the_batch_does_not_change_separate_encoding(model_type: str) -> None:
+    selector, pools = tiny_selector(model_type), random_pools(seed=2)
+    with torch.no_grad():
+        assert (
+            selector.encode_separately(collate(pools)) - alone(selector, pools)
+        ).abs().max() < 1e-4
+
+
+def test_encoders_encode_pairs_apart() -> None:
+    selector, batch = tiny_selector("bert"), collate(random_pools())
+    assert not selector.share_prefix
+    with torch.no_grad():
+        assert torch.equal(selector.encode(batch), selector.encode_separately(batch))
+
+
+def test_prompt_length_at_the_end_of_the_position_table_still_works() -> None:
+    selector = tiny_selector("gpt2")
+    pool = TokenizedPool("a", list(range(3, 43)) + [5] * 20, [[3, 4, 5], [6]])
+    short = TokenizedPool("b", [3], [[3] * 6, [6]])
+    with torch.no_grad():
+        got = selector.encode_shared(collate([pool, short]))
+    assert (got - alone(selector, [pool, short])).abs().max() < 1e-4
+
+
+def test_an_answer_does_not_see_the_other_candidates() -> None:
+    selector = tiny_selector("llama")
+    first = TokenizedPool("a", [3, 4, 5], [[6, 7], [8, 9, 10]])
+    second = TokenizedPool("a", [3, 4, 5], [[6, 7], [20, 21, 22]])
+    with torch.no_grad():
+        one, two = selector(collate([first])).logits, selector(collate([second])).logits
+    assert abs(one[0, 0] - two[0, 0]) < 1e-6
+    assert abs(one[0, 1] - two[0, 1]) > 1e-6
+
+
+def test_permuting_the_candidates_permutes_the_logits_and_keeps_the_value() -> None:
+    selector, pool = tiny_selector("llama"), random_pools(count=1)[0]
+    turned = TokenizedPool(pool.id, pool.prompt_ids, pool.candidate_ids[::-1])
+    with torch.no_grad():
+        one, two = selector(collate([pool])), selector(collate([turned]))
+    assert torch.allclose(one.logits, two.logits.flip(1), atol=1e-6)
+    assert torch.allclose(one.values, two.values, atol=1e-6)
+
+
+def test_logits_and_values_are_float32_with_a_bfloat16_backbone() -> None:
+    selector = tiny_selector("llama")
+    selector.backbone.to(torch.bfloat16)
+    output = selector(collate(random_pools()))
+    assert output.logits.shape == (3, 4) and output.logits.dtype == torch.float32
+    assert output.values.shape == (3,) and output.values.dtype == torch.float32
+
+
+def test_gradient_checkpointing_falls_back_to_separate_encoding() -> None:
+    selector, batch = tiny_selector("llama"), collate(random_pools())
+    expected = selector(batch).logits
+    selector.train()
+    selector.backbone.gradient_checkpointing_enable()
+    logits = selector(batch).logits
+    logits.sum().backward()
+    assert torch.allclose(logits, expected, atol=1e-4)
+
+
+def test_sliding_window_shorter_than_the_pair_falls_back_to_separate_encoding() -> None:
+    config = CONFIG_MAPPING["mistral"](**SMALL, sliding_window=6)
+    torch.manual_seed(0)
+    selector = Selector(AutoModel.from_config(config, attn_implementation="sdpa")).eval()
+    pools = random_pools()
+    with torch.no_grad():
+        assert (selector.encode(collate(pools)) - alone(selector, pools)).abs().max() < 1e-4
+
+
+def test_encoder_decoders_are_refused_in_one_line() -> None:
+    with pytest.raises(UserError, match="encoder-decoder"):
+        is_causal(CONFIG_MAPPING["t5"]())
+    assert is_causal(LlamaConfig()) and not is_causal(BertConfig())
+
+
+def test_collate_pads_on_the_right_and_masks_the_pads() -> None:
+    batch = collate(
+        [TokenizedPool("a", [5], [[6], [7, 8]]), TokenizedPool("b", [5, 6], [[9], [9]])]
+    )
+    assert batch.prompt_ids.tolist() == [[5, 0], [5, 6]]
+    assert batch.prompt_mask.tolist() == [[True, False], [True, True]]
+    assert batch.candidate_ids.tolist() == [[[6, 0], [7, 8]], [[9, 0], [9, 0]]]
+    assert batch.candidate_mask.sum().item() == 5
+    assert isinstance(batch.to("cpu"), PoolBatch) and len(batch) == 2
+
+
+def test_pools_of_different_size_in_one_batch_are_refused() -> None:
+    with pytest.raises(UserError, match="b: 1 candidates where a has 2"):
+        collate([TokenizedPool("a", [5], [[6], [7]]), TokenizedPool("b", [5], [[9]])])
+
+
+@given(
+    st.lists(st.integers(1, 900), max_size=200),
+    st.integers(1, 9),
+    st.integers(0, 5),
+    st.integers(0, 3),
+)
+def test_buckets_hold_every_index_once_and_repeat_for_the_same_seed(
+    lengths: list[int], batch_size: int, seed: int, epoch: int
+) -> None:
+    batches = length_buckets(lengths, batch_size, seed, epoch)
+    assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
+    assert all(1 <= len(batch) <= batch_size for batch in batches)
+    assert batches == length_buckets(lengths, batch_size, seed, epoch)
+
+
+def test_buckets_pad_less_than_random_batches_and_differ_between_epochs() -> None:
+    generator = torch.Generator().manual_seed(0)
+    lengths = torch.randint(10, 1000, (400,), generator=generator).tolist()
+
+    def padded(batches: list[list[int]]) -> int:
+        return sum(max(lengths[i] for i in batch) * len(batch) for batch in batches)
+
+    order = torch.randperm(400, generator=generator).tolist()
+    at_random = [order[i : i + 8] for i in range(0, 400, 8)]
+    assert padded(length_buckets(lengths, 8, seed=0)) < 0.75 * padded(at_random)
+    assert length_buckets(lengths, 8, seed=0, epoch=0) != length_buckets(
+        lengths, 8, seed=0, epoch=1
+    )
+
+
+def test_buckets_keep_pools_of_different_size_apart() -> None:
+    sizes = [8, 4] * 10
+    for batch in length_buckets([5] * 20, 4, seed=0, sizes=sizes):
+        assert len({sizes[i] for i in batch}) == 1

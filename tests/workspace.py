@@ -1,0 +1,127 @@
+"""A copy of the project in a temporary folder, with a pipeline so small that it runs in seconds."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).resolve().parent.parent
+BIN = Path(sys.executable).parent
+
+METHODS = ("ppo", "grpo", "rloo", "dpo", "exact")
+TINY: dict[str, Any] = {
+    "seeds": [0],
+    "datasets.sample.train": 60,
+    "datasets.sample.val": 20,
+    "datasets.sample.test": 20,
+    "candidates.oversample": 1,
+    "models.pocket.batch_size": 8,
+    "base.vocabulary": 512,
+    "base.hidden_size": 16,
+    "base.layers": 1,
+    "base.heads": 2,
+    "base.intermediate_size": 32,
+    "base.context": 256,
+    "base.batch_size": 4,
+    "base.tokens": 5000,
+    "sft.selector.epochs": 1,
+    "sft.selector.evaluations": 2,
+    "evaluate.bootstrap": 50,
+    "compare.bootstrap": 50,
+    **{f"rl.selector.{method}.steps": 2 for method in METHODS},
+    **{f"rl.selector.{method}.prompts_per_step": 8 for method in METHODS},
+    **{f"rl.selector.{method}.evaluations": 1 for method in METHODS},
+}
+
+
+def copy_project(target: Path, changes: Mapping[str, Any] = TINY) -> Path:
+    """Tracked and untracked files of the working tree as a fresh git repository in `target`."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    results = ("metrics/", "plots/", "dvc.lock")
+    for name in filter(None, listed.stdout.split("\0")):
+        if (ROOT / name).is_file() and not name.startswith(results):
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, target / name)
+    set_params(target, changes)
+    git = ["git", "-c", "user.name=test", "-c", "user.email=test@example.org"]
+    for command in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "-m", "copy"]):
+        subprocess.run([*git, *command], cwd=target, check=True, capture_output=True)
+    return target
+
+
+def edit_params(project: Path, edit: Callable[[Any], None]) -> None:
+    """Change params.yaml in place, comments kept."""
+    yaml = YAML()
+    values = yaml.load(project / "params.yaml")
+    edit(values)
+    yaml.dump(values, project / "params.yaml")
+
+
+def set_params(project: Path, changes: Mapping[str, Any]) -> None:
+    """Set keys, written `a.b.c`."""
+
+    def edit(values: Any) -> None:
+        for key, value in changes.items():
+            section = values
+            *path, last = key.split(".")
+            for part in path:
+                section = section[part]
+            section[last] = value
+
+    edit_params(project, edit)
+
+
+def environment(project: Path) -> dict[str, str]:
+    """What a person has after `make setup`: the environment's programs and the project's package."""
+    return os.environ | {
+        "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(project / "src"),
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "DVC_NO_ANALYTICS": "1",
+    }
+
+
+def start(project: Path, *command: str, **options: Any) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        command,
+        cwd=project,
+        env=environment(project),
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        **options,
+    )
+
+
+def run(project: Path, *command: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    """The finished command, whatever its exit code."""
+    return subprocess.run(
+        command,
+        cwd=project,
+        env=environment(project),
+        text=True,
+        capture_output=True,
+        timeout=600,
+        **options,
+    )
+
+
+def must(project: Path, *command: str) -> str:
+    """The output of a command that has to succeed."""
+    done = run(project, *command)
+    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
