@@ -27,7 +27,6 @@ from posttrain.selector.data import make_pools
 from posttrain.selector.model import load_selector
 from posttrain.selector.predict import score_pools
 from posttrain.selector.run import BASE, REWARDS, device, read_seed
-from posttrain.selector.train import EVALUATION_BATCH
 from posttrain.stage import run
 from posttrain.tasks import get_task
 
@@ -55,7 +54,7 @@ def main(params: Params, policy: str, seed_text: str) -> None:
     for split in SPLITS:
         rows = read_jsonl(REWARDS / f"{split}.jsonl")
         data, _ = make_pools(rows, tokenizer, model, training=False)
-        logits, _ = score_pools(selector, data.pools, EVALUATION_BATCH * model.batch_size, device())
+        logits, _ = score_pools(selector, data.pools, model.batch_size, device())
         chosen = predict(split, rows, logits.double().numpy())
         predictions += chosen
         metrics[split] = headlines(chosen)

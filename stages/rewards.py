@@ -29,10 +29,9 @@ def main(params: Params) -> None:
     views = {split: [row["candidates"] for row in rows[split]] for split in SPLITS}
     metrics = {
         "pools": {split: summarise_pools(views[split]) for split in SPLITS},
-        "shortcuts": {
-            "val": audit_shortcuts(views["train"], views["val"]),
-            "test": audit_shortcuts(views["train"], views["test"]),
-        },
+        "shortcuts": audit_shortcuts(
+            views["train"], {split: views[split] for split in ("val", "test")}
+        ),
     }
     write_json("metrics/rewards.json", metrics)
     plot_rewards_by_kind(rows["train"], Path("plots/rewards.png"))

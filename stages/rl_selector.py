@@ -11,7 +11,15 @@ from posttrain.params import Params
 from posttrain.selector import dpo, exact, grpo, ppo, rloo
 from posttrain.selector.data import load_reference, with_reference
 from posttrain.selector.model import load_selector
-from posttrain.selector.run import BASE, REWARDS, device, load_data, read_seed, train_and_save
+from posttrain.selector.run import (
+    BASE,
+    REFERENCE,
+    REWARDS,
+    device,
+    load_data,
+    read_seed,
+    train_and_save,
+)
 from posttrain.selector.train import Algorithm, Schedule, steps_of_batches
 from posttrain.stage import run
 from posttrain.tasks import get_task
@@ -34,7 +42,7 @@ def main(params: Params, method: str, seed_text: str) -> None:
         prompt=get_task(params.selected_dataset.task).prompt_hash(),
     )
     data, val, _ = load_data(model)
-    data = with_reference(data, load_reference(start / "reference.safetensors"))
+    data = with_reference(data, load_reference(start / REFERENCE))
     # Dropout stays off: the ratio of new to old policy must come from the update alone.
     selector, _ = load_selector(start, BASE, model.dtype, device(), trainable=True)
     batches = steps_of_batches(data.pools, config.prompts_per_step, config.steps, seed)

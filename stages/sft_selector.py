@@ -12,12 +12,9 @@ from posttrain.models.load import load_backbone
 from posttrain.models.lora import add_lora
 from posttrain.params import Params
 from posttrain.selector import sft
-from posttrain.selector.data import save_reference
 from posttrain.selector.model import Selector
-from posttrain.selector.policy import log_softmax
-from posttrain.selector.predict import score_pools
 from posttrain.selector.run import BASE, REWARDS, device, load_data, read_seed, train_and_save
-from posttrain.selector.train import EVALUATION_BATCH, Schedule, epochs_of_batches
+from posttrain.selector.train import Schedule, epochs_of_batches
 from posttrain.stage import run
 from posttrain.tasks import get_task
 
@@ -40,7 +37,6 @@ def main(params: Params, seed_text: str) -> None:
     selector = Selector(backbone).to(device()).train()
     batch_size = model.batch_size * model.accumulation
     batches = epochs_of_batches(data.pools, batch_size, config.epochs, seed)
-    output = Path("models/sft_selector") / str(seed)
     train_and_save(
         f"sft_selector {seed}",
         selector,
@@ -52,13 +48,10 @@ def main(params: Params, seed_text: str) -> None:
         model=model,
         seed=seed,
         manifest=manifest,
-        output=output,
+        output=Path("models/sft_selector") / str(seed),
         curves=Path("plots/sft_selector") / str(seed),
+        keep_policy=True,
     )
-    # RL keeps to this policy; computing it once here serves all methods.
-    selector.eval()
-    logits, _ = score_pools(selector, data.pools, EVALUATION_BATCH * model.batch_size, device())
-    save_reference(output / "reference.safetensors", log_softmax(logits))
 
 
 if __name__ == "__main__":

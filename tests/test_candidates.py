@@ -49,7 +49,14 @@ def example(program: str, answer: float | str, **changes: Any) -> dict[str, Any]
         "target_answer": str(answer),
         "exe_ans": answer,
         "table": table,
-        "references": {"A2": "revenue", "B2": "120", "C2": "100", "A3": "cost", "B3": "70", "C3": "60"},
+        "references": {
+            "A2": "revenue",
+            "B2": "120",
+            "C2": "100",
+            "A3": "cost",
+            "B3": "70",
+            "C3": "60",
+        },
         "operands": "literal",
     } | changes
 

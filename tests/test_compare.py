@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stages.compare import main
 
 from posttrain.errors import UserError
 from posttrain.evaluation.compare import (
@@ -258,12 +259,10 @@ def test_the_stage_writes_all_four_files(
 
     params = load_params(Path(__file__).parent.parent / "params.yaml")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent))
     for policy in params.compare.policies:
         for seed in params.seeds:
             save(Path("data/evaluate"), policy, seed, [1.0, 0.2, 0.2])
     write_json("metrics/rewards.json", {"shortcuts": {"test": TRIVIAL}})
-    from stages.compare import main
 
     main(params)
     assert sorted(os.listdir("plots")) == ["compare.csv", "compare.md", "compare.png"]

@@ -42,7 +42,7 @@ def batch(rewards: list[float], rows: int = 1, reference: list[float] | None = N
 
 
 def gradient(module: ModuleType, out: SelectorOutput, rows: Batch, settings: Any) -> Tensor:
-    """Of the objective (minus the loss) by the logits, summed over rows of a mean: one row's mean."""
+    """Of the objective (minus the loss) by the logits, summed over the rows of the mean."""
     loss, _ = module.loss(out, rows, settings)
     loss.backward()
     assert out.logits.grad is not None
@@ -78,7 +78,7 @@ def test_ties_share_the_probability() -> None:
 
 
 def test_ties_keep_their_ratio() -> None:
-    """The gradient is policy(k) / mass of the best - policy(k): the larger of two best gets more."""
+    """The gradient is policy(k) / mass of the best - policy(k): the larger best gets more."""
     grad = gradient(sft, output([0.1, 0.2, 0.3, 0.4]), batch([1.0, 0, 1, 0.4]), PARAMS.sft.selector)
     torch.testing.assert_close(grad, torch.tensor([0.25 - 0.1, -0.2, 0.75 - 0.3, -0.4]))
 
@@ -164,7 +164,14 @@ def step(advantage: float, ratio: float, value: float = 0.0) -> tuple[SelectorOu
 @pytest.mark.parametrize("method", ["ppo", "grpo"])
 @pytest.mark.parametrize(
     ("advantage", "ratio", "moves"),
-    [(1, 1.1, True), (1, 1.3, False), (1, 0.7, True), (-1, 0.9, True), (-1, 0.7, False), (-1, 1.3, True)],
+    [
+        (1, 1.1, True),
+        (1, 1.3, False),
+        (1, 0.7, True),
+        (-1, 0.9, True),
+        (-1, 0.7, False),
+        (-1, 1.3, True),
+    ],
 )
 def test_outside_the_clip_range_a_good_step_has_no_gradient(
     method: str, advantage: float, ratio: float, moves: bool

@@ -37,7 +37,7 @@ def _script(stage: str) -> str:
 
 @pytest.fixture(scope="module")
 def imported() -> dict[str, set[str]]:
-    """The project's files that each stage's script imports, apart from files of a docstring only."""
+    """The project's files that each stage's script imports, apart from mere docstrings."""
     found = {}
     for script in {_script(stage) for stage in STAGES}:
         probe = subprocess.run(

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from ruamel.yaml import YAML
+from stages.evaluate import main
 from transformers import AutoModel, LlamaConfig
 
 from posttrain.errors import UserError
@@ -23,9 +24,6 @@ from posttrain.selector.model import Selector, save_selector
 from posttrain.selector.predict import longest_first, score_pools
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from stages.evaluate import main  # noqa: E402
 
 
 def tiny_selector() -> Selector:

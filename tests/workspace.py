@@ -85,7 +85,7 @@ def set_params(project: Path, changes: Mapping[str, Any]) -> None:
 
 
 def environment(project: Path) -> dict[str, str]:
-    """What a person has after `make setup`: the environment's programs and the project's package."""
+    """What a person has after `make setup`: the programs and the package."""
     return os.environ | {
         "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": str(project / "src"),

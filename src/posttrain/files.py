@@ -1,7 +1,7 @@
 """Reading and writing files so that a reader never sees half of one.
 
-Everything is written under a temporary name in the target's own directory and renamed when it is complete, so
-a killed process or a full disk leaves the previous version in place.
+Everything is written under a temporary name in the target's own directory and renamed when it is complete,
+so a killed process or a full disk leaves the previous version in place.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def atomic_write(path: PathLike, mode: str = "w") -> Iterator[IO[Any]]:
 
 @contextmanager
 def atomic_directory(path: PathLike) -> Iterator[Path]:
-    """Yield an empty temporary directory that replaces `path` when the block ends without an error."""
+    """Yield an empty directory that replaces `path` when the block ends without an error."""
     target = Path(path)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -121,14 +121,14 @@ def read_text(path: PathLike) -> str:
 
 def sha256_file(path: PathLike) -> str:
     """Hexadecimal SHA-256 of the file's bytes."""
-    with open(path, "rb") as file:
+    with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def git_blob_id(path: PathLike) -> str:
     """Git's object id of the file: SHA-1 of `blob <size>\\0<content>`."""
     digest = hashlib.sha1(f"blob {os.path.getsize(path)}\0".encode(), usedforsecurity=False)
-    with open(path, "rb") as file:
+    with Path(path).open("rb") as file:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()

@@ -1,8 +1,8 @@
-"""Typed schema of params.yaml: what may be set, to what, and a one-line answer when something else is.
+"""Typed schema of params.yaml: what may be set, to what, and one line when something else is.
 
 The file is read by the YAML 1.2 rules that DVC itself uses, so a learning rate written `2e-5` by
-`dvc exp run -S` is the same number to DVC and to the stage (PyYAML, YAML 1.1, would read text). Text where a
-number belongs (`"2e-5"` in quotes) is refused.
+`dvc exp run -S` is the same number to DVC and to the stage (PyYAML, YAML 1.1, would read text). Text
+where a number belongs (`"2e-5"` in quotes) is refused.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class GeneratedDataset(Section):
 
 
 class StoredDataset(Section):
-    """A data set kept elsewhere: downloaded at a pinned commit, or read from `path` when that is set."""
+    """A data set kept elsewhere: downloaded at a pinned commit, or read from `path` if that is set."""
 
     task: Literal["finqa"]
     source: Literal["hub", "path"]
@@ -250,7 +250,7 @@ class Compare(Section):
 
 
 class Params(Section):
-    """params.yaml, whole. `selected_dataset` and `selected_model` are the presets that the run uses."""
+    """params.yaml, whole; `selected_dataset` and `selected_model` are the presets of this run."""
 
     dataset: str
     model: str
@@ -284,7 +284,7 @@ class Params(Section):
 
 
 def load_params(path: str | Path = "params.yaml") -> Params:
-    """Read and check params.yaml; `UserError` names the first wrong key and the nearest valid one."""
+    """Read and check params.yaml; `UserError` names the first wrong key and the nearest valid."""
     try:
         values = YAML(typ="safe", pure=True).load(read_text(path))
     except YAMLError as error:
@@ -294,7 +294,7 @@ def load_params(path: str | Path = "params.yaml") -> Params:
 
 
 def check_params(values: Any, source: str = "params.yaml") -> Params:
-    """Check a parsed params.yaml; `UserError` names the first wrong key and the nearest valid one."""
+    """Check a parsed params.yaml; `UserError` names the first wrong key and the nearest valid."""
     if not isinstance(values, dict):
         raise UserError(f"{source}: expected sections, found {type(values).__name__}")
     try:
@@ -306,7 +306,9 @@ def check_params(values: Any, source: str = "params.yaml") -> Params:
         ("model", params.model, params.models),
     ):
         if value not in known:
-            raise UserError(f"{source}: {key}: {value!r} is not one of {key}s{_nearest(value, known)}")
+            raise UserError(
+                f"{source}: {key}: {value!r} is not one of {key}s{_nearest(value, known)}"
+            )
     for key, names in (
         ("seeds", params.seeds),
         ("rl.selector.methods", params.rl.selector.methods),

@@ -20,7 +20,7 @@ from posttrain.params import load_params
 
 
 def run(main: Callable[..., None]) -> None:
-    """Call `main(params, *arguments)`; exit 1 with one line on a user's mistake or a failing disk."""
+    """Call `main(params, *arguments)`; exit 1 with one line on a mistake or a failing disk."""
     name = os.environ.get("DVC_STAGE") or Path(sys.argv[0]).stem
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -3,7 +3,8 @@
 Each rule sees the K candidate texts of a pool and nothing else. A rule that prefers several candidates equally
 gets the share of them that is right, so accuracies are exact expectations, not samples. `learned` is the
 strongest: a linear softmax model over hashed tokens of the texts and over how each candidate relates to its
-pool, fitted on training pools (L-BFGS, L2), the "model without context".
+pool, fitted on training pools (L-BFGS, L2), the "model without context"; `learned_shown` is the same
+on the candidates as a selector reads them, with the page's words for their references.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import re
 import zlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +22,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
-Pool = Sequence[Mapping[str, Any]]  # keys: text, answer (stated, or None), consistent, correct
+Pool = Sequence[Mapping[str, Any]]  # text, shown (optional), answer (or None), consistent, correct
 Array = NDArray[np.float64]
 
 _TOKEN = re.compile(r"[A-Za-z_]+|[0-9]|[^\sA-Za-z0-9_]")
@@ -28,21 +30,22 @@ _OPERAND = re.compile(r"#?[A-Z]*[0-9][0-9.,]*%?")
 _BUCKETS = 1 << 15
 
 
-def audit_shortcuts(train: Sequence[Pool], test: Sequence[Pool]) -> dict[str, float]:
-    """Accuracy of each rule on the test pools (rules of a fixed slot: the best slot)."""
-    rules: dict[str, Callable[[Pool], Array]] = {
-        "shortest": lambda pool: -_lengths(pool),
-        "longest": _lengths,
-        "majority_answer": _votes,
-        "consistent": _consistent,
-        "most_typical": _typicality,
+def audit_shortcuts(
+    train: Sequence[Pool], splits: Mapping[str, Sequence[Pool]]
+) -> dict[str, dict[str, float]]:
+    """Accuracy of each rule on the pools of each split; `fixed_slot` is the best of the slots."""
+    learned = {
+        name: (field, fit_blind_model(_seen_as(field, train)))
+        for name, field in (("learned", "text"), ("learned_shown", "shown"))
     }
-    result = {name: _accuracy(test, rule) for name, rule in rules.items()}
-    slots = range(max(map(len, test)))
-    result["fixed_slot"] = max(_accuracy(test, _slot_rule(slot)) for slot in slots)
-    model = fit_blind_model(train)
-    result["learned"] = _accuracy(test, lambda pool: blind_scores(pool, model))
-    result["random"] = _accuracy(test, lambda pool: np.zeros(len(pool)))
+    result = {}
+    for split, pools in splits.items():
+        rates = {name: _accuracy(pools, rule) for name, rule in RULES.items()}
+        slots = range(max(map(len, pools)))
+        rates["fixed_slot"] = max(_accuracy(pools, _slot_rule(slot)) for slot in slots)
+        for name, (field, model) in learned.items():
+            rates[name] = _accuracy(_seen_as(field, pools), partial(blind_scores, model=model))
+        result[split] = rates
     return result
 
 
@@ -71,6 +74,10 @@ def fit_blind_model(pools: Sequence[Pool], l2: float = 1.0, iterations: int = 60
     options = {"maxiter": iterations}
     found = minimize(loss, start, jac=True, method="L-BFGS-B", options=options)
     return np.asarray(found.x, dtype=np.float64)
+
+
+def _seen_as(field: str, pools: Sequence[Pool]) -> list[Pool]:
+    return [[{**made, "text": made.get(field, made["text"])} for made in pool] for pool in pools]
 
 
 def blind_scores(pool: Pool, model: Array) -> Array:
@@ -115,6 +122,16 @@ def _typicality(pool: Pool) -> Array:
     return np.array(score)
 
 
+RULES: dict[str, Callable[[Pool], Array]] = {
+    "random": lambda pool: np.zeros(len(pool)),
+    "shortest": lambda pool: -_lengths(pool),
+    "longest": _lengths,
+    "majority_answer": _votes,
+    "consistent": _consistent,
+    "most_typical": _typicality,
+}
+
+
 def _ngrams(tokens: Sequence[str], size: int) -> list[str]:
     return [" ".join(tokens[i : i + size]) for i in range(len(tokens) - size + 1)]
 
@@ -127,7 +144,12 @@ def _features(pools: Sequence[Pool]) -> csr_matrix:
     row = 0
     for pool in pools:
         relations = np.stack(
-            [_lengths(pool) / _lengths(pool).mean(), _votes(pool), _consistent(pool), _typicality(pool)]
+            [
+                _lengths(pool) / _lengths(pool).mean(),
+                _votes(pool),
+                _consistent(pool),
+                _typicality(pool),
+            ]
         )
         for index, made in enumerate(pool):
             for name in set(_describe(made)):

@@ -153,7 +153,7 @@ def build_model(config: LlamaConfig, seed: int) -> LlamaForCausalLM:
         size = config.hidden_size
 
         def draw() -> torch.Tensor:
-            return torch.randn(size, size) / size**0.5
+            return torch.randn((size, size)).div_(size**0.5)
 
         with torch.no_grad():
             for layer in model.model.layers:

@@ -2,7 +2,7 @@
 
     objective = log sigmoid( beta [ log policy(w)/SFT(w) - log policy(l)/SFT(l) ] ),        r_w > r_l
 
-The pairs come from the pool, not from the policy, so nothing is sampled from the policy; beta plays the part of the KL penalty.
+The pairs come from the pool, so nothing is sampled from the policy; beta plays the part of the KL penalty.
 """
 
 from __future__ import annotations

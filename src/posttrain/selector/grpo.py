@@ -1,7 +1,7 @@
 """GRPO (Shao et al. 2024): a clipped step on sampled actions, relative to their own group.
 
-    A_i = (r_i - mean_j r_j) / std_j r_j over the samples of one question;   ratio = policy(a) / old_policy(a)
-    objective = min(ratio A, clip(ratio, 1 - eps, 1 + eps) A) - kl_coef KL(policy || SFT) + entropy_coef H
+A_i = (r_i - mean_j r_j) / std_j r_j over the samples of one question;   ratio = policy(a) / old_policy(a)
+objective = min(ratio A, clip(ratio, 1 - eps, 1 + eps) A) - kl_coef KL(policy || SFT) + entropy_coef H
 """
 
 from __future__ import annotations

@@ -105,7 +105,7 @@ class Selector(nn.Module):
 
     def encode_shared(self, batch: PoolBatch) -> torch.Tensor:
         """(B, K, d) with the prompt read once; only for causal backbones."""
-        b, k, c = batch.candidate_ids.shape
+        k = batch.candidate_ids.shape[1]
         # The prompt needs no mask: pads are on its right, and the candidates are kept from seeing
         # them below.
         prefix = self.backbone(

@@ -1,6 +1,6 @@
 """Quantities of a categorical policy over K candidates, exact because K is small.
 
-    policy(k) = softmax(logits)_k        KL(p || q) = sum_k p_k (log p_k - log q_k)        H(p) = -sum_k p_k log p_k
+policy(k) = softmax(logits)_k        KL(p || q) = sum_k p_k (log p_k - log q_k)        H(p) = -sum_k p_k log p_k
 """
 
 from __future__ import annotations
@@ -8,7 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-Batch = dict[str, Tensor]  # tensors of B rows: rewards (B, K), reference (B, K), and what a rollout adds
+Batch = dict[
+    str, Tensor
+]  # tensors of B rows: rewards (B, K), reference (B, K), and what a rollout adds
 Stats = dict[str, float]
 
 

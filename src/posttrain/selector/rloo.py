@@ -1,7 +1,7 @@
 """RLOO (Ahmadian et al. 2024): REINFORCE with the mean reward of the other samples as baseline.
 
-    A_i = r_i - mean_{j != i} r_j over the samples of one question
-    objective = A log policy(a) - kl_coef KL(policy || SFT) + entropy_coef H
+A_i = r_i - mean_{j != i} r_j over the samples of one question
+objective = A log policy(a) - kl_coef KL(policy || SFT) + entropy_coef H
 """
 
 from __future__ import annotations

@@ -15,12 +15,21 @@ from posttrain.files import read_jsonl, write_json
 from posttrain.manifest import digest
 from posttrain.models.load import load_tokenizer, read_base
 from posttrain.params import Model, Optimization
-from posttrain.selector.data import make_pools
+from posttrain.selector.data import make_pools, save_reference
 from posttrain.selector.model import Selector, save_selector
-from posttrain.selector.train import Algorithm, History, Pools, Schedule, train
+from posttrain.selector.policy import log_softmax
+from posttrain.selector.predict import score_pools
+from posttrain.selector.train import (
+    Algorithm,
+    History,
+    Pools,
+    Schedule,
+    train,
+)
 
 BASE = Path("models/base")
 REWARDS = Path("data/rewards")
+REFERENCE = "reference.safetensors"
 
 
 def read_seed(text: str) -> int:
@@ -57,8 +66,13 @@ def train_and_save(
     manifest: Mapping[str, Any],
     output: Path,
     curves: Path,
-) -> History:
-    """Train, then put the model in `output`, with its manifest, and its curves in `curves`."""
+    keep_policy: bool = False,
+) -> None:
+    """Train, then put the model in `output`, with its manifest, and its curves in `curves`.
+
+    `keep_policy` keeps the trained policy on the training pools beside the model: what RL refers to, computed
+    once for all methods.
+    """
     torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
     checkpoint = CheckpointFile(digest(manifest))
     progress = Progress(name)
@@ -85,5 +99,7 @@ def train_and_save(
     save_selector(output, selector, read_base(BASE), meta)
     write_json(output / "manifest.json", dict(manifest))
     write_curves(curves, {"train": history.train, "val": history.val})
+    if keep_policy:
+        logits, _ = score_pools(selector, data.pools, model.batch_size, device())
+        save_reference(output / REFERENCE, log_softmax(logits))
     checkpoint.remove()
-    return history

@@ -1,6 +1,6 @@
 """Supervised fine-tuning: cross-entropy on the set of best candidates, which share the probability.
 
-    loss = -log sum_{k in best} policy(k),        best = {k : reward_k = max_j reward_j}
+loss = -log sum_{k in best} policy(k),        best = {k : reward_k = max_j reward_j}
 """
 
 from __future__ import annotations

@@ -31,8 +31,6 @@ from posttrain.selector.model import (
 from posttrain.selector.policy import Batch, Stats, expected_reward, log_softmax
 from posttrain.selector.predict import score_pools
 
-EVALUATION_BATCH = 4  # validation batches are this many times larger: no gradients to keep
-
 
 class Algorithm(Protocol):
     """A module of this package: how actions are drawn, and the loss on them."""
@@ -140,7 +138,17 @@ def train(
 
     for step in range(done, steps):
         stats = _take_step(
-            selector, algorithm, config, schedule, data, optimizer, parameters, step, batch_size, seed, device
+            selector,
+            algorithm,
+            config,
+            schedule,
+            data,
+            optimizer,
+            parameters,
+            step,
+            batch_size,
+            seed,
+            device,
         )
         history.train.append({"step": float(step + 1), **stats})
         if step + 1 in evaluate_at:
@@ -163,7 +171,7 @@ def train(
 def validate(selector: Selector, val: Pools, batch_size: int) -> Stats:
     """Mean reward of the best-scored candidate, and expected reward under the policy."""
     device = next(selector.parameters()).device
-    logits, _ = score_pools(selector, val.pools, EVALUATION_BATCH * batch_size, device)
+    logits, _ = score_pools(selector, val.pools, batch_size, device)
     chosen = logits.argmax(dim=1, keepdim=True)
     return {
         "reward": float(val.rewards.gather(1, chosen).mean()),
@@ -191,7 +199,7 @@ def _take_step(
     pools = [data.pools[row] for row in rows]
 
     def act() -> SelectorOutput:
-        logits, values = score_pools(selector, pools, EVALUATION_BATCH * batch_size, device)
+        logits, values = score_pools(selector, pools, batch_size, device)
         return SelectorOutput(logits, values)
 
     batch = {"rewards": data.rewards[rows], "reference": data.reference[rows]}

@@ -4,8 +4,8 @@ A pool must not be solvable without reading the page. What gives gold away in a 
 candidate is one edit away from it (it is the centre) and that edits leave odd programs. So a pool is a grid:
 
 * columns are operand choices: one or two coordinates of the gold operands (a row or a column of the table, a
-  number of the text) range over a window of neighbours in which gold has a random place, and an operand that occurs twice moves
-  twice, as it does for a person who misread the table;
+  number of the text) range over a window of neighbours in which gold has a random place, and an operand that
+  occurs twice moves twice, as it does for a person who misread the table;
 * rows are program shapes: gold's, and others drawn from the training programs by their frequency.
 
 Every cell of the grid is as close to the others as gold is. The rest of the pool are the special kinds: noise,
@@ -116,7 +116,9 @@ def make_candidates(
     """
     rng = random.Random(f"{seed}/{example['id']}")
     pool = _Pool(example, shapes, noise, rng)
-    kinds = ["corrupted" if rng.random() < corruption_rate else "plausible" for _ in range(count - 1)]
+    kinds = [
+        "corrupted" if rng.random() < corruption_rate else "plausible" for _ in range(count - 1)
+    ]
     special = [kind for kind in kinds if rng.random() < SPECIAL_RATE[kind]]
     counts = Counter(kinds)
     counts.subtract(special)
@@ -152,7 +154,9 @@ class _Pool:
             raise UserError(f"example {example['id']}: the gold program does not execute")
         self.gold, self.target = gold, value
         self.sources = [gold]
-        self.choices: list[Mapping[str, str]] = [{}]  # operand choices so far; the first is gold's own
+        self.choices: list[Mapping[str, str]] = [
+            {}
+        ]  # operand choices so far; the first is gold's own
         self.programs = {self._literal(gold)}
         text = render_answer(example["target_program"], example["target_answer"])
         self.candidates = [Candidate(text, "gold", "gold")]
@@ -179,7 +183,11 @@ class _Pool:
             other = self._other_shape()
             self.rng.shuffle(self.choices)
             for chosen in self.choices:
-                if missing and other and self._add("corrupted", "operation", _substitute(other, chosen)):
+                if (
+                    missing
+                    and other
+                    and self._add("corrupted", "operation", _substitute(other, chosen))
+                ):
                     missing -= 1
             if not missing:
                 return
@@ -217,7 +225,9 @@ class _Pool:
         values = {
             place.column if kind == "column" else place.row
             for place in known
-            if place and (place.column == "T") == (kind == "text") and (kind, place.column) != ("column", "A")
+            if place
+            and (place.column == "T") == (kind == "text")
+            and (kind, place.column) != ("column", "A")
         }
         fitting = [
             value
@@ -318,7 +328,10 @@ class _Pool:
         first, second = program[index], program[index + 1]
         if first.op.startswith("table_") or second.op.startswith("table_"):
             return None
-        swapped = (Step(second.op, first.arg1, first.arg2), Step(first.op, second.arg1, second.arg2))
+        swapped = (
+            Step(second.op, first.arg1, first.arg2),
+            Step(first.op, second.arg1, second.arg2),
+        )
         return program[:index] + swapped + program[index + 2 :]
 
     def _constant(self, program: Program) -> Program | None:
@@ -450,7 +463,9 @@ class _Pool:
         places = [place for name in self.references if (place := self._place(name))]
         free = [place for place in places if (place.column == "A") == label and self._usable(place)]
         return [
-            name for place in sorted(free, key=distance) if (name := self._spell(place)) not in taken
+            name
+            for place in sorted(free, key=distance)
+            if (name := self._spell(place)) not in taken
         ]
 
     def _literal(self, program: Program) -> str:

@@ -57,7 +57,13 @@ def build_pools(
     model = fit_blind_model(views["train"])
     return {
         split: [
-            _filter(pool, blind_scores(view, model).tolist(), count, corruption_rate, f"{seed}/{example['id']}")
+            _filter(
+                pool,
+                blind_scores(view, model).tolist(),
+                count,
+                corruption_rate,
+                f"{seed}/{example['id']}",
+            )
             for pool, view, example in zip(wide[split], views[split], examples, strict=True)
         ]
         for split, examples in splits.items()

@@ -117,7 +117,9 @@ class _Builder:
                     self.references[name] = literal
                     self.sources[name] = f"{_TABLE_PREFIX}{index}"
                     heading = table[0][column] if index and column < len(table[0]) else ""
-                    self.names[name] = " ".join(f"{table[index][0]} {heading if column else ''}".split())
+                    self.names[name] = " ".join(
+                        f"{table[index][0]} {heading if column else ''}".split()
+                    )
         self.columns = {column_letter(i): cell for i, cell in enumerate(table[0]) if i}
         if self.cells:
             header = [f"{column_letter(i)} {cell}".rstrip() for i, cell in enumerate(table[0]) if i]

@@ -1,0 +1,88 @@
+"""Checkpoints come back exactly, and only to the run that wrote them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from workspace import ROOT
+
+from posttrain.checkpoint import CheckpointFile
+from posttrain.manifest import build_manifest, digest, hash_code, hash_path
+
+
+def test_tensors_and_state_come_back_exactly(tmp_path: Path) -> None:
+    checkpoint = CheckpointFile("run", tmp_path)
+    tensors = {
+        "a/b": torch.randn(3, 2),
+        "step": torch.tensor(7.0),
+        "half": torch.ones(2).bfloat16(),
+    }
+    state = {"done": 3, "rows": [{"loss": 0.1 + 0.2}]}
+    checkpoint.save(tensors, state)
+    loaded = CheckpointFile("run", tmp_path).load()
+    assert loaded is not None and loaded.state == state
+    assert loaded.tensors.keys() == tensors.keys()
+    assert all(torch.equal(loaded.tensors[name], tensor) for name, tensor in tensors.items())
+
+
+def test_a_transposed_tensor_is_saved_as_it_reads(tmp_path: Path) -> None:
+    checkpoint = CheckpointFile("run", tmp_path)
+    matrix = torch.arange(6.0).view(2, 3)
+    checkpoint.save({"x": matrix.T}, {})
+    loaded = checkpoint.load()
+    assert loaded is not None and torch.equal(loaded.tensors["x"], matrix.T)
+
+
+def test_another_run_finds_nothing(tmp_path: Path) -> None:
+    CheckpointFile("run", tmp_path).save({"x": torch.ones(1)}, {})
+    assert CheckpointFile("other", tmp_path).load() is None
+
+
+def test_a_removed_checkpoint_is_gone(tmp_path: Path) -> None:
+    checkpoint = CheckpointFile("run", tmp_path)
+    checkpoint.remove()
+    checkpoint.save({"x": torch.ones(1)}, {})
+    checkpoint.remove()
+    assert checkpoint.load() is None
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"\xff" * 100])
+def test_a_broken_checkpoint_is_no_checkpoint(content: bytes, tmp_path: Path) -> None:
+    checkpoint = CheckpointFile("run", tmp_path)
+    checkpoint.path.write_bytes(content)
+    assert checkpoint.load() is None
+
+
+def test_a_truncated_checkpoint_is_no_checkpoint(tmp_path: Path) -> None:
+    checkpoint = CheckpointFile("run", tmp_path)
+    checkpoint.save({"x": torch.ones(100)}, {"done": 1})
+    checkpoint.path.write_bytes(checkpoint.path.read_bytes()[:-50])
+    assert checkpoint.load() is None
+
+
+def test_the_digest_follows_params_data_code_and_seed(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "a").write_text("1")
+    first = digest(build_manifest("s", {"lr": 0.1}, [data], seed=0))
+    assert digest(build_manifest("s", {"lr": 0.1}, [data], seed=0)) == first
+    assert digest(build_manifest("s", {"lr": 0.2}, [data], seed=0)) != first
+    assert digest(build_manifest("s", {"lr": 0.1}, [data], seed=1)) != first
+    (data / "a").write_text("2")
+    assert digest(build_manifest("s", {"lr": 0.1}, [data], seed=0)) != first
+
+
+def test_a_manifest_names_nothing_of_this_machine() -> None:
+    manifest = build_manifest("s", {}, ["params.yaml"])
+    assert str(ROOT) not in repr(manifest) and str(Path.home()) not in repr(manifest)
+    assert manifest["code"] == hash_code()
+
+
+def test_a_folders_hash_covers_names_and_contents(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "x").write_text("1")
+    before = hash_path(tmp_path)
+    (tmp_path / "a" / "x").rename(tmp_path / "a" / "y")
+    assert hash_path(tmp_path) != before

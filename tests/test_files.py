@@ -1,0 +1,165 @@
+"""A reader never sees half a file, and a broken one is named."""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from workspace import ROOT, environment
+
+from posttrain.errors import UserError
+from posttrain.files import (
+    atomic_directory,
+    atomic_write,
+    git_blob_id,
+    read_json,
+    read_jsonl,
+    sha256_file,
+    write_json,
+    write_jsonl,
+)
+
+# A lone surrogate is no text: UTF-8 cannot hold it.
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
+
+
+def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "file.txt"
+    with atomic_write(path) as file:
+        file.write("first")
+        file.flush()
+        assert not path.exists()
+    with pytest.raises(ZeroDivisionError), atomic_write(path) as file:
+        file.write("second")
+        raise ZeroDivisionError
+    assert path.read_text() == "first"
+    assert [entry.name for entry in path.parent.iterdir()] == ["file.txt"]
+
+
+def test_a_directory_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    with atomic_directory(target) as directory:
+        (directory / "old").write_text("1")
+        assert not target.exists()
+    with pytest.raises(ZeroDivisionError), atomic_directory(target) as directory:
+        (directory / "new").write_text("2")
+        raise ZeroDivisionError
+    assert [path.name for path in target.iterdir()] == ["old"]
+    with atomic_directory(target) as directory:
+        (directory / "new").write_text("2")
+    assert [path.name for path in target.iterdir()] == ["new"]
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_files_have_the_permissions_of_any_new_file(tmp_path: Path) -> None:
+    (tmp_path / "plain").touch()
+    write_json(tmp_path / "ours", 1)
+    assert (tmp_path / "ours").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+@given(st.lists(st.dictionaries(TEXTS, st.integers() | TEXTS)))
+def test_jsonl_reads_back(rows: list[dict[str, int | str]]) -> None:
+    """Line separators inside a string, such as U+2028, too."""
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "rows.jsonl"
+        write_jsonl(path, rows)
+        assert read_jsonl(path) == rows
+
+
+def test_json_is_sorted_and_refuses_nan(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_json(path, {"b": 1, "a": [2.5]})
+    assert path.read_text() == '{\n  "a": [\n    2.5\n  ],\n  "b": 1\n}\n'
+    for write, value in ((write_json, {"a": float("nan")}), (write_jsonl, [{"a": float("inf")}])):
+        with pytest.raises(ValueError, match="Out of range"):
+            write(path, value)  # type: ignore[operator]
+    assert json.loads(path.read_text())["b"] == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("a.json", b'{"a": 1,\n "b": ', "a.json:2:7: not valid JSON"),
+        ("a.jsonl", b'{"a": 1}\n{"a": ', "a.jsonl:2: not valid JSON"),
+        ("a.jsonl", b'{"a": 1}\n[1]\n', "a.jsonl:2: expected a JSON object, found list"),
+        ("a.jsonl", b'{"a": "\xff"}', "a.jsonl: not UTF-8 text (byte 7)"),
+    ],
+)
+def test_what_is_broken_is_named(name: str, content: bytes, expected: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(UserError) as caught:
+        (read_json if name.endswith(".json") else read_jsonl)(path)
+    assert str(caught.value).startswith(f"{tmp_path}/{expected}")
+
+
+def test_a_missing_file_and_an_unwritable_place_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"cannot read .*none\.json: No such file"):
+        read_json(tmp_path / "none.json")
+    (tmp_path / "data").write_text("a file where a folder should be")
+    with pytest.raises(UserError, match=r"cannot write .*data/x\.json: "):
+        write_json(tmp_path / "data" / "x.json", 1)
+    with (
+        pytest.raises(UserError, match=r"cannot write .*data/x: "),
+        atomic_directory(tmp_path / "data/x"),
+    ):
+        pass
+
+
+WRITE_ON_A_FULL_DISK = """
+import resource, sys
+from posttrain.errors import UserError
+from posttrain.files import atomic_directory, atomic_write, write_json
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+if sys.argv[1] == "file":
+    def write():
+        write_json("value.json", "x" * 5000)
+elif sys.argv[1] == "text":
+    def write():
+        with atomic_directory("value.json") as directory:
+            (directory / "text").write_text("x" * 5000)
+else:
+    import torch
+    from safetensors.torch import save_file
+    def write():
+        with atomic_directory("value.json") as directory:
+            save_file({"x": torch.zeros(5000)}, directory / "x.safetensors")
+try:
+    write()
+except UserError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("kind", ["file", "text", "tensors"])
+def test_a_full_disk_is_one_line_and_leaves_nothing(kind: str, tmp_path: Path) -> None:
+    """A limit on the size of files fails a write as a full disk does."""
+    assert resource.RLIMIT_FSIZE is not None
+    done = subprocess.run(
+        [sys.executable, "-c", WRITE_ON_A_FULL_DISK, kind],
+        cwd=tmp_path,
+        env=environment(ROOT),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("cannot write value.json: ") and done.stdout.count("\n") == 1
+    assert "too large" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_hashes_by_hand(tmp_path: Path) -> None:
+    path = tmp_path / "hello"
+    path.write_bytes(b"hello\n")
+    # echo hello | git hash-object --stdin; echo hello | sha256sum
+    assert git_blob_id(path) == "ce013625030ba8dba906f756967f9e9ca394464a"
+    assert sha256_file(path).startswith(
+        "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03"
+    )
