@@ -205,7 +205,7 @@ def test_ppo_advantages_are_normalised_over_the_batch() -> None:
     settings: PPO = config("ppo", samples=4)
     rows = rolled(ppo, output(POLICY, 50, value=0.3), batch(REWARDS, 50), settings)
     assert rows["advantages"].mean().item() == pytest.approx(0, abs=1e-6)
-    assert rows["advantages"].std().item() == pytest.approx(1, abs=1e-4)
+    assert rows["advantages"].std(correction=0).item() == pytest.approx(1, abs=1e-4)
 
 
 def test_passes_over_a_batch_stop_once_the_policy_has_moved_too_far() -> None:

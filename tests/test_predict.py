@@ -111,6 +111,7 @@ def reward_row(number: int) -> dict[str, Any]:
         "candidates": [
             {
                 "text": f'{{"program": ["add({number}, {k})"], "answer": "{number + k}"}}',
+                "shown": f'{{"program": ["add({number}, {k})"], "answer": "{number + k}"}}',
                 "kind": kind,
                 "edit": kind,
                 "reward": {"gold": 1.0, "plausible": 0.2, "corrupted": 0.0}[kind],

@@ -1,7 +1,8 @@
 """Checkpoints of a running training, outside DVC's outputs, found again only by the same run.
 
-One file per run, `.checkpoints/<digest of the manifest>.safetensors`: tensors, and a JSON object in its
-header. Written under a temporary name and renamed, so a kill leaves the previous checkpoint whole.
+One file per run, `.checkpoints/<digest of the manifest>.safetensors`: tensors, and a JSON object in
+its header. Written under a temporary name and renamed, so a kill leaves the previous checkpoint
+whole.
 """
 
 from __future__ import annotations

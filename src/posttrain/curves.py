@@ -1,7 +1,7 @@
 """Training curves for `dvc plots`, and a progress bar for the person who waits.
 
-DVCLive writes one tsv file per curve. They are written when the run ends, from the run's own history: a
-run that was killed and resumed then has the same curves as one that was not.
+DVCLive writes one tsv file per curve. They are written when the run ends, from the run's own
+history: a run that was killed and resumed then has the same curves as one that was not.
 """
 
 from __future__ import annotations

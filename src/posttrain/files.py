@@ -1,7 +1,7 @@
 """Reading and writing files so that a reader never sees half of one.
 
-Everything is written under a temporary name in the target's own directory and renamed when it is complete,
-so a killed process or a full disk leaves the previous version in place.
+Everything is written under a temporary name in the target's own directory and renamed when it is
+complete, so a killed process or a full disk leaves the previous version in place.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """What a result was made from: stage, params, data, code and package versions, as one JSON object.
 
-The manifest lies beside each model. Its digest is also the key of the checkpoints, so that a run resumes
-only from a run of the same params, data and code. It holds no time, host or path outside the project.
+The manifest lies beside each model. Its digest is also the key of the checkpoints, so that a run
+resumes only from a run of the same params, data and code. It holds no time, host or path outside
+the project.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ def build_manifest(
 ) -> dict[str, Any]:
     """Describe a run at its start. `inputs` are files or folders, named relative to the project.
 
-    Call it before the work: DVC hashes dependencies when a stage has ended, so only the stage itself
-    knows which code and data it started from.
+    Call it before the work: DVC hashes dependencies when a stage has ended, so only the stage
+    itself knows which code and data it started from.
     """
     return {
         "stage": stage,

@@ -1,8 +1,8 @@
 """Typed schema of params.yaml: what may be set, to what, and one line when something else is.
 
 The file is read by the YAML 1.2 rules that DVC itself uses, so a learning rate written `2e-5` by
-`dvc exp run -S` is the same number to DVC and to the stage (PyYAML, YAML 1.1, would read text). Text
-where a number belongs (`"2e-5"` in quotes) is refused.
+`dvc exp run -S` is the same number to DVC and to the stage (PyYAML, YAML 1.1, would read text).
+Text where a number belongs (`"2e-5"` in quotes) is refused.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class GeneratedDataset(Section):
 
 
 class StoredDataset(Section):
-    """A data set kept elsewhere: downloaded at a pinned commit, or read from `path` if that is set."""
+    """A data set kept elsewhere: downloaded at a pinned commit, or read from `path` if set."""
 
     task: Literal["finqa"]
     source: Literal["hub", "path"]
@@ -170,6 +170,12 @@ class SelectorRL(Optimization):
     prompts_per_step: Positive
     inner_epochs: Positive
     minibatches: Positive
+
+    @model_validator(mode="after")
+    def _minibatches_have_prompts(self) -> SelectorRL:
+        if self.minibatches > self.prompts_per_step:
+            raise ValueError("minibatches must not exceed prompts_per_step")
+        return self
 
 
 class KLPenalised(SelectorRL):

@@ -35,7 +35,7 @@ def rollout(
     actions = sample(old_log_policy, config.samples, generator)
     returns = batch["rewards"].gather(1, actions)
     advantages = returns - old.values[:, None]
-    advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+    advantages = (advantages - advantages.mean()) / (advantages.std(correction=0) + 1e-8)
     return {
         **batch,
         "actions": actions,

@@ -288,16 +288,17 @@ class _Pool:
             chosen = self.rng.choice(self.choices)
             if other and self._add("corrupted", "operation", _substitute(other, chosen)):
                 return
-        while not self._add("plausible", "noise", self._fresh_numbers()):
+        while not self._add("plausible", "noise", self._fresh_numbers(), any_size=True):
             continue
 
-    def _add(self, kind: str, edit: str, program: Program) -> bool:
+    def _add(self, kind: str, edit: str, program: Program, any_size: bool = False) -> bool:
         """Add the candidate unless it is right, fails to execute or is there already."""
         value = self.value(program)
         if value is None or value == self.target or self._literal(program) in self.programs:
             return False
         # Wrong programs often give values of unusual size; most of those are redrawn.
-        if self.rng.random() > self.shapes.sizes.get(_size(value), 0.0) / COMMON:
+        common = self.shapes.sizes.get(_size(value), 0.0) / COMMON
+        if not any_size and self.rng.random() > common:
             return False
         if any(step.arg1 == step.arg2 for step in program):  # no annotator writes subtract(B3, B3)
             return False
