@@ -73,7 +73,7 @@ def plot_comparison(
         right.axvline(0, color=INK, linewidth=0.8)
         _rows(right, [result.policy for result in methods])
         right.set_title("Change in mean reward against SFT")
-        right.set_xlabel("reward of the chosen candidate, same seed and question")
+        right.set_xlabel("reward of the choice, paired by question")
         seeds = len(results[0].seeds)
         counted = f"{seeds} seeds" if seeds > 1 else "1 seed"
         figure.text(
