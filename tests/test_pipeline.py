@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 from workspace import METHODS, copy_project, must, run, set_params, start
 
 MODELS = ("models/base", "models/sft_selector/0", "models/rl_selector/ppo-0")
@@ -110,7 +111,9 @@ def test_a_killed_training_resumes_and_ends_with_the_same_bytes(
 
 def test_two_clones_have_the_same_lock_file(project: Path, killed: Path) -> None:
     must(killed, "dvc", "repro")
-    assert (killed / "dvc.lock").read_bytes() == (project / "dvc.lock").read_bytes()
+    # DVC writes independent stages in the order it happened to run them.
+    locks = [YAML(typ="safe").load(path / "dvc.lock") for path in (killed, project)]
+    assert locks[0] == locks[1]
     for name in MODELS:
         assert contents(killed / name) == contents(project / name), name
 
