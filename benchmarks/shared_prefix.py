@@ -22,7 +22,8 @@ from collections.abc import Callable, Sequence
 import torch
 from transformers import AutoModel, GPT2Config, LlamaConfig, PreTrainedConfig
 
-from posttrain.selector.batch import PoolBatch, TokenizedPool, collate, length_buckets
+from posttrain.models.tokens import length_buckets
+from posttrain.selector.batch import PoolBatch, TokenizedPool, collate
 from posttrain.selector.model import Selector
 
 VOCABULARY = 2048

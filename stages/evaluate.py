@@ -26,9 +26,10 @@ from posttrain.params import POLICIES, Params
 from posttrain.selector.data import make_pools
 from posttrain.selector.model import load_selector
 from posttrain.selector.predict import score_pools
-from posttrain.selector.run import BASE, REWARDS, device, read_seed
-from posttrain.stage import run
+from posttrain.selector.run import BASE, REWARDS
+from posttrain.stage import read_seed, run
 from posttrain.tasks import get_task
+from posttrain.training import device
 
 SPLITS = ("val", "test")
 

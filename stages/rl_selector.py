@@ -15,14 +15,13 @@ from posttrain.selector.run import (
     BASE,
     REFERENCE,
     REWARDS,
-    device,
     load_data,
-    read_seed,
     train_and_save,
 )
 from posttrain.selector.train import Algorithm, Schedule, steps_of_batches
-from posttrain.stage import run
+from posttrain.stage import read_seed, run
 from posttrain.tasks import get_task
+from posttrain.training import device
 
 METHODS: dict[str, Algorithm] = {"ppo": ppo, "grpo": grpo, "rloo": rloo, "dpo": dpo, "exact": exact}
 

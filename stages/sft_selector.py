@@ -13,10 +13,11 @@ from posttrain.models.lora import add_lora
 from posttrain.params import Params
 from posttrain.selector import sft
 from posttrain.selector.model import Selector
-from posttrain.selector.run import BASE, REWARDS, device, load_data, read_seed, train_and_save
+from posttrain.selector.run import BASE, REWARDS, load_data, train_and_save
 from posttrain.selector.train import Schedule, epochs_of_batches
-from posttrain.stage import run
+from posttrain.stage import read_seed, run
 from posttrain.tasks import get_task
+from posttrain.training import device
 
 
 def main(params: Params, seed_text: str) -> None:

@@ -71,7 +71,11 @@ def edit_rows(path: Path, edit: Callable[[list[Any]], None]) -> None:
     [
         ("prepare.topn", 5, "prepare.topn: unknown parameter; did you mean 'top_n'?"),
         ("prepare.top_n", "8", "prepare.top_n: '8' is text, not a number; write it without quotes"),
-        ("base.learning_rate", "2e-5", "base.learning_rate: '2e-5' is text, not a number"),
+        (
+            "sft.selector.learning_rate",
+            "2e-5",
+            "sft.selector.learning_rate: '2e-5' is text, not a number",
+        ),
         ("model", "pockett", "model: 'pockett' is not one of models; did you mean 'pocket'?"),
         ("dataset", "samples", "dataset: 'samples' is not one of datasets; did you mean 'sample'?"),
         ("rl.selector.methods", ["ppoo"], "rl.selector.methods.0: 'ppoo' is not one of"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -28,33 +29,29 @@ from posttrain.models.load import (
 )
 from posttrain.models.lora import add_lora, lora_targets
 from posttrain.models.pocket import (
-    Document,
+    EXTRA_WEIGHT,
+    PageTokens,
+    answer_loss,
     build_model,
-    language_model_loss,
+    encode,
+    exact_answers,
     learning_rate_at,
     llama_config,
-    plan_batches,
     pretrain,
     save_pocket,
     train_tokenizer,
+    window_batches,
 )
+from posttrain.models.pocket import collate as pocket_collate
+from posttrain.models.tokens import special_ids, tokenize_answers, tokenize_prompts
 from posttrain.params import Lora
-from posttrain.selector.batch import (
-    PoolText,
-    TokenizedPool,
-    collate,
-    special_ids,
-    tokenize_answers,
-    tokenize_pools,
-    tokenize_prompts,
-)
+from posttrain.selector.batch import PoolText, TokenizedPool, collate, tokenize_pools
 from posttrain.selector.model import (
     Selector,
     load_selector,
-    load_trainable_state,
     save_selector,
-    trainable_state,
 )
+from posttrain.training import load_trainable_state, trainable_state
 
 PAGE = "1 | B 2009 | C 2008\n3 net revenue | 5829 | 5735\nquestion: what was it in 2009?\nanswer:"
 ANSWER = '{"program": ["subtract(B3, C12)", "divide(#0, const_100)"], "answer": "0.94"}'
@@ -75,14 +72,15 @@ def tiny(model_type: str) -> PreTrainedConfig:
 
 @pytest.fixture(scope="module")
 def pocket(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A saved pocket model as stage `base` leaves it."""
-    directory = tmp_path_factory.mktemp("models") / "base"
-    directory.mkdir()
+    """A base as its stage leaves it: base.json, which points to a saved small model."""
+    directory = tmp_path_factory.mktemp("models")
+    for name in ("weights", "base"):
+        (directory / name).mkdir()
     tokenizer = train_tokenizer(TEXTS, 512)
     model = build_model(llama_config(len(tokenizer), 16, 2, 2, 32), seed=0)
-    save_pocket(directory, model, tokenizer)
-    write_base(directory, "pocket", None, None)
-    return directory
+    save_pocket(directory / "weights", model, tokenizer)
+    write_base(directory / "base", "path", str(directory / "weights"), None)
+    return directory / "base"
 
 
 def files(directory: Path) -> dict[str, bytes]:
@@ -105,9 +103,10 @@ def test_a_base_that_points_to_a_folder_or_the_hub_is_followed(
 ) -> None:
     for name in ("path", "hub"):
         (tmp_path / name).mkdir()
-    base = write_base(tmp_path / "path", "path", str(pocket), None)
+    weights = str(pocket.parent / "weights")
+    base = write_base(tmp_path / "path", "path", weights, None)
     assert base["sha256"].keys() == {"model.safetensors"}
-    assert locate(tmp_path / "path") == Location(str(pocket))
+    assert locate(tmp_path / "path") == Location(weights)
     write_base(tmp_path / "hub", "hub", "owner/model", "0123abc")
     assert locate(tmp_path / "hub") == Location("owner/model", "0123abc")
 
@@ -125,7 +124,7 @@ def test_a_folder_without_a_model_and_one_with_broken_weights_are_named(
         load_backbone(tmp_path)
     broken = tmp_path / "broken"
     broken.mkdir()
-    for name, content in files(pocket).items():
+    for name, content in files(pocket.parent / "weights").items():
         (broken / name).write_bytes(content[:100] if name == "model.safetensors" else content)
     with pytest.raises(UserError, match="broken cannot be loaded"):
         load_backbone(broken)
@@ -207,7 +206,6 @@ def test_a_saved_selector_gives_the_same_logits_and_the_same_bytes(
     one = files(tmp_path / "one")
     assert one == files(tmp_path / "two")
     assert ("adapter/adapter_config.json" in one) == lora
-    assert not any(str(pocket.parent).encode() in content for content in one.values())
     trainable = {name for name, p in loaded.named_parameters() if p.requires_grad}
     assert trainable == {name for name, p in selector.named_parameters() if p.requires_grad}
 
@@ -218,7 +216,7 @@ def test_a_selector_on_another_base_or_without_its_head_is_refused(
     selector = Selector(load_backbone(pocket))
     base = json.loads((pocket / "base.json").read_text())
     save_selector(tmp_path / "s", selector, base | {"sha256": {"model.safetensors": "0" * 64}}, {})
-    with pytest.raises(UserError, match="trained on pocket 000000000000, but"):
+    with pytest.raises(UserError, match="weights 000000000000, but"):
         load_selector(tmp_path / "s", pocket)
     save_selector(tmp_path / "t", selector, base, {})
     (tmp_path / "t" / "head.safetensors").write_bytes(b"short")
@@ -305,54 +303,93 @@ def test_training_a_tokenizer_twice_gives_the_same_bytes(tmp_path: Path) -> None
     assert files(tmp_path / "one") == files(tmp_path / "two")
 
 
-@given(
-    st.lists(st.integers(1, 400), min_size=1, max_size=60),
-    st.integers(50, 1000),
-    st.integers(1, 20_000),
-)
-def test_a_plan_keeps_to_its_batch_size_and_sees_each_document_once_per_epoch(
-    lengths: list[int], batch_tokens: int, tokens: int
+def document(rng: random.Random, count: int = 3) -> PageTokens:
+    """A page of six tokens and exercises that ask for its third one."""
+    page = [1, *(rng.randrange(3, 20) for _ in range(6))]
+    asked = [[rng.randrange(3, 20)] for _ in range(count)]
+    return PageTokens(page, asked, [[page[3], 2]] * count, [[1.0, EXTRA_WEIGHT]] * count)
+
+
+@given(st.lists(st.integers(1, 12), min_size=1, max_size=30), st.integers(20, 200))
+def test_batches_hold_each_document_once_and_keep_to_their_size(
+    counts: list[int], batch_tokens: int
 ) -> None:
-    plan = plan_batches(lengths, batch_tokens, tokens, seed=0)
-    for batch in plan:
-        assert len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= batch_tokens
-    order = [index for batch in plan for index in batch]
-    for start in range(0, len(order), len(lengths)):
-        epoch = order[start : start + len(lengths)]
-        assert len(set(epoch)) == len(epoch)
-    seen = sum(lengths[index] for index in order)
-    assert seen >= tokens and seen - sum(lengths[i] for i in plan[-1]) < tokens
+    documents = [document(random.Random(i), count) for i, count in enumerate(counts)]
+    batches = window_batches(documents, batch_tokens, "0")
+    seen = [id(document) for batch in batches for document in batch]
+    assert sorted(seen) == sorted(map(id, documents))
+    for batch in batches:
+        assert len(batch) == 1 or len(batch) * max(map(len, batch)) <= batch_tokens
 
 
 def test_the_learning_rate_warms_up_and_ends_at_a_tenth() -> None:
-    rates = [learning_rate_at(step, 100, 1.0) for step in range(100)]
-    assert rates[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
-    assert rates[-1] == pytest.approx(0.1, abs=1e-3)
+    assert [learning_rate_at(at) for at in (0.0, 0.005, 0.01)] == pytest.approx([0.02, 0.51, 1.0])
+    assert learning_rate_at(1.0) == pytest.approx(0.1)
 
 
-def test_the_loss_is_the_weighted_mean_over_each_document_alone() -> None:
+def test_the_loss_is_that_of_each_page_with_each_exercise_alone() -> None:
     model = build_model(llama_config(50, 16, 2, 2, 32), seed=0).eval()
-    batch = [Document([1, 5, 6, 7], [8, 2]), Document([1, 9], [10, 11, 2])]
+    batch = [document(random.Random(0), 3), PageTokens([1, 9], [[4, 5]], [[10, 11]], [[1.0, 1.0]])]
     total = weights = 0.0
-    for document in batch:
-        ids = torch.tensor([document.prompt_ids + document.answer_ids])
-        log_p = model(input_ids=ids).logits.log_softmax(-1)[0]
-        for position in range(1, len(document)):
-            weight = 0.5 if position < len(document.prompt_ids) else 1.0
-            total -= weight * log_p[position - 1, ids[0, position]].item()
-            weights += weight
-    assert language_model_loss(model, batch, 0.5).item() == pytest.approx(total / weights, rel=1e-5)
+    for made in batch:
+        for asked, answer, weight in zip(made.asked, made.answers, made.weights, strict=True):
+            ids = torch.tensor([made.page + asked + answer])
+            log_p = model(input_ids=ids).logits.log_softmax(-1)[0]
+            for place, token in enumerate(answer, start=len(made.page) + len(asked)):
+                share = weight[place - len(made.page) - len(asked)]
+                total -= share * log_p[place - 1, token].item()
+                weights += share
+    assert answer_loss(model, pocket_collate(batch)).item() == pytest.approx(
+        total / weights, rel=1e-5
+    )
 
 
-def documents() -> list[Document]:
+def test_bfloat16_matrices_give_nearly_the_same_loss() -> None:
+    model = build_model(llama_config(50, 16, 2, 2, 32), seed=0).eval()
+    batch = pocket_collate([document(random.Random(0))])
+    exact = answer_loss(model, batch).item()
+    model.set_attn_implementation("float32_sdpa")
+    assert answer_loss(model, batch, bfloat16=True).item() == pytest.approx(exact, rel=0.02)
+
+
+def test_an_answer_is_tokenised_as_it_stands_and_its_certain_part_weighs_most() -> None:
+    tokenizer = _tokenizer()
+    made = encode(
+        tokenizer, PAGE, [("\nlook up: it", "\nB3 5829", 3, ""), ("\ntag: net", "12", 2, "A")]
+    )
+    assert tokenizer.decode(made.page[1:]) == PAGE and made.page[0] == tokenizer.bos_token_id
+    assert tokenizer.decode(made.answers[0]) == "\nB3 5829<eos>"
+    decided = [i for i, w in zip(made.answers[0], made.weights[0], strict=True) if w == 1]
+    assert tokenizer.decode(decided) == "\nB3"
+    # One token, the same as in "A12", and no end: the tag stands inside a text.
+    assert made.answers[1] == tokenizer.encode("A12", add_special_tokens=False)[1:]
+    assert made.weights[1] == [1.0]
+
+
+def test_the_first_heads_look_one_token_back_and_one_looks_at_the_start_of_its_line() -> None:
+    config = llama_config(60, 96, 2, 4, 64, head_size=48)
+    newline, row = 5, 9
+    model = build_model(config, seed=0, newline=newline).eval()
+    model.set_attn_implementation("eager")
     generator = torch.Generator().manual_seed(0)
-    lists = [torch.randint(3, 20, (6,), generator=generator).tolist() for _ in range(20)]
-    return [Document([1, *ids], [ids[2], 2]) for ids in lists]
+    words = torch.randint(10, 60, (12,), generator=generator).tolist()
+    ids = torch.tensor([[*words[:6], newline, row, *words[6:]]])
+    with torch.no_grad():
+        first, second = model(input_ids=ids, output_attentions=True).attentions
+    for head in range(2):
+        assert torch.diagonal(first[0, head], -1).min() > 0.5
+    # Each later token of the line looks at the row number (position 7) or the newline before it.
+    assert second[0, 0, 9:, 6:8].sum(dim=-1).min() > 0.5
 
 
 SETTINGS: dict[str, Any] = {
-    "tokens": 4000, "batch_tokens": 120, "learning_rate": 1e-2, "weight_decay": 0.1, "seed": 0,
+    "tokens": 12000, "batch_tokens": 200, "muon_learning_rate": 2e-2, "adam_learning_rate": 1e-2,
+    "weight_decay": 0.01, "seed": 0,
 }  # fmt: skip
+
+
+def draw(index: int, progress: float) -> PageTokens | None:
+    return document(random.Random(index)) if index % 5 else None
 
 
 def test_pretraining_lowers_the_loss_and_a_resumed_run_ends_with_the_same_weights(
@@ -360,26 +397,36 @@ def test_pretraining_lowers_the_loss_and_a_resumed_run_ends_with_the_same_weight
 ) -> None:
     config = llama_config(20, 16, 2, 2, 32)
     whole = build_model(config, seed=0)
-    curve = pretrain(whole, documents(), **SETTINGS)
-    assert curve[-1]["loss"] < 0.7 * curve[0]["loss"]
+    curve = pretrain(whole, draw, **SETTINGS)
+    assert curve[-1]["loss"] < 0.9 * curve[0]["loss"]
 
     class Killed(Exception):
         pass
 
-    def kill(step: int, steps: int, row: dict[str, float]) -> None:
-        if step == steps // 2:
+    def kill(row: dict[str, float]) -> None:
+        if row["tokens"] > 6000:
             raise Killed
 
     checkpoint = CheckpointFile("run", tmp_path)
     with pytest.raises(Killed):
         pretrain(
-            build_model(config, seed=0), documents(), **SETTINGS,
-            checkpoint=checkpoint, checkpoint_every=4, report=kill,
+            build_model(config, seed=0), draw, **SETTINGS,
+            checkpoint=checkpoint, checkpoint_every=3, report=kill,
         )  # fmt: skip
     resumed = build_model(config, seed=1)
-    assert pretrain(resumed, documents(), **SETTINGS, checkpoint=checkpoint) == curve
+    assert pretrain(resumed, draw, **SETTINGS, checkpoint=checkpoint) == curve
     for one, other in zip(whole.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(one, other)
+
+
+def test_an_exact_answer_is_one_that_greedy_decoding_writes() -> None:
+    model = build_model(llama_config(20, 16, 2, 2, 32), seed=0)
+    pretrain(model, draw, **{**SETTINGS, "tokens": 3000})
+    made = document(random.Random(77))
+    for asked, right in zip(made.asked, exact_answers(model, made), strict=True):
+        ids = torch.tensor([made.page + asked])
+        written = model.generate(input_ids=ids, max_new_tokens=1, do_sample=False)[0, -1]
+        assert right == [bool(written == made.page[3])]
 
 
 # ------------------------------------------------------------------------------------------ inspect
@@ -400,7 +447,7 @@ def test_counts_without_weights_equal_those_of_the_real_model() -> None:
 def test_a_local_model_is_described_with_an_entry_that_the_schema_accepts(
     pocket: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    inspect.main([str(pocket), "--params", "nothing.yaml"])
+    inspect.main([str(pocket.parent / "weights"), "--params", "nothing.yaml"])
     text = capsys.readouterr().out
     assert "llama, 2 layers, width 16" in text and "targets: auto}" in text
     assert "source: path" in text and "max_prompt_tokens: 1792" in text

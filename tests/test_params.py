@@ -68,7 +68,6 @@ def test_the_projects_own_file_is_valid() -> None:
         ("candidates.count", 1, "candidates.count: "),
         ("models.llama-3-8b.dtype", "fp16", "models.llama-3-8b.dtype: 'fp16' is not one of 'float32', 'bfloat16' or 'float16'"),
         ("models.llama-3-8b.revision", None, "models.llama-3-8b: source is hub, so revision must pin a commit"),
-        ("base.heads", 3, "base: hidden_size must be an even multiple of heads"),
         ("datasets.finqa.source", "path", "datasets.finqa.path: source is path, so path must name a folder"),
         ("datasets.finqa.commit", "main", "datasets.finqa.commit: "),
         ("prepare.context", "retreived", "prepare.context: 'retreived' is not one of 'full', 'retrieved' or 'gold'; did you mean 'retrieved'?"),

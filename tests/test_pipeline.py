@@ -10,9 +10,15 @@ from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
-from workspace import METHODS, copy_project, must, run, set_params, start
+from workspace import GENERATOR_METHODS, METHODS, copy_project, must, run, set_params, start
 
-MODELS = ("models/base", "models/sft_selector/0", "models/rl_selector/ppo-0")
+MODELS = (
+    "models/base",
+    "models/sft_selector/0",
+    "models/rl_selector/ppo-0",
+    "models/sft_generator/0",
+)
+GENERATORS = (*(f"models/rl_generator/{method}-0" for method in GENERATOR_METHODS),)
 
 
 @pytest.fixture(scope="module")
@@ -41,12 +47,12 @@ def killed(origin: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return clone
 
 
-def kill_at_checkpoint(project: Path, stage: str) -> None:
+def kill_at_checkpoint(project: Path, stage: str, pattern: str = "*.safetensors") -> None:
     """Start the stage, and kill -9 it and DVC as soon as there is a checkpoint."""
     process = start(project, "dvc", "repro", "--single-item", stage, start_new_session=True)
     deadline = time.monotonic() + 120
     try:
-        while not list((project / ".checkpoints").glob("*.safetensors")):
+        while not list((project / ".checkpoints").glob(pattern)):
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < deadline
             time.sleep(0.01)
@@ -67,8 +73,12 @@ def contents(directory: Path) -> dict[str, bytes]:
 
 
 def test_repro_makes_every_output(project: Path) -> None:
-    for name in MODELS:
+    for name in (*MODELS, *GENERATORS):
         assert "manifest.json" in contents(project / name)
+    generators = json.loads((project / "metrics/compare_generator.json").read_text())
+    assert {"base", "sft", *GENERATOR_METHODS} == generators.keys()
+    opened = json.loads((project / "metrics/open_evaluation/0.json").read_text())
+    assert opened["oracle_accuracy"] >= opened["selector_accuracy"]
     compared = json.loads((project / "metrics/compare.json").read_text())
     assert {"sft", *METHODS, "best_trivial_rule"} == compared.keys()
     assert all(f"| {method} |" in (project / "plots/compare.md").read_text() for method in METHODS)
@@ -109,11 +119,22 @@ def test_a_killed_training_resumes_and_ends_with_the_same_bytes(
     assert not list((killed / ".checkpoints").iterdir())
 
 
+def test_a_killed_generator_training_resumes_and_ends_with_the_same_bytes(
+    project: Path, killed: Path
+) -> None:
+    kill_at_checkpoint(killed, "sft_generator@0", "*/checkpoint-*/best.safetensors")
+    assert not (killed / "models/sft_generator/0").exists()
+    assert ran(must(killed, "dvc", "repro", "sft_generator@0")) == {"sft_generator@0"}
+    for name in ("models/sft_generator/0", "plots/sft_generator/0"):
+        assert contents(killed / name) == contents(project / name), name
+
+
 def test_two_clones_have_the_same_lock_file(project: Path, killed: Path) -> None:
-    must(killed, "dvc", "repro")
+    must(killed, "dvc", "repro", "compare")
     # DVC writes independent stages in the order it happened to run them.
-    locks = [YAML(typ="safe").load(path / "dvc.lock") for path in (killed, project)]
-    assert locks[0] == locks[1]
+    one, other = (YAML(typ="safe").load(path / "dvc.lock")["stages"] for path in (killed, project))
+    assert {"compare", "sft_generator@0"} <= one.keys()
+    assert one == {stage: other[stage] for stage in one}
     for name in MODELS:
         assert contents(killed / name) == contents(project / name), name
 

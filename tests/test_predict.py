@@ -136,10 +136,12 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_jsonl(folder / "data/rewards/test.jsonl", rows[2:])
     texts = [text for row in rows for text in (row["prompt"], row["candidates"][0]["text"])]
     tokenizer = train_tokenizer(texts, 512, 160)
-    base = folder / "models/base"
+    base, weights = folder / "models/base", folder / "weights"
     base.mkdir(parents=True)
-    save_pocket(base, build_model(llama_config(len(tokenizer), 16, 1, 2, 32, 160), 0), tokenizer)
-    write_base(base, "pocket", None, None)
+    weights.mkdir()
+    model = build_model(llama_config(len(tokenizer), 16, 1, 2, 32, 160), 0)
+    save_pocket(weights, model, tokenizer)
+    write_base(base, "path", str(weights), None)
     torch.manual_seed(0)
     selector = Selector(load_backbone(base))
     save_selector(folder / "models/sft_selector/0", selector, read_base(base), {})

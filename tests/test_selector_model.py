@@ -19,8 +19,10 @@ from transformers import (
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from posttrain.errors import UserError
-from posttrain.selector.batch import PoolBatch, TokenizedPool, collate, length_buckets
-from posttrain.selector.model import SHARED_PREFIX, Selector, is_causal
+from posttrain.models.architecture import SHARED_PREFIX
+from posttrain.models.tokens import length_buckets
+from posttrain.selector.batch import PoolBatch, TokenizedPool, collate
+from posttrain.selector.model import Selector, is_causal
 
 VOCABULARY = 50
 SMALL: dict[str, Any] = {

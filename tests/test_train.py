@@ -16,9 +16,10 @@ from posttrain.params import load_params
 from posttrain.selector import dpo, exact, grpo, ppo, rloo, sft
 from posttrain.selector import train as loop
 from posttrain.selector.batch import TokenizedPool
-from posttrain.selector.model import Selector, SelectorOutput, trainable_state
+from posttrain.selector.model import Selector, SelectorOutput
 from posttrain.selector.policy import Batch, Stats, log_softmax
 from posttrain.selector.train import History, Pools, Schedule, steps_of_batches, train
+from posttrain.training import trainable_state
 
 PARAMS = load_params(ROOT / "params.yaml")
 ALGORITHMS: dict[str, Any] = {

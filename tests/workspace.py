@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 
 METHODS = ("ppo", "grpo", "rloo", "dpo", "exact")
+GENERATOR_METHODS = ("ppo", "grpo", "rloo", "dpo")
 TINY: dict[str, Any] = {
     "seeds": [0],
     "datasets.sample.train": 60,
@@ -23,21 +24,26 @@ TINY: dict[str, Any] = {
     "datasets.sample.test": 20,
     "candidates.oversample": 1,
     "models.pocket.batch_size": 8,
-    "base.vocabulary": 512,
-    "base.hidden_size": 16,
-    "base.layers": 1,
-    "base.heads": 2,
-    "base.intermediate_size": 32,
-    "base.context": 256,
-    "base.batch_size": 4,
-    "base.tokens": 5000,
+    "models.pocket.max_candidate_tokens": 96,
     "sft.selector.epochs": 1,
     "sft.selector.evaluations": 2,
+    "sft.generator.epochs": 1,
+    "sft.generator.evaluations": 2,
+    "sft.generator.evaluation_questions": 4,
+    "sample.questions": 20,
     "evaluate.bootstrap": 50,
+    "evaluate.generator.samples": 2,
     "compare.bootstrap": 50,
     **{f"rl.selector.{method}.steps": 2 for method in METHODS},
     **{f"rl.selector.{method}.prompts_per_step": 8 for method in METHODS},
     **{f"rl.selector.{method}.evaluations": 1 for method in METHODS},
+    **{f"rl.generator.{method}.steps": 2 for method in GENERATOR_METHODS},
+    **{f"rl.generator.{method}.evaluations": 1 for method in GENERATOR_METHODS},
+    **{f"rl.generator.{method}.evaluation_questions": 4 for method in GENERATOR_METHODS},
+    **{f"rl.generator.{method}.prompts_per_step": 4 for method in ("ppo", "grpo", "rloo")},
+    **{f"rl.generator.{method}.samples": 2 for method in ("ppo", "grpo", "rloo")},
+    "rl.generator.ppo.value_warmup_steps": 1,
+    "rl.generator.dpo.pairs_per_step": 4,
 }
 
 

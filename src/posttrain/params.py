@@ -24,6 +24,8 @@ Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Method = Literal["ppo", "grpo", "rloo", "dpo", "exact"]
+GeneratorMethod = Literal["ppo", "grpo", "rloo", "dpo"]
+Variant = Literal["direct", "reflective", "deliberative"]
 Policy = Literal["sft", "ppo", "grpo", "rloo", "dpo", "exact"]
 POLICIES: tuple[Policy, ...] = get_args(Policy)
 
@@ -71,8 +73,8 @@ class Lora(Section):
 
 
 class Model(Section):
-    source: Literal["pocket", "hub", "path"]
-    name: str | None
+    source: Literal["hub", "path"]
+    name: str
     revision: str | None
     dtype: Literal["float32", "bfloat16", "float16"]
     operands: Literal["cells", "literal"]
@@ -83,9 +85,7 @@ class Model(Section):
     accumulation: Positive
 
     @model_validator(mode="after")
-    def _named_and_pinned(self) -> Model:
-        if self.source != "pocket" and self.name is None:
-            raise ValueError(f"source is {self.source}, so name must be set")
+    def _pinned(self) -> Model:
         if self.source == "hub" and self.revision is None:
             raise ValueError("source is hub, so revision must pin a commit")
         return self
@@ -127,26 +127,6 @@ class RewardWeights(Section):
 class Rewards(Section):
     tolerance: NonNegative
     weights: RewardWeights
-
-
-class Base(Section):
-    seed: Seed
-    vocabulary: Annotated[int, Field(ge=512)]
-    hidden_size: Positive
-    layers: Positive
-    heads: Positive
-    intermediate_size: Positive
-    context: Positive
-    batch_size: Positive
-    tokens: Positive
-    learning_rate: Rate
-    weight_decay: NonNegative
-
-    @model_validator(mode="after")
-    def _heads_divide(self) -> Base:
-        if self.hidden_size % (2 * self.heads):
-            raise ValueError("hidden_size must be an even multiple of heads")
-        return self
 
 
 class Optimization(Section):
@@ -229,12 +209,114 @@ class SelectorMethods(Section):
         return sections[method]
 
 
+class GeneratorSFT(Optimization):
+    epochs: Positive
+    evaluation_questions: Positive
+
+
+class GeneratorRL(Optimization):
+    """What every reinforcement-learning method of the generator sets."""
+
+    steps: Positive
+    evaluation_questions: Positive
+
+
+class OnPolicy(GeneratorRL):
+    """What the methods that sample while they train set."""
+
+    prompts_per_step: Positive
+    samples: Annotated[int, Field(ge=2)]
+    inner_epochs: Positive
+    temperature: Rate
+    kl_coef: NonNegative
+
+
+class GeneratorPPO(OnPolicy):
+    clip_range: Rate
+    value_clip_range: Rate
+    value_learning_rate: Rate
+    value_warmup_steps: Annotated[int, Field(ge=0)]
+    gamma: Fraction
+    gae_lambda: Fraction
+
+
+class GeneratorGRPO(OnPolicy):
+    clip_range: Rate
+
+
+class GeneratorRLOO(OnPolicy):
+    clip_range: Rate
+
+
+class GeneratorDPO(GeneratorRL):
+    pairs_per_step: Positive
+    beta: Rate
+
+
+class GeneratorMethods(Section):
+    methods: Annotated[list[GeneratorMethod], Field(min_length=1)]
+    ppo: GeneratorPPO
+    grpo: GeneratorGRPO
+    rloo: GeneratorRLOO
+    dpo: GeneratorDPO
+
+    def of(self, method: str) -> GeneratorRL:
+        """The section of one method."""
+        sections: dict[str, GeneratorRL] = {
+            "ppo": self.ppo,
+            "grpo": self.grpo,
+            "rloo": self.rloo,
+            "dpo": self.dpo,
+        }
+        return sections[method]
+
+
 class SFT(Section):
     selector: SelectorSFT
+    generator: GeneratorSFT
+
+
+class Generation(Section):
+    """How completions are drawn."""
+
+    engine: Literal["transformers", "vllm"]
+    batch_size: Positive
+
+
+class Sample(Section):
+    questions: Positive
+    count: Annotated[int, Field(ge=2, le=64)]
+    temperature: Rate
+    top_p: Annotated[float, Field(gt=0, le=1)]
+    variants: Annotated[list[Variant], Field(min_length=1)]
+
+
+class PairQuality(Section):
+    """Weights of a right answer's quality, by which right answers are ranked among themselves."""
+
+    program_valid: NonNegative
+    format_valid: NonNegative
+    brevity: NonNegative
+
+
+class Preferences(Section):
+    pairs_per_question: Positive
+    quality: PairQuality
+    minimal_margin: NonNegative
+    held_out: Annotated[float, Field(gt=0, lt=1)]
 
 
 class RL(Section):
     selector: SelectorMethods
+    generator: GeneratorMethods
+
+
+class EvaluateGenerator(Section):
+    """Greedy decoding of every question, and `samples` draws per test question for pass@k."""
+
+    samples: Annotated[int, Field(ge=1, le=64)]
+    temperature: Rate
+    top_p: Annotated[float, Field(gt=0, le=1)]
 
 
 class Evaluate(Section):
@@ -242,6 +324,7 @@ class Evaluate(Section):
         list[Annotated[float, Field(gt=0, lt=1)]], Field(min_length=1, max_length=4)
     ]
     bootstrap: Positive
+    generator: EvaluateGenerator
 
 
 class Compare(Section):
@@ -267,8 +350,10 @@ class Params(Section):
     prepare: Prepare
     candidates: Candidates
     rewards: Rewards
-    base: Base
     sft: SFT
+    generation: Generation
+    sample: Sample
+    preferences: Preferences
     rl: RL
     evaluate: Evaluate
     compare: Compare

@@ -36,6 +36,13 @@ def run(main: Callable[..., None]) -> None:
         sys.exit(f"{name}: interrupted")
 
 
+def read_seed(text: str) -> int:
+    """The SEED argument of a stage."""
+    if not text.isdigit():
+        raise UserError(f"seed {text!r}: expected a number of 0 or more")
+    return int(text)
+
+
 def _quieten_transformers() -> None:
     """No bars for reading and writing shards, and errors only; downloads keep theirs."""
     if "transformers" not in sys.modules:  # importing it takes seconds, and data stages do without

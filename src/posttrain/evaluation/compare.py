@@ -82,13 +82,18 @@ class PolicyResult:
         return named | {f"chosen_{kind}": share for kind, share in self.chosen.items()}
 
 
-def load_runs(directory: Path, policies: Sequence[str], seeds: Sequence[int]) -> list[Run]:
-    """Test predictions of every policy at every seed, after checking that they can be compared."""
+def load_runs(
+    directory: Path, policies: Sequence[str], seeds: Sequence[int], untrained: Sequence[str] = ()
+) -> list[Run]:
+    """Test predictions of every policy at every seed, after checking that they can be compared.
+
+    An `untrained` policy has no seeds: it is evaluated once, under the first one, and counts for each.
+    """
     runs: list[Run] = []
     first: tuple[Path, dict[str, Any]] | None = None
     for policy in policies:
         for seed in seeds:
-            folder = directory / f"{policy}-{seed}"
+            folder = directory / f"{policy}-{seeds[0] if policy in untrained else seed}"
             for name in ("predictions.jsonl", "manifest.json"):
                 if not (folder / name).is_file():
                     raise UserError(f"{folder / name}: missing; run stage evaluate for it")
@@ -143,7 +148,9 @@ def flat_metrics(
     results: Sequence[PolicyResult], trivial: Mapping[str, float]
 ) -> dict[str, dict[str, float]]:
     """A few leaves per policy, for `dvc metrics diff`; and the best trivial rule."""
-    metrics = {"best_trivial_rule": {"accuracy": round(max(trivial.values()), DIGITS)}}
+    metrics: dict[str, dict[str, float]] = {}
+    if trivial:
+        metrics["best_trivial_rule"] = {"accuracy": round(max(trivial.values()), DIGITS)}
     for result in results:
         leaves = {
             "accuracy": result.accuracy.value,
@@ -180,8 +187,13 @@ def tidy_rows(
     return rows
 
 
-def markdown(results: Sequence[PolicyResult], trivial: Mapping[str, float], questions: int) -> str:
-    """The comparison as two tables: worth, and kinds of chosen candidates."""
+def markdown(
+    results: Sequence[PolicyResult],
+    trivial: Mapping[str, float],
+    questions: int,
+    kinds_of: str = "where a candidate of each kind is chosen",
+) -> str:
+    """The comparison as two tables: worth, and kinds of chosen candidates (or of answers)."""
     seeds = ", ".join(map(str, results[0].seeds))
     kinds = sorted({kind for result in results for kind in result.chosen})
     lines = [
@@ -206,7 +218,7 @@ def markdown(results: Sequence[PolicyResult], trivial: Mapping[str, float], ques
         lines.append(f"| {' | '.join(cells)} |")
     lines += [
         "",
-        "Share of the questions where a candidate of each kind is chosen, and mean reward there:",
+        f"Share of the questions {kinds_of}, and mean reward there:",
         "",
         f"| policy | {' | '.join(kinds)} |",
         "|---" * (len(kinds) + 1) + "|",

@@ -15,7 +15,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 from matplotlib.transforms import ScaledTranslation
 
 from posttrain.evaluation.compare import Estimate, PolicyResult
@@ -111,6 +111,37 @@ def plot_rewards_by_kind(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
             panel.set_axisbelow(True)
         panels[-1].set_xlabel("reward")
         panels[-1].set_xlim(-BIN, 1 + BIN)
+        figure.tight_layout(h_pad=0.6)
+
+
+def plot_margins(pairs: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """How far chosen and rejected answers lie apart, by kind of pair; `pairs` as in data/preferences."""
+    margins: dict[str, list[float]] = {}
+    for pair in pairs:
+        margins.setdefault(pair["kind"], []).append(pair["margin"])
+    kinds = sorted(margins)
+    # Bins are centred on multiples of BIN, where differences of weighted verdicts fall.
+    edges = np.arange(0, 1 + 2 * BIN, BIN) - BIN / 2
+    with _figure(path, (6.4, 1.1 + 1.6 * max(len(kinds), 1))) as figure:
+        panels = figure.subplots(max(len(kinds), 1), 1, sharex=True, squeeze=False)[:, 0]
+        if not kinds:
+            panels[0].set_title("no pairs", fontsize=10)
+        for panel, kind in zip(panels, kinds, strict=False):
+            counts, _ = np.histogram(margins[kind], edges)
+            panel.bar(edges[:-1] + BIN / 2, counts, width=0.8 * BIN, color=BLUE)
+            mean = float(np.mean(margins[kind]))
+            panel.set_title(
+                f"{kind}: {len(margins[kind]):,} pairs, mean margin {mean:.2f}", fontsize=10
+            )
+        for panel in panels:
+            panel.set_ylabel("pairs")
+            panel.yaxis.set_major_locator(MaxNLocator(3, integer=True))
+            panel.grid(axis="y", color="#e4e6ea", linewidth=0.6)
+            panel.set_axisbelow(True)
+        panels[-1].set_xlim(-BIN, 1 + BIN)
+        panels[-1].set_xlabel(
+            "margin, chosen minus rejected (correctness: reward; quality: quality)"
+        )
         figure.tight_layout(h_pad=0.6)
 
 

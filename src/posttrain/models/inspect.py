@@ -34,8 +34,7 @@ from transformers import AutoModel, PreTrainedConfig
 from posttrain.errors import UserError
 from posttrain.models.load import DTYPES, Dtype, load_config, locate, max_positions
 from posttrain.models.lora import add_lora, lora_targets
-from posttrain.models.pocket import llama_config
-from posttrain.params import Base, Lora, Model, Params, load_params
+from posttrain.params import Lora, Model, Params, load_params
 
 ROUND = 128
 ANSWER_TOKENS = 256
@@ -177,13 +176,6 @@ def describe(config: PreTrainedConfig, title: str, key: str, entry: Model, candi
     )
 
 
-def pocket_config(base: Base) -> PreTrainedConfig:
-    """The configuration that stage `base` will give the pocket model."""
-    return llama_config(
-        base.vocabulary, base.hidden_size, base.layers, base.heads, base.intermediate_size
-    )
-
-
 def _gib(size: int) -> str:
     return f"{size / 2**30:.2f} GiB" if size >= 2**27 else f"{size / 2**20:.1f} MiB"
 
@@ -216,9 +208,6 @@ def inspect(options: argparse.Namespace) -> str:
     model: str = options.model
     entry = params.models.get(model) if params is not None else None
     if params is not None and entry is not None:
-        if entry.source == "pocket":
-            return describe(pocket_config(params.base), model, model, entry, options.candidates)
-        assert entry.name is not None
         config = load_config(entry.name, entry.revision)
         return describe(config, f"{model} = {entry.name}", model, entry, options.candidates)
     try:

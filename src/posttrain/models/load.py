@@ -14,7 +14,7 @@ weights-only unpickler, which runs no code. Code from a model repository is neve
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -74,17 +74,15 @@ def locate(model: str | Path, revision: str | None = None) -> Location:
 def _follow(directory: Path) -> Location:
     base = read_json(directory / BASE_FILE)
     match base:
-        case {"source": "pocket"}:
-            return Location(str(directory))
         case {"source": "path", "name_or_path": str(name)}:
             return locate(Path(name))
         case {"source": "hub", "name_or_path": str(name), "revision": str(revision)}:
             return Location(name, revision)
-    raise UserError(f"{directory / BASE_FILE}: names no source pocket, path or hub with its model")
+    raise UserError(f"{directory / BASE_FILE}: names no source path or hub with its model")
 
 
 def write_base(
-    directory: Path, source: str, name_or_path: str | None, revision: str | None
+    directory: Path, source: str, name_or_path: str, revision: str | None
 ) -> dict[str, Any]:
     """Write and return `base.json`: the source, and SHA-256 of each weight file that lies on this
     disk.
@@ -92,12 +90,11 @@ def write_base(
     The hashes let `load_selector` refuse an adapter on another base. A hub model is pinned by its
     revision.
     """
-    where = {"pocket": str(directory), "path": name_or_path}.get(source)
     base = {
         "source": source,
         "name_or_path": name_or_path,
         "revision": revision,
-        "sha256": hash_weights(Path(where)) if where else {},
+        "sha256": hash_weights(Path(name_or_path)) if source == "path" else {},
     }
     write_json(directory / BASE_FILE, base)
     return base
@@ -109,6 +106,12 @@ def read_base(directory: Path) -> dict[str, Any]:
     if not isinstance(base, dict):
         raise UserError(f"{directory / BASE_FILE}: expected a JSON object")
     return base
+
+
+def describe_base(base: Mapping[str, Any]) -> str:
+    """Name, revision and the first digits of the weights' hashes, for a message."""
+    hashes = [sha[:12] for sha in base["sha256"].values()]
+    return " ".join(filter(None, [base["name_or_path"], base["revision"], *hashes]))
 
 
 def hash_weights(directory: Path) -> dict[str, str]:

@@ -15,7 +15,8 @@ from torch.nn.functional import logsigmoid
 
 from posttrain.params import DPO
 from posttrain.selector.model import SelectorOutput
-from posttrain.selector.policy import Batch, Stats, describe, log_softmax
+from posttrain.selector.policy import Batch, describe, log_softmax
+from posttrain.training import Stats
 
 
 def rollout(

@@ -16,13 +16,13 @@ from posttrain.params import Exact
 from posttrain.selector.model import SelectorOutput
 from posttrain.selector.policy import (
     Batch,
-    Stats,
     describe,
     entropy,
     expected_reward,
     kl_divergence,
     log_softmax,
 )
+from posttrain.training import Stats
 
 
 def rollout(

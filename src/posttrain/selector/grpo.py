@@ -15,13 +15,13 @@ from posttrain.params import GRPO
 from posttrain.selector.model import SelectorOutput
 from posttrain.selector.policy import (
     Batch,
-    Stats,
     describe,
     entropy,
     kl_divergence,
     log_softmax,
     sample,
 )
+from posttrain.training import Stats
 
 
 def rollout(

@@ -40,14 +40,10 @@ from transformers.models.auto.modeling_auto import (
 
 from posttrain.errors import UserError
 from posttrain.files import atomic_directory, read_json, write_json
-from posttrain.models.load import Dtype, load_backbone, max_positions, read_base
+from posttrain.models.architecture import SHARED_PREFIX, hidden_size, sliding_window
+from posttrain.models.load import Dtype, describe_base, load_backbone, max_positions, read_base
 from posttrain.models.lora import save_adapter
 from posttrain.selector.batch import PoolBatch
-
-# Architectures for which the tests compare the shared prefix with separate encoding.
-SHARED_PREFIX = frozenset(
-    {"gemma", "gpt2", "gpt_neox", "llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3", "smollm3"}
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,19 +194,6 @@ def checkpoints_activations(backbone: nn.Module) -> bool:
     return any(getattr(module, "gradient_checkpointing", False) for module in backbone.modules())
 
 
-def hidden_size(config: PreTrainedConfig) -> int:
-    """Width of the hidden states (GPT-2's `n_embd` reads through transformers' attribute map)."""
-    return int(config.hidden_size)
-
-
-def sliding_window(config: PreTrainedConfig) -> int | None:
-    """Width of sliding-window attention, None where every layer sees everything."""
-    window = getattr(config, "sliding_window", None)
-    if window is None or getattr(config, "use_sliding_window", True) is False:
-        return None
-    return int(window)
-
-
 @dataclass(frozen=True, slots=True)
 class _Packed:
     """The candidates of each pool behind one another without pads between them, (B, S) each: where
@@ -246,28 +229,6 @@ def _mean(states: torch.Tensor, membership: torch.Tensor) -> torch.Tensor:
     return torch.bmm(weights.float(), states.float())
 
 
-def trainable_state(selector: Selector) -> dict[str, torch.Tensor]:
-    """Copies of all trainable tensors by name, on the CPU: what a checkpoint or the best model so
-    far must keep.
-    """
-    return {
-        name: parameter.detach().to("cpu", copy=True).contiguous()
-        for name, parameter in selector.named_parameters()
-        if parameter.requires_grad
-    }
-
-
-def load_trainable_state(selector: Selector, state: Mapping[str, torch.Tensor]) -> None:
-    """Put `trainable_state` back; `UserError` when it belongs to another model."""
-    own = {name: p for name, p in selector.named_parameters() if p.requires_grad}
-    if own.keys() != state.keys():
-        odd = sorted(own.keys() ^ state.keys())[0]
-        raise UserError(f"the saved state is of another model: {odd} is in one of the two only")
-    with torch.no_grad():
-        for name, parameter in own.items():
-            parameter.copy_(state[name])
-
-
 def save_selector(
     directory: Path, selector: Selector, base: Mapping[str, Any], meta: Mapping[str, Any]
 ) -> None:
@@ -281,8 +242,7 @@ def save_selector(
     with atomic_directory(directory) as temporary:
         if isinstance(backbone, PeftModel):
             (temporary / "adapter").mkdir()
-            name = base["name_or_path"] or base["source"]
-            save_adapter(temporary / "adapter", backbone, name, base["revision"])
+            save_adapter(temporary / "adapter", backbone, base["name_or_path"], base["revision"])
         else:
             assert isinstance(backbone, PreTrainedModel)
             backbone.save_pretrained(temporary / "backbone")
@@ -315,8 +275,8 @@ def load_selector(
     base = read_base(base_directory)
     if saved["base"] != base:
         raise UserError(
-            f"{directory}: trained on {_name(saved['base'])}, "
-            f"but {base_directory} holds {_name(base)}"
+            f"{directory}: trained on {describe_base(saved['base'])}, "
+            f"but {base_directory} holds {describe_base(base)}"
         )
     try:
         if saved["lora"]:
@@ -339,10 +299,3 @@ def load_selector(
     if not trainable:
         selector.requires_grad_(False)
     return selector.to(device).eval(), saved["meta"]
-
-
-def _name(base: Mapping[str, Any]) -> str:
-    weights = [sha[:12] for sha in base["sha256"].values()]
-    return " ".join(
-        filter(None, [base["name_or_path"] or base["source"], base["revision"], *weights])
-    )

@@ -8,10 +8,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-Batch = dict[
-    str, Tensor
-]  # tensors of B rows: rewards (B, K), reference (B, K), and what a rollout adds
-Stats = dict[str, float]
+from posttrain.training import Stats
+
+# Tensors of B rows: rewards (B, K), reference (B, K), and what a rollout adds.
+Batch = dict[str, Tensor]
 
 
 def log_softmax(logits: Tensor) -> Tensor:

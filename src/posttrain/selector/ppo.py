@@ -17,13 +17,13 @@ from posttrain.params import PPO
 from posttrain.selector.model import SelectorOutput
 from posttrain.selector.policy import (
     Batch,
-    Stats,
     describe,
     entropy,
     kl_divergence,
     log_softmax,
     sample,
 )
+from posttrain.training import Stats
 
 
 def rollout(

@@ -10,7 +10,6 @@ import torch
 
 from posttrain.checkpoint import CheckpointFile
 from posttrain.curves import Progress, write_curves
-from posttrain.errors import UserError
 from posttrain.files import read_jsonl, write_json
 from posttrain.manifest import digest
 from posttrain.models.load import load_tokenizer, read_base
@@ -19,29 +18,12 @@ from posttrain.selector.data import make_pools, save_reference
 from posttrain.selector.model import Selector, save_selector
 from posttrain.selector.policy import log_softmax
 from posttrain.selector.predict import score_pools
-from posttrain.selector.train import (
-    Algorithm,
-    History,
-    Pools,
-    Schedule,
-    train,
-)
+from posttrain.selector.train import Algorithm, Pools, Schedule, train
+from posttrain.training import History, device
 
 BASE = Path("models/base")
 REWARDS = Path("data/rewards")
 REFERENCE = "reference.safetensors"
-
-
-def read_seed(text: str) -> int:
-    """The SEED argument of a training stage."""
-    if not text.isdigit():
-        raise UserError(f"seed {text!r}: expected a number of 0 or more")
-    return int(text)
-
-
-def device() -> torch.device:
-    """The GPU if there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def load_data(model: Model) -> tuple[Pools, Pools, list[str]]:

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from posttrain.params import SelectorSFT
 from posttrain.selector.model import SelectorOutput
-from posttrain.selector.policy import Batch, Stats, describe, log_softmax
+from posttrain.selector.policy import Batch, describe, log_softmax
+from posttrain.training import Stats
 
 
 def rollout(

@@ -10,26 +10,31 @@ uninterrupted one would have done. The weights returned are those of the best va
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from posttrain.checkpoint import CheckpointFile
+from posttrain.models.tokens import length_buckets
 from posttrain.params import Optimization
-from posttrain.selector.batch import TokenizedPool, collate, length_buckets
-from posttrain.selector.model import (
-    Selector,
-    SelectorOutput,
+from posttrain.selector.batch import TokenizedPool, collate
+from posttrain.selector.model import Selector, SelectorOutput
+from posttrain.selector.policy import Batch, expected_reward, log_softmax
+from posttrain.selector.predict import score_pools
+from posttrain.training import (
+    History,
+    Stats,
+    below,
     load_trainable_state,
+    optimizer_tensors,
+    rate_share,
+    restore_optimizer,
     trainable_state,
 )
-from posttrain.selector.policy import Batch, Stats, expected_reward, log_softmax
-from posttrain.selector.predict import score_pools
 
 
 class Algorithm(Protocol):
@@ -65,14 +70,6 @@ class Schedule:
     batches: Sequence[Sequence[int]]
     inner_epochs: int = 1
     minibatches: int = 1
-
-
-@dataclass
-class History:
-    """Curves: one row per step, and one per validation (step 0 is the start)."""
-
-    train: list[Stats] = field(default_factory=list)
-    val: list[Stats] = field(default_factory=list)
 
 
 def epochs_of_batches(
@@ -129,9 +126,9 @@ def train(
     if (saved := checkpoint.load()) is not None:
         done = saved.state["done"]
         history = History(saved.state["train"], saved.state["val"])
-        best = _part(saved.tensors, "best")
-        load_trainable_state(selector, _part(saved.tensors, "model"))
-        _restore_optimizer(optimizer, parameters, saved.tensors)
+        best = below(saved.tensors, "best")
+        load_trainable_state(selector, below(saved.tensors, "model"))
+        restore_optimizer(optimizer, parameters, saved.tensors)
     else:
         history.val.append({"step": 0.0, **validate(selector, val, batch_size)})
     report(done, steps, history)
@@ -160,7 +157,7 @@ def train(
         if step + 1 in save_at:
             tensors: dict[str, Tensor] = {f"model/{name}": p for name, p in parameters.items()}
             tensors |= {f"best/{name}": tensor for name, tensor in best.items()}
-            tensors |= _optimizer_tensors(optimizer, parameters)
+            tensors |= optimizer_tensors(optimizer, parameters)
             state = {"done": step + 1, "train": history.train, "val": history.val}
             checkpoint.save(tensors, state)
         report(step + 1, steps, history)
@@ -211,7 +208,7 @@ def _take_step(
             order = torch.randperm(len(rows), generator=generator)
             minibatches = order.tensor_split(schedule.minibatches)
         chosen = minibatches[update % schedule.minibatches]
-        rate = config.learning_rate * _schedule(
+        rate = config.learning_rate * rate_share(
             (step + update / total) / len(schedule.batches), config.warmup
         )
         for group in optimizer.param_groups:
@@ -254,37 +251,3 @@ def _accumulate(
         for name, value in {"loss": float(loss.detach()), **stats}.items():
             totals[name] = totals.get(name, 0.0) + value * share
     return totals
-
-
-def _schedule(progress: float, warmup: float) -> float:
-    """Linear warm-up, then cosine from 1 to 0.1; progress in [0, 1)."""
-    if progress < warmup:
-        return 0.1 + 0.9 * progress / warmup
-    position = (progress - warmup) / max(1e-9, 1 - warmup)
-    return 0.1 + 0.45 * (1 + math.cos(math.pi * position))
-
-
-def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    start = f"{prefix}/"
-    return {name.removeprefix(start): t for name, t in tensors.items() if name.startswith(start)}
-
-
-def _optimizer_tensors(
-    optimizer: torch.optim.Optimizer, parameters: dict[str, torch.nn.Parameter]
-) -> dict[str, Tensor]:
-    return {
-        f"optimizer/{name}/{key}": tensor
-        for name, parameter in parameters.items()
-        for key, tensor in optimizer.state[parameter].items()
-    }
-
-
-def _restore_optimizer(
-    optimizer: torch.optim.Optimizer,
-    parameters: dict[str, torch.nn.Parameter],
-    tensors: dict[str, Tensor],
-) -> None:
-    for key, tensor in _part(tensors, "optimizer").items():
-        name, _, entry = key.rpartition("/")
-        parameter = parameters[name]
-        optimizer.state[parameter][entry] = tensor if entry == "step" else tensor.to(parameter)

@@ -12,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from posttrain.params import Params
+from posttrain.params import Params, Variant
 
 SPLITS = ("train", "val", "test")
 
@@ -20,7 +20,12 @@ Example = Mapping[str, Any]
 
 
 class Score(Protocol):
-    """The verdict on one answer. `status` is scored, unparseable or unscorable."""
+    """The verdict on one answer. `status` is scored, unparseable or unscorable.
+
+    `value` is what the program executes to, `answer` what the text states; None where there is
+    none. `execution_correct` and `program_correct` judge the program, `answer_strict` and
+    `answer_lenient` the stated answer.
+    """
 
     @property
     def status(self) -> str: ...
@@ -28,6 +33,14 @@ class Score(Protocol):
     def components(self) -> dict[str, float]: ...
     @property
     def execution_correct(self) -> bool: ...
+    @property
+    def program_correct(self) -> bool: ...
+    @property
+    def answer_strict(self) -> bool: ...
+    @property
+    def answer_lenient(self) -> bool: ...
+    @property
+    def value(self) -> float | str | None: ...
     @property
     def answer(self) -> float | str | None: ...
     @property
@@ -64,8 +77,11 @@ class Task(Protocol):
     ) -> Mapping[str, Sequence[Sequence[Candidate]]]:
         """K candidates for each example; what is typical of an answer is learned from `train` alone."""
 
-    def render_prompt(self, example: Example) -> str:
-        """The text that a model reads before it answers or before it sees a candidate."""
+    def render_prompt(self, example: Example, variant: Variant = "direct") -> str:
+        """The text that a model reads before it answers or before it sees a candidate.
+
+        `variant` is how it asks; the form of the answer is the same in all.
+        """
 
     def render_candidate(self, text: str, example: Example) -> str:
         """An answer of a pool as a selector reads it after the prompt."""
@@ -73,8 +89,8 @@ class Task(Protocol):
     def render_target(self, example: Example) -> str:
         """The gold answer as a model should write it."""
 
-    def prompt_hash(self) -> str:
-        """Changes whenever the text of prompts or answers does."""
+    def prompt_hash(self, variant: Variant = "direct") -> str:
+        """Changes whenever the text of prompts of that variant, or of answers, does."""
 
     def score(self, text: str, example: Example, tolerance: float) -> Score:
         """The one scorer."""

@@ -3,8 +3,9 @@ written.
 
 A prompt is page, question and, for literal operands, what to write; an answer is one JSON object
 `{"program": ["subtract(B3, C3)", "divide(#0, C3)"], "answer": "0.01639"}`. With operands as cells
-the instruction is one word long, because the small base model is trained on exactly this form.
-`prompt_hash` names the renderer's version.
+the instruction is one word long, because the small base model is trained on exactly this form. A
+variant asks for the same answer in another way, in one line more. `prompt_hash` names the
+renderer's version.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from posttrain.params import Variant
 from posttrain.tasks.finqa.program import OPERATIONS, ProgramError, parse, render
 
 _REFERENCE = re.compile(r"\b[A-Z]{1,3}[0-9]+\b")
@@ -25,15 +27,33 @@ _INSTRUCTION = (
     "A table operation takes a row label and none.\n"
     'Example: {{"program": ["subtract(5829, 5735)", "divide(#0, 5735)"], "answer": "0.01639"}}'
 )
+_ASKS: Mapping[Variant, Mapping[str, str]] = {
+    "reflective": {
+        "cells": "check the answer before you write it.",
+        "literal": "Before you write, check the answer: the right numbers, the right years, the "
+        "right operation, the right unit. Write only the object that passed the check.",
+    },
+    "deliberative": {
+        "cells": "first think which cells are needed and in which order.",
+        "literal": "Before you write, think which numbers of the page are needed, in which order "
+        "they are combined, and what each step gives. Write only the object.",
+    },
+}
 
 
-def render_prompt(row: Mapping[str, Any]) -> str:
-    """The prompt of a prepared row; it ends where the answer begins."""
-    page, question = row["input_text"], row["question"]
-    if row["operands"] == "cells":
-        return f"{page}\nquestion: {question}\nanswer:"
+def render_prompt(row: Mapping[str, Any], variant: Variant = "direct") -> str:
+    """The prompt of a prepared row; it ends where the answer begins.
+
+    variant: direct asks for the answer and no more; reflective asks to check it before writing it;
+    deliberative asks to think first which numbers are needed, and in which order. The answer's form
+    is the same for all, so scores compare.
+    """
+    page, question, operands = row["input_text"], row["question"], row["operands"]
+    ask = "" if variant == "direct" else f"{_ASKS[variant][operands]}\n"
+    if operands == "cells":
+        return f"{page}\n{ask}question: {question}\nanswer:"
     instruction = _INSTRUCTION.format(operations=", ".join(OPERATIONS))
-    return f"{page}\n\nQuestion: {question}\n{instruction}\nAnswer:"
+    return f"{page}\n\nQuestion: {question}\n{instruction}\n{ask}Answer:"
 
 
 def render_answer(program_text: str, answer: str) -> str:
@@ -60,10 +80,16 @@ def render_candidate(text: str, row: Mapping[str, Any]) -> str:
     return " ".join([text, *(f"{name} {names[name]}" for name in used)])
 
 
-def prompt_hash() -> str:
-    """SHA-256 over fixed rows as rendered: it changes when what models read changes."""
+def prompt_hash(variant: Variant = "direct") -> str:
+    """SHA-256 over fixed rows as rendered: it changes when what models read in this variant does.
+
+    Each variant has its own, so that a model that never reads a variant does not depend on its
+    wording.
+    """
     row = {"input_text": "1 | B 2009\n2 net revenue | 5829", "question": "what was net revenue?"}
-    texts = [render_prompt({**row, "operands": operands}) for operands in ("cells", "literal")]
+    texts = [
+        render_prompt({**row, "operands": operands}, variant) for operands in ("cells", "literal")
+    ]
     texts.append(render_answer("subtract(5829, 5735), divide(#0, 5735)", "0.01639"))
     texts.append(render_candidate("B2", {"operands": "cells", "names": {"B2": "net revenue 2009"}}))
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()

@@ -1,0 +1,258 @@
+"""Train the small base model `pocket` and measure how well it reads pages that it has not seen.
+
+python pretrain/pocket.py                 read pretrain/params.yaml, write pretrain/pocket and pretrain/metrics.json
+python pretrain/pocket.py --measure DIR   print the metrics of the model in DIR
+
+Runs from the project's root. A killed run goes on from its last checkpoint.
+"""
+
+import csv
+import json
+import re
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from ruamel.yaml import YAML
+from tqdm import tqdm
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from posttrain.checkpoint import CheckpointFile
+from posttrain.errors import UserError
+from posttrain.files import atomic_directory, atomic_write, read_text, sha256_file, write_json
+from posttrain.manifest import build_manifest, digest
+from posttrain.models.pocket import (
+    PageTokens,
+    build_model,
+    encode,
+    exact_answers,
+    llama_config,
+    pretrain,
+    save_pocket,
+    train_tokenizer,
+)
+from posttrain.tasks.finqa.load import load_split
+from posttrain.tasks.finqa.reading import SMALL, Document, Exercise, Size, World, make_document
+
+SETTINGS = Path("pretrain/params.yaml")
+OUTPUT = Path("pretrain/pocket")
+TOKENIZER_DOCUMENTS = 3000
+MEASURED_DOCUMENTS = 100
+
+
+def main() -> None:
+    settings = YAML(typ="safe", pure=True).load(read_text(SETTINGS))
+    source = Path(settings["pages"] or "data/fetch") / "train.json"
+    world = World.from_rows(load_split(source))
+    if sys.argv[1:2] == ["--measure"]:
+        model = AutoModelForCausalLM.from_pretrained(sys.argv[2])
+        tokenizer = AutoTokenizer.from_pretrained(sys.argv[2])
+        print(json.dumps(measure(model.eval(), tokenizer, world), indent=1))
+        return
+    chosen = settings["pocket"]
+    manifest = build_manifest("pocket", chosen, [], pages=sha256_file(source))
+    tokenizer = train_tokenizer(tokenizer_texts(world), chosen["vocabulary"], chosen["positions"])
+    config = llama_config(
+        len(tokenizer),
+        chosen["hidden_size"],
+        chosen["layers"],
+        chosen["heads"],
+        chosen["intermediate_size"],
+        chosen["positions"],
+        chosen["head_size"],
+    )
+    newline = tokenizer.encode("\n", add_special_tokens=False)[0]
+    model = build_model(config, chosen["seed"], newline)
+    checkpoint = CheckpointFile(digest(manifest))
+    with tqdm(
+        desc="pocket", total=chosen["tokens"], unit="token", unit_scale=True, mininterval=20
+    ) as bar:
+
+        def report(row: dict[str, float]) -> None:
+            bar.set_postfix(loss=f"{row['loss']:.3f}", refresh=False)
+            bar.update(row["tokens"] - bar.n)
+
+        curve = pretrain(
+            model,
+            training_documents(world, tokenizer, chosen),
+            tokens=chosen["tokens"],
+            batch_tokens=chosen["batch_tokens"],
+            muon_learning_rate=chosen["muon_learning_rate"],
+            adam_learning_rate=chosen["adam_learning_rate"],
+            weight_decay=chosen["weight_decay"],
+            seed=chosen["seed"],
+            bfloat16=chosen["bfloat16"],
+            checkpoint=checkpoint,
+            report=report,
+        )
+    metrics = measure(model, tokenizer, world)
+    with atomic_directory(OUTPUT) as directory:
+        save_pocket(directory, model, tokenizer)
+        (directory / "README.md").write_text(model_card(model, chosen, metrics), encoding="utf-8")
+        write_json(directory / "manifest.json", manifest)
+    write_json("pretrain/metrics.json", metrics)
+    write_curve(curve)
+    checkpoint.remove()
+
+
+def tokenizer_texts(world: World) -> list[str]:
+    """What the tokenizer is trained on: real sentences, and documents with their exercises."""
+    texts = [line for row in world.rows for line in (*row["pre_text"], *row["post_text"])]
+    for index in range(TOKENIZER_DOCUMENTS):
+        document = make_document(Random(f"tokenizer/{index}"), world)
+        if document is not None:
+            texts.append(document.page)
+            texts += [exercise.prompt + exercise.answer for exercise in document.exercises]
+    return texts
+
+
+def training_documents(
+    world: World, tokenizer: PreTrainedTokenizerBase, chosen: dict[str, Any]
+) -> Callable[[int, float], PageTokens | None]:
+    def draw(index: int, progress: float) -> PageTokens | None:
+        rng = Random(f"{chosen['seed']}/train/{index}")
+        small = progress < chosen["small_until"] or rng.random() < chosen["small_share"]
+        kind, size = ("table", SMALL) if small else (None, None)
+        look_ups, programs = (8, 3) if small else (14, 8)
+        document = make_document(rng, world, kind, size, look_ups, programs)
+        tokens = tokenize(document, tokenizer) if document is not None else None
+        return tokens if tokens is not None and len(tokens) <= chosen["longest"] else None
+
+    return draw
+
+
+def tokenize(document: Document, tokenizer: PreTrainedTokenizerBase) -> PageTokens:
+    exercises = [(e.prompt, e.answer, e.certain, e.context) for e in document.exercises]
+    return encode(tokenizer, document.page, exercises)
+
+
+def is_look_up(exercise: Exercise) -> bool:
+    return exercise.kind == "look-up"
+
+
+def is_text(exercise: Exercise) -> bool:
+    return exercise.kind == "text"
+
+
+def is_program(exercise: Exercise) -> bool:
+    return exercise.kind == "program"
+
+
+def has_two_cells(exercise: Exercise) -> bool:
+    return is_program(exercise) and len(set(re.findall(r"\b[A-Z]\d+\b", exercise.answer))) == 2
+
+
+def measure(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, world: World
+) -> dict[str, float]:
+    """Share of exercises on unseen pages whose reference or program greedy decoding writes exactly.
+
+    `look_up.RxC` asks for one cell of a table of R rows and C years beside two to four sentences, `.row` and
+    `.column` count the two halves of the reference apart; `two_cells` are programs over two different cells.
+    """
+    metrics: dict[str, float] = {}
+    for rows, columns in ((3, 2), (6, 3), (12, 4), (20, 7)):
+        size = Size((rows,), (columns,), (2, 3, 4), plain=True)
+        rights = measured(model, tokenizer, world, is_look_up, "table", size)
+        name = f"look_up.{rows}x{columns}"
+        metrics[name] = share(all(right) for right in rights)
+        metrics[f"{name}.column"] = share(right[1] for right in rights)
+        metrics[f"{name}.row"] = share(all(right[2:]) for right in rights)
+    text = measured(model, tokenizer, world, is_text, "sample")
+    metrics["look_up.text"] = share(all(right) for right in text)
+    size = Size((6,), (3,), (2, 3, 4), plain=True)
+    for name, kind, wanted, chosen in (
+        ("two_cells.6x3", "table", has_two_cells, size),
+        ("two_cells.sample", "sample", has_two_cells, None),
+        ("two_cells.real_tables", "real", has_two_cells, None),
+        ("programs.sample", "sample", is_program, None),
+    ):
+        rights = measured(model, tokenizer, world, wanted, kind, chosen)
+        metrics[name] = share(all(right) for right in rights)
+    return metrics
+
+
+def measured(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    world: World,
+    wanted: Callable[[Exercise], bool],
+    kind: str,
+    size: Size | None = None,
+) -> list[list[bool]]:
+    """Which certain tokens are right, for each wanted exercise of pages that training never draws."""
+    rights: list[list[bool]] = []
+    for index in range(MEASURED_DOCUMENTS):
+        document = make_document(Random(f"measure/{kind}/{index}"), world, kind, size, 6, 6)
+        exercises = [e for e in document.exercises if wanted(e)] if document is not None else []
+        if document is not None and exercises:
+            part = Document(document.page, exercises, document.rows, document.columns)
+            rights += exact_answers(model, tokenize(part, tokenizer))
+    return rights
+
+
+def share(values: Iterable[bool]) -> float:
+    found = list(values)
+    if not found:
+        raise UserError("no exercise of this kind was drawn")
+    return sum(found) / len(found)
+
+
+def model_card(model: PreTrainedModel, chosen: dict[str, Any], metrics: dict[str, float]) -> str:
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    lines = "\n".join(f"| {name} | {value:.3f} |" for name, value in metrics.items())
+    return CARD.format(parameters=parameters / 1e6, lines=lines, tokens=chosen["tokens"] / 1e6)
+
+
+CARD = """---
+license: mit
+library_name: transformers
+---
+# pocket
+
+A Llama of {parameters:.2f} million parameters with a tokenizer of its own, trained from scratch on {tokens:.0f} million
+tokens by `pretrain/pocket.py`, so that the whole pipeline runs offline on a CPU with a model that can read a page.
+
+**What it saw.** Generated pages and tables, and the pages (tables and sentences, no question and no program) of
+FinQA's training split (MIT), their rows shuffled and mostly refilled with random numbers. Exercises on them: tags of
+rows and columns, look-ups of cells and of numbers in the text, programs of the generated data set's kinds of question.
+
+**What it can do.** Name the cell that a row's words and a year mean, and write the JSON answer of a simple question
+about a page in the sheet form (`operands: cells`), exact to the following shares on pages that it has not seen
+(`python pretrain/pocket.py --measure pretrain/pocket`):
+
+| measured | share |
+|---|---|
+{lines}
+
+`look_up.RxC`: one cell of a table of R rows and C years beside two to four sentences, `.column` and `.row` the halves
+of its name; `look_up.text`: a number in the text by the words before it; `two_cells`: programs over two cells.
+
+**What it cannot do.** Talk, know anything about the world, calculate (the number after `"answer"` is a guess), or read
+numbers without the sheet's names. It is no base for anything but this project's tests and offline runs.
+"""
+
+
+def write_curve(curve: list[dict[str, float]]) -> None:
+    """Mean loss of every hundred steps."""
+    with atomic_write("pretrain/curve.csv") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["tokens", "loss"])
+        for start in range(0, len(curve), 100):
+            part = curve[start : start + 100]
+            loss = sum(row["loss"] for row in part) / len(part)
+            writer.writerow([int(part[-1]["tokens"]), f"{loss:.4f}"])
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:
+        sys.exit(f"pocket: {error}")

@@ -1,0 +1,1 @@
+"""The generator: a causal language model that writes its answer."""

@@ -1,0 +1,149 @@
+"""DPO (Rafailov et al. 2023) on preference pairs: TRL's DPOTrainer.
+
+margin = beta ((log policy(chosen) - log SFT(chosen)) - (log policy(rejected) - log SFT(rejected)))
+loss   = - mean over the batch's pairs of log sigmoid(margin)
+
+Training sees the first steps * pairs_per_step pairs of a seeded order, each as often as that takes, so their
+log-probabilities under the SFT policy are computed once, before the first step, and no reference model is kept.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from datasets import Dataset
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+from trl.trainer.dpo_config import DPOConfig
+from trl.trainer.dpo_trainer import DPOTrainer
+
+from posttrain.generator.data import Row
+from posttrain.generator.trl import (
+    Evaluate,
+    History,
+    Quiet,
+    Report,
+    Watch,
+    common_arguments,
+    passes,
+    run,
+)
+from posttrain.models.tokens import pad
+from posttrain.params import GeneratorDPO
+
+BEST_BY = "reward"
+
+
+class PairLogProbs(NamedTuple):
+    """log policy(completion | prompt) of each pair's completions, (N,) each."""
+
+    chosen: Tensor
+    rejected: Tensor
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the pairs whose chosen completion is the likelier one; ties count half."""
+        difference = self.chosen - self.rejected
+        return float(((difference.sign() + 1) / 2).mean())
+
+
+class Trainer(Quiet, DPOTrainer):
+    """TRL's, on rows that are token ids already."""
+
+    def _prepare_dataset(self, dataset: Dataset, *others: Any) -> Dataset:
+        return dataset
+
+
+def train(
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[Row],
+    held_out: Sequence[Row],
+    config: GeneratorDPO,
+    *,
+    batch_size: int,
+    seed: int,
+    work: Path,
+    evaluate: Evaluate,
+    report: Report,
+) -> tuple[History, dict[str, float]]:
+    """Train `model` in place on rows of `data.pair_rows`; it ends with the weights of its best validation.
+
+    Beside the curves, what the training did to pairs it has not seen: `preference_accuracy_before` and `_after`,
+    `_after` for the weights kept, and `implicit_accuracy`, the share of those pairs whose margin is positive.
+    batch_size: pairs per pass.
+    work: folder of this run's checkpoints; the caller removes it when the result is in place.
+    """
+    order = random.Random(f"dpo/{seed}").sample(range(len(rows)), len(rows))
+    pairs_per_step = min(config.pairs_per_step, len(rows))
+    seen = [rows[index] for index in order[: config.steps * pairs_per_step]]
+    size, count = passes(pairs_per_step, batch_size)
+    before = pair_log_probs(model, held_out, batch_size)
+    watch = Watch(model, evaluate, BEST_BY, config.evaluations, report)
+    trainer = Trainer(
+        model,
+        args=DPOConfig(
+            **common_arguments(config, model, seed, work),
+            per_device_train_batch_size=size,
+            gradient_accumulation_steps=count,
+            max_steps=config.steps,
+            dataloader_drop_last=True,
+            beta=config.beta,
+            loss_type=["sigmoid"],
+            max_length=None,
+            precompute_ref_log_probs=True,
+            disable_dropout=True,
+        ),
+        train_dataset=Dataset.from_list(seen),
+        processing_class=tokenizer,
+        callbacks=[watch],
+    )
+    history = run(trainer, watch, work)
+    after = pair_log_probs(model, held_out, batch_size)
+    margin = PairLogProbs(after.chosen - before.chosen, after.rejected - before.rejected)
+    return history, {
+        "preference_accuracy_before": before.accuracy,
+        "preference_accuracy_after": after.accuracy,
+        "implicit_accuracy": margin.accuracy,
+    }
+
+
+def pair_log_probs(model: Any, rows: Sequence[Row], batch_size: int) -> PairLogProbs:
+    """Log-probabilities of both completions of each pair, summed over their tokens."""
+    training = model.training
+    model.eval()
+    sequences = [
+        (row["prompt_ids"], row[kind]) for kind in ("chosen_ids", "rejected_ids") for row in rows
+    ]
+    # Passes of similar length waste fewest tokens on padding.
+    order = sorted(range(len(sequences)), key=lambda index: sum(map(len, sequences[index])))
+    sums = torch.empty(len(sequences))
+    for start in range(0, len(order), 2 * batch_size):
+        part = order[start : start + 2 * batch_size]
+        sums[part] = _log_probs(model, [sequences[index] for index in part])
+    model.train(training)
+    return PairLogProbs(sums[: len(rows)], sums[len(rows) :])
+
+
+@torch.no_grad()
+def _log_probs(model: Any, sequences: Sequence[tuple[list[int], list[int]]]) -> Tensor:
+    """Sum of the completion's token log-probabilities for each (prompt ids, completion ids)."""
+    device = next(model.parameters()).device
+    ids, mask = pad([prompt + completion for prompt, completion in sequences])
+    ids, mask = ids.to(device), mask.to(device)
+    keep = max(len(completion) for _, completion in sequences)
+    # The last positions hold every completion, the padding behind the shorter ones included.
+    keep += ids.shape[1] - min(len(prompt) + len(completion) for prompt, completion in sequences)
+    keep = min(keep, ids.shape[1] - 1)
+    output = model(input_ids=ids, attention_mask=mask.long(), logits_to_keep=keep + 1)
+    log_policy = output.logits[:, :-1].float().log_softmax(dim=-1)
+    tokens = log_policy.gather(2, ids[:, -keep:, None])[..., 0]
+    completion = torch.zeros_like(mask)
+    for row, (prompt, answer) in enumerate(sequences):
+        completion[row, len(prompt) : len(prompt) + len(answer)] = True
+    sums: Tensor = (tokens * completion[:, -keep:]).sum(dim=1)
+    return sums.cpu()

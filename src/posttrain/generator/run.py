@@ -1,0 +1,196 @@
+"""What the stages of the generator share: questions, answers with their records, validation, saving."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+from transformers import PreTrainedTokenizerBase
+
+from posttrain.curves import write_curves
+from posttrain.evaluation.generation import greedy_metrics, score_completion
+from posttrain.files import read_jsonl, write_json, write_jsonl
+from posttrain.generator.model import Generator, load_generator, new_generator, save_generator
+from posttrain.generator.sampling import greedy, sampler
+from posttrain.models.load import load_tokenizer, read_base
+from posttrain.models.tokens import tokenize_prompts
+from posttrain.params import Params, Variant
+from posttrain.tasks import Example, get_task
+from posttrain.training import device
+
+BASE = Path("models/base")
+EXAMPLES = Path("data/prepare")
+SHOWN = 5  # validation answers that are kept as samples
+
+Record = dict[str, Any]
+
+
+def model_directory(policy: str, seed: int) -> Path:
+    """Where the training stages put the generator."""
+    if policy == "sft":
+        return Path("models/sft_generator") / str(seed)
+    return Path("models/rl_generator") / f"{policy}-{seed}"
+
+
+def load_policy(params: Params, policy: str, seed: int, trainable: bool = False) -> Generator:
+    """The generator of a policy; `base` is the base model itself."""
+    dtype = params.selected_model.dtype
+    if policy == "base":
+        model = new_generator(BASE, dtype, None).to(device()).eval()
+        return model.requires_grad_(False)
+    model, _ = load_generator(model_directory(policy, seed), BASE, dtype, device(), trainable)
+    return model
+
+
+def read_examples(split: str) -> list[Example]:
+    """The prepared questions of a split."""
+    return [*read_jsonl(EXAMPLES / f"{split}.jsonl")]
+
+
+def choose(examples: Sequence[Example], count: int, seed: str) -> list[Example]:
+    """`count` of the examples, or all if there are fewer, drawn by `seed`, in their own order."""
+    picked = random.Random(seed).sample(range(len(examples)), min(count, len(examples)))
+    return [examples[index] for index in sorted(picked)]
+
+
+class Answers:
+    """Draws answers of a generator and scores them: the records of `evaluation.generation`."""
+
+    def __init__(self, params: Params, tokenizer: PreTrainedTokenizerBase | None = None) -> None:
+        self.params = params
+        self.task = get_task(params.selected_dataset.task)
+        self.tokenizer = tokenizer or load_tokenizer(BASE)
+        self.sample = sampler(params.generation.engine)
+        self.max_new_tokens = params.selected_model.max_candidate_tokens
+
+    def prompts(self, examples: Sequence[Example], variant: Variant = "direct") -> list[list[int]]:
+        texts = [self.task.render_prompt(example, variant) for example in examples]
+        return tokenize_prompts(texts, self.tokenizer)
+
+    def best(self, model: Generator, examples: Sequence[Example]) -> list[Record]:
+        """The greedy answer to each question."""
+        drawn = greedy(
+            model,
+            self.tokenizer,
+            self.prompts(examples),
+            max_new_tokens=self.max_new_tokens,
+            batch_size=self.params.generation.batch_size,
+            sample=self.sample,
+        )
+        return self._score(examples, [[completion] for completion in drawn], "direct")
+
+    def drawn(
+        self,
+        model: Generator,
+        examples: Sequence[Example],
+        *,
+        count: int,
+        temperature: float,
+        top_p: float,
+        seed: int,
+        variant: Variant = "direct",
+    ) -> list[Record]:
+        """`count` sampled answers to each question."""
+        groups = self.sample(
+            model,
+            self.tokenizer,
+            self.prompts(examples, variant),
+            count=count,
+            max_new_tokens=self.max_new_tokens,
+            temperature=temperature,
+            top_p=top_p,
+            seed=seed,
+            batch_size=self.params.generation.batch_size,
+        )
+        return self._score(examples, groups, variant)
+
+    def _score(
+        self, examples: Sequence[Example], groups: Sequence[Sequence[Any]], variant: Variant
+    ) -> list[Record]:
+        rewards = self.params.rewards
+        return [
+            score_completion(
+                self.task,
+                example,
+                completion.text,
+                rewards.tolerance,
+                rewards.weights.model_dump(),
+                variant=variant,
+                index=index,
+                tokens=len(completion.ids),
+                finished=completion.finished,
+            )
+            for example, group in zip(examples, groups, strict=True)
+            for index, completion in enumerate(group)
+        ]
+
+
+def validation(
+    answers: Answers, count: int
+) -> tuple[Callable[[Any], dict[str, float]], list[Example]]:
+    """A function that measures a model's greedy answers to `count` validation questions, and these questions.
+
+    It prints one of the answers, so that whoever waits sees what is being learned.
+    """
+    examples = choose(read_examples("val"), count, "validation")
+
+    def evaluate(model: Any) -> dict[str, float]:
+        records = answers.best(model, examples)
+        tqdm.write(f"{examples[0]['question']}\n  {records[0]['text'][:200]}")
+        metrics = greedy_metrics(records)
+        kept = ("reward", "execution_accuracy", "program_accuracy", "valid_json", "tokens")
+        return {name: float(metrics[name]) for name in kept}
+
+    return evaluate, examples
+
+
+class Progress:
+    """A tqdm bar of rollout batches or optimizer steps."""
+
+    def __init__(self, name: str) -> None:
+        self.bar = tqdm(desc=name, unit="step", mininterval=2)
+
+    def __call__(self, done: int, total: int, shown: Mapping[str, float]) -> None:
+        self.bar.total = total
+        self.bar.set_postfix({key: f"{value:.3f}" for key, value in shown.items()}, refresh=False)
+        self.bar.update(done - self.bar.n)
+
+
+def save(
+    answers: Answers,
+    model: Generator,
+    history: Any,
+    examples: Sequence[Example],
+    *,
+    best_by: str,
+    output: Path,
+    curves: Path,
+    manifest: Mapping[str, Any],
+    meta: Mapping[str, Any] | None = None,
+) -> None:
+    """Put the generator, its manifest and some validation answers in `output`, its curves in `curves`."""
+    best = max(history.val[1:], key=lambda row: (row[best_by], row["step"]))
+    told = {"best_step": best["step"], f"val_{best_by}": best[best_by], **(meta or {})}
+    save_generator(output, model, read_base(BASE), told)
+    shown = examples[:SHOWN]
+    samples = [
+        {"question": example["question"], "gold": answers.task.render_target(example), **record}
+        for example, record in zip(shown, answers.best(model, shown), strict=True)
+    ]
+    write_jsonl(output / "samples.jsonl", samples)
+    write_json(output / "manifest.json", dict(manifest))
+    write_curves(curves, {"train": history.train, "val": history.val})
+
+
+def scratch(digest: str) -> Path:
+    """The folder of a run's checkpoints, outside DVC's outputs."""
+    return Path(".checkpoints") / digest
+
+
+def forget(work: Path) -> None:
+    """Remove a run's checkpoints, once its result is in place."""
+    shutil.rmtree(work, ignore_errors=True)

@@ -1,0 +1,322 @@
+"""What `sft`, `grpo`, `rloo` and `dpo` share: TRL's trainers, run so that a kill costs nothing.
+
+* One optimizer step is one batch of the configuration, in passes of `batch_size` rows (`passes`).
+* Learning rate: linear warm-up from a tenth, cosine to a tenth, as in the selector's training.
+* `Watch` validates at evenly spaced steps with a function from outside, keeps the best trainable weights, and asks for
+  checkpoints, only where a rollout batch has been used up: TRL does not save a buffered one, and a run resumed inside
+  would draw it anew and end elsewhere.
+* A checkpoint is whole once `best.safetensors` (best weights, validations so far) lies in it, which is written last;
+  `last_whole` removes a half-written one and takes the one before.
+* The model is handed back with its best weights and without what TRL hung on it.
+
+The reference of GRPO and RLOO is the model as it comes in, the SFT policy. TRL itself would load it anew from the
+name in the model's configuration, which is the base.
+
+Left out: several processes, resuming within an evaluation.
+"""
+
+from __future__ import annotations
+
+import copy
+import random
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PrinterCallback, TrainerCallback
+from transformers.utils import logging
+from trl.trainer.utils import add_fused_lm_head
+
+from posttrain.checkpoint import CheckpointFile
+from posttrain.errors import UserError
+from posttrain.generator.sampling import Sampler
+from posttrain.models.tokens import tokenize_prompts
+from posttrain.params import Optimization
+
+Stats = dict[str, float]
+Evaluate = Callable[[Any], Mapping[str, float]]
+Report = Callable[[int, int, Stats], None]
+
+BEST = "best"
+REFERENCE = "ref"  # TRL's name for the frozen copy of an adapter
+# Columns of the training curve, and what TRL calls them.
+COLUMNS = {
+    "loss": "loss",
+    "grad_norm": "grad_norm",
+    "learning_rate": "learning_rate",
+    "token_accuracy": "mean_token_accuracy",
+    "reward": "reward",
+    "reward_std": "reward_std",
+    "zero_advantage": "frac_reward_zero_std",
+    "kl": "kl",
+    "entropy": "entropy",
+    "clip_fraction": "clip_ratio/region_mean",
+    "completion_tokens": "completions/mean_length",
+    "unfinished": "completions/clipped_ratio",
+    "correct": "correct",
+    "wrong": "wrong",
+    "unparseable": "unparseable",
+    "unscorable": "unscorable",
+    "reward_chosen": "rewards/chosen",
+    "reward_rejected": "rewards/rejected",
+    "margin": "rewards/margins",
+    "pair_accuracy": "rewards/accuracies",
+}
+
+
+@dataclass
+class History:
+    """Curves: one row per step, and one per validation (step 0 is the start)."""
+
+    train: list[Stats] = field(default_factory=list)
+    val: list[Stats] = field(default_factory=list)
+
+
+def passes(rows: int, batch_size: int) -> tuple[int, int]:
+    """(rows per pass, passes) for one optimizer step over `rows`: the largest equal passes that fit `batch_size`."""
+    size = next(size for size in range(min(rows, batch_size), 0, -1) if rows % size == 0)
+    return size, rows // size
+
+
+def common_arguments(config: Optimization, model: Any, seed: int, work: Path) -> dict[str, Any]:
+    """Training arguments that all four trainers get."""
+    cuda = torch.cuda.is_available()
+    return {
+        "output_dir": str(work),
+        "seed": seed,
+        "learning_rate": config.learning_rate,
+        "lr_scheduler_type": "cosine_warmup_with_min_lr",
+        "lr_scheduler_kwargs": {"min_lr_rate": 0.1, "warmup_lr_rate": 0.1},
+        "warmup_steps": min(config.warmup, 0.999),  # below 1 it is a share of the steps
+        "optim": "adamw_torch",
+        "weight_decay": config.weight_decay,
+        "max_grad_norm": config.max_grad_norm,
+        "use_cpu": not cuda,
+        "bf16": model.dtype == torch.bfloat16,
+        "fp16": model.dtype == torch.float16,
+        "activation_checkpointing": False,
+        "dataloader_pin_memory": cuda,
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,
+        "report_to": "none",
+        "disable_tqdm": True,  # `report` shows the progress
+        "save_strategy": "no",  # `Watch` says when
+        "save_total_limit": 2,  # the one before, should this one stay half-written
+    }
+
+
+def rollout_arguments(
+    prompts: int, samples: int, batch_size: int, inner_epochs: int, steps: int
+) -> dict[str, Any]:
+    """Training arguments of GRPO and RLOO: each step draws `samples` completions of `prompts` prompts, and makes
+    `inner_epochs` optimizer steps on all of them."""
+    size, count = passes(prompts * samples, batch_size)
+    return {
+        "per_device_train_batch_size": size,
+        "gradient_accumulation_steps": count,
+        "steps_per_generation": count,
+        "num_generations": samples,
+        "num_iterations": inner_epochs,
+        "max_steps": steps * inner_epochs,
+    }
+
+
+class Watch(TrainerCallback):  # type: ignore[misc]
+    """Validates, keeps the best weights, asks for checkpoints and reports progress.
+
+    best_by: the key of `evaluate`'s result by which weights are the best; of equals the later ones.
+    window: optimizer steps per rollout batch. Steps are counted in rollout batches everywhere outside the trainer.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        evaluate: Evaluate,
+        best_by: str,
+        evaluations: int,
+        report: Report,
+        window: int = 1,
+    ) -> None:
+        self.model = model
+        self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self.evaluate = evaluate
+        self.best_by = best_by
+        self.evaluations = evaluations
+        self.report = report
+        self.window = window
+        self.val: list[Stats] = []
+        self.best: dict[str, Tensor] = {}
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+        self.steps = state.max_steps // self.window
+        self.evaluate_at = _evenly(self.steps, self.evaluations)
+        self.save_at = _evenly(self.steps, 10) - {self.steps}
+        if not self.val:
+            self._validate(0)
+        self.report(state.global_step // self.window, self.steps, {})
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+        step, inside = divmod(state.global_step, self.window)
+        if inside:
+            return
+        if step in self.evaluate_at:
+            self._validate(step)
+        control.should_save = step in self.save_at
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Stats, **others: Any) -> None:
+        if "loss" in logs:  # the summary at the end has none
+            shown = {key: logs[key] for key in logs if key in ("loss", "reward")}
+            shown["val"] = self.val[-1][self.best_by]
+            self.report(state.global_step // self.window, self.steps, shown)
+
+    def on_save(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+        directory = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        CheckpointFile(BEST, directory).save(self.best, {"val": self.val})
+
+    def restore(self, checkpoint: Path) -> None:
+        """Take up best weights and validations of a whole checkpoint."""
+        saved = CheckpointFile(BEST, checkpoint).load()
+        if saved is not None:
+            self.best, self.val = saved.tensors, saved.state["val"]
+
+    def put_back(self) -> None:
+        """Give the model its best weights."""
+        with torch.no_grad():
+            for name, parameter in self.parameters.items():
+                parameter.copy_(self.best[name])
+
+    def _validate(self, step: int) -> None:
+        devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+        training = self.model.training
+        self.model.eval()
+        with torch.random.fork_rng(devices=devices):  # whatever it draws, training draws the same
+            result = dict(self.evaluate(self.model))
+        self.model.train(training)
+        if self.best_by not in result:
+            raise UserError(f"the validation names no {self.best_by!r}, only {sorted(result)}")
+        self.val.append({"step": float(step), **result})
+        # The start is on the curve, but it is not a result of this training.
+        trained = [row[self.best_by] for row in self.val if row["step"] > 0]
+        if trained and trained[-1] >= max(trained):
+            self.best = {
+                name: parameter.detach().to("cpu", copy=True).contiguous()
+                for name, parameter in self.parameters.items()
+            }
+
+
+class Quiet:
+    """A trainer that neither calls home nor writes a model card into each checkpoint."""
+
+    def _send_telemetry(self) -> None: ...
+
+    def create_model_card(self, *arguments: Any, **others: Any) -> None: ...
+
+
+class Rollouts(Quiet):
+    """GRPO or RLOO on our token ids and our sampling, where the completions of a prompt share its prefill.
+
+    The seed of a rollout derives from (seed, step), so that a resumed run draws what the whole one would have drawn.
+    """
+
+    args: Any
+    state: Any
+    model: Any
+    processing_class: Any
+    sample: Sampler
+    in_flight: int
+
+    def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
+        return tokenize_prompts(prompts, self.processing_class), None, {}
+
+    def draw(self, prompt_ids: Sequence[list[int]]) -> list[list[int]]:
+        """Completion ids, with EOS where they ended; `prompt_ids` names each prompt `num_generations` times."""
+        count = self.args.num_generations
+        groups = self.sample(
+            self.model,
+            self.processing_class,
+            prompt_ids[::count],
+            count=count,
+            max_new_tokens=self.args.max_completion_length,
+            temperature=self.args.temperature,
+            top_p=1.0,
+            seed=random.Random(f"{self.args.seed}/{self.state.global_step}").getrandbits(48),
+            batch_size=self.in_flight,
+        )
+        return [completion.ids for group in groups for completion in group]
+
+
+def reference_of(model: Any, kl_coef: float) -> Any:
+    """A frozen copy of a model that trains in full; None where TRL copies the adapter, or nothing is asked."""
+    if kl_coef == 0 or _is_peft(model):
+        return None
+    return copy.deepcopy(model).eval().requires_grad_(False)
+
+
+def refer_to(trainer: Any, reference: Any, kl_coef: float) -> None:
+    """Let the trainer, built with beta = 0, keep a KL to `reference`."""
+    if reference is not None:
+        add_fused_lm_head(reference, temperature=trainer.temperature)
+        trainer.beta = kl_coef
+        trainer.ref_model = trainer.accelerator.prepare_model(reference, evaluation_mode=True)
+
+
+def run(trainer: Any, watch: Watch, work: Path) -> History:
+    """Train from the start or the last whole checkpoint in `work`; the model ends with its best weights."""
+    torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
+    # Filling new tensors with NaN shows who reads them too early, and costs a third of a small model's step.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    logging.disable_progress_bar()
+    trainer.remove_callback(PrinterCallback)
+    checkpoint = last_whole(work)
+    if checkpoint is not None:
+        watch.restore(checkpoint)
+    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    watch.put_back()
+    _release(watch.model)
+    return History(_curve(trainer.state.log_history, watch.window), watch.val)
+
+
+def last_whole(work: Path) -> Path | None:
+    """The newest checkpoint that was written to its end; newer ones, half-written, are removed."""
+    found = sorted(work.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    for directory in reversed(found):
+        if CheckpointFile(BEST, directory).load() is not None:
+            return directory
+        shutil.rmtree(directory)
+    return None
+
+
+def _evenly(steps: int, count: int) -> set[int]:
+    return {max(1, round(steps * (i + 1) / count)) for i in range(count)}
+
+
+def _curve(log: Sequence[Stats], window: int) -> list[Stats]:
+    """One row per rollout batch: means over its optimizer steps."""
+    totals: dict[int, dict[str, list[float]]] = {}
+    for entry in log:
+        if "loss" in entry:
+            row = totals.setdefault(-(-int(entry["step"]) // window), {})
+            for name, key in COLUMNS.items():
+                if entry.get(key) is not None:
+                    row.setdefault(name, []).append(float(entry[key]))
+    return [
+        {"step": float(step), **{name: sum(v) / len(v) for name, v in row.items()}}
+        for step, row in sorted(totals.items())
+    ]
+
+
+def _release(model: Any) -> None:
+    """Take off the forward that TRL and accelerate put on the model, and TRL's copy of the adapter."""
+    if _is_peft(model) and REFERENCE in model.peft_config:
+        model.delete_adapter(REFERENCE)
+    for module in (model, model.get_base_model() if _is_peft(model) else model):
+        for name in ("forward", "_original_forward"):
+            module.__dict__.pop(name, None)
+
+
+def _is_peft(model: Any) -> bool:
+    return hasattr(model, "peft_config")

@@ -1,0 +1,35 @@
+"""Compare base, SFT and RL generators at all seeds on the same test questions.
+
+python stages/compare_generator.py
+"""
+
+import csv
+from pathlib import Path
+
+from posttrain.evaluation.compare import compare, flat_metrics, load_runs, markdown, tidy_rows
+from posttrain.evaluation.plots import plot_comparison
+from posttrain.files import atomic_write, write_json
+from posttrain.params import Params
+from posttrain.stage import run
+
+UNTRAINED = ("base",)
+
+
+def main(params: Params) -> None:
+    policies = [*UNTRAINED, "sft", *params.rl.generator.methods]
+    runs = load_runs(Path("data/evaluate_generator"), policies, params.seeds, UNTRAINED)
+    results = compare(runs, params.compare.bootstrap)
+    questions = len(runs[0].predictions)
+    write_json("metrics/compare_generator.json", flat_metrics(results, {}))
+    rows = tidy_rows(results, {})
+    with atomic_write("plots/compare_generator.csv") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    with atomic_write("plots/compare_generator.md") as file:
+        file.write(markdown(results, {}, questions, "whose answer is right or fails in each way"))
+    plot_comparison(results, {}, questions, Path("plots/compare_generator.png"))
+
+
+if __name__ == "__main__":
+    run(main)

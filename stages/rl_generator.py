@@ -1,0 +1,169 @@
+"""Train the generator by one RL method, from the SFT generator of the same seed.
+
+python stages/rl_generator.py METHOD SEED        METHOD: ppo | grpo | rloo | dpo
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from posttrain.checkpoint import CheckpointFile
+from posttrain.errors import UserError
+from posttrain.files import read_jsonl
+from posttrain.generator import dpo, grpo, ppo, rloo
+from posttrain.generator.data import PairText, pair_rows, prompt_rows
+from posttrain.generator.rewards import RewardFunction
+from posttrain.generator.run import (
+    BASE,
+    EXAMPLES,
+    Answers,
+    Progress,
+    forget,
+    load_policy,
+    model_directory,
+    read_examples,
+    save,
+    scratch,
+    validation,
+)
+from posttrain.manifest import build_manifest, digest
+from posttrain.params import Params
+from posttrain.stage import read_seed, run
+from posttrain.tasks import Example
+
+METHODS = ("ppo", "grpo", "rloo", "dpo")
+
+
+def main(params: Params, method: str, seed_text: str) -> None:
+    if method not in METHODS:
+        raise UserError(f"method {method!r}: expected one of {', '.join(METHODS)}")
+    seed, model = read_seed(seed_text), params.selected_model
+    config = params.rl.generator.of(method)
+    pairs = Path("data/preferences") / str(seed)
+    answers = Answers(params)
+    manifest = build_manifest(
+        "rl_generator",
+        {
+            f"rl.generator.{method}": config.model_dump(),
+            "model": model.model_dump(),
+            "generation": params.generation.model_dump(),
+            "rewards": params.rewards.model_dump(),
+        },
+        [
+            BASE,
+            model_directory("sft", seed),
+            EXAMPLES / "train.jsonl",
+            EXAMPLES / "val.jsonl",
+            *([pairs] if method == "dpo" else []),
+        ],
+        method=method,
+        seed=seed,
+        prompt=answers.task.prompt_hash(),
+    )
+    generator = load_policy(params, "sft", seed, trainable=True)
+    evaluate, shown = validation(answers, config.evaluation_questions)
+    work = scratch(digest(manifest))
+    name = f"{method}-{seed}"
+    torch.manual_seed(seed)
+    common: dict[str, Any] = {"seed": seed, "evaluate": evaluate}
+    report = Progress(f"rl_generator {name}")
+    meta: dict[str, float] = {}
+    examples = read_examples("train")
+    rewards = RewardFunction(
+        answers.task, examples, params.rewards.tolerance, params.rewards.weights.model_dump()
+    )
+    batch_size = model.batch_size * model.accumulation
+    drawing: dict[str, Any] = {"sample": answers.sample, "batch_size": batch_size}
+    rows, _ = prompt_rows(examples, answers.task, answers.tokenizer, model.max_prompt_tokens)
+    history: Any
+    if method == "dpo":
+        training, held_out = (
+            read_pairs(pairs / f"{part}.jsonl", examples, answers, model.max_prompt_tokens)
+            for part in ("train", "held_out")
+        )
+        history, meta = dpo.train(
+            generator,
+            answers.tokenizer,
+            training,
+            held_out,
+            params.rl.generator.dpo,
+            batch_size=batch_size,
+            work=work,
+            report=report,
+            **common,
+        )
+    elif method == "ppo":
+        places = [row["example"] for row in rows]
+        checkpoint = CheckpointFile("ppo", work)
+
+        def show(done: int, total: int, so_far: Any) -> None:
+            last = so_far.train[-1] if so_far.train else {}
+            told = {key: last[key] for key in ("reward", "kl") if key in last}
+            report(done, total, told | {"val": so_far.val[-1]["reward"]})
+
+        history = ppo.train(
+            generator,
+            answers.tokenizer,
+            answers.prompts([examples[place] for place in places]),
+            lambda texts, prompts: rewards.rewards(texts, [places[i] for i in prompts]),
+            params.rl.generator.ppo,
+            max_new_tokens=answers.max_new_tokens,
+            generation_batch_size=params.generation.batch_size,
+            checkpoint=checkpoint,
+            report=show,
+            **drawing,
+            **common,
+        )
+    else:
+        methods: dict[str, Any] = {"grpo": grpo.train, "rloo": rloo.train}
+        history = methods[method](
+            generator,
+            answers.tokenizer,
+            rows,
+            rewards,
+            config,
+            max_completion_tokens=answers.max_new_tokens,
+            in_flight=params.generation.batch_size,
+            work=work,
+            report=report,
+            **drawing,
+            **common,
+        )
+    save(
+        answers,
+        generator,
+        history,
+        shown,
+        best_by="reward",
+        output=model_directory(method, seed),
+        curves=Path("plots/rl_generator") / name,
+        manifest=manifest,
+        meta=meta,
+    )
+    forget(work)
+
+
+def read_pairs(
+    path: Path, examples: Sequence[Example], answers: Answers, max_prompt_tokens: int
+) -> list[dict[str, Any]]:
+    """Preference pairs as rows for DPO, each with the prompt that its answers were drawn from."""
+    by_id = {example["id"]: example for example in examples}
+    texts = [
+        PairText(
+            pair["id"],
+            answers.task.render_prompt(by_id[pair["id"]], pair["variant"]),
+            pair["chosen"],
+            pair["rejected"],
+        )
+        for pair in read_jsonl(path)
+    ]
+    # Sampled texts may tokenise to more than was drawn, and an unfinished one gets its end here.
+    limit = 2 * answers.max_new_tokens
+    rows, _ = pair_rows(texts, answers.tokenizer, max_prompt_tokens, limit)
+    return rows
+
+
+if __name__ == "__main__":
+    run(main)

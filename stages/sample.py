@@ -1,0 +1,70 @@
+"""Draw answers of the SFT generator to training questions, under each variant of the prompt.
+
+python stages/sample.py SEED
+"""
+
+from pathlib import Path
+
+from posttrain.evaluation.generation import sampled_metrics
+from posttrain.files import atomic_directory, write_json, write_jsonl
+from posttrain.generator.run import (
+    BASE,
+    EXAMPLES,
+    Answers,
+    choose,
+    load_policy,
+    model_directory,
+    read_examples,
+)
+from posttrain.manifest import build_manifest
+from posttrain.params import Params
+from posttrain.stage import read_seed, run
+
+
+def main(params: Params, seed_text: str) -> None:
+    seed, config = read_seed(seed_text), params.sample
+    answers = Answers(params)
+    manifest = build_manifest(
+        "sample",
+        {
+            "sample": config.model_dump(),
+            "generation": params.generation.model_dump(),
+            "rewards": params.rewards.model_dump(),
+        },
+        [BASE, model_directory("sft", seed), EXAMPLES / "train.jsonl"],
+        seed=seed,
+        prompt={variant: answers.task.prompt_hash(variant) for variant in config.variants},
+    )
+    limit = params.selected_model.max_prompt_tokens
+    examples = choose(read_examples("train"), config.questions, f"{seed}/sample")
+    examples = [
+        example
+        for example, *prompts in zip(
+            examples,
+            *(answers.prompts(examples, variant) for variant in config.variants),
+            strict=True,
+        )
+        if max(map(len, prompts)) <= limit
+    ]
+    generator = load_policy(params, "sft", seed)
+    records, metrics = [], {}
+    for number, variant in enumerate(config.variants):
+        drawn = answers.drawn(
+            generator,
+            examples,
+            count=config.count,
+            temperature=config.temperature,
+            top_p=config.top_p,
+            seed=1000 * seed + number,
+            variant=variant,
+        )
+        metrics[variant] = sampled_metrics(drawn, sorted({1, config.count}))
+        records += drawn
+    with atomic_directory(Path("data/sample") / str(seed)) as output:
+        write_jsonl(output / "samples.jsonl", records)
+        write_json(output / "manifest.json", manifest)
+    write_json(Path("metrics/sample") / f"{seed}.json", metrics)
+
+
+if __name__ == "__main__":
+    run(main)

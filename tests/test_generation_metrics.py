@@ -1,0 +1,379 @@
+"""Claims about figures of written answers, on completions small enough to count by hand."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from workspace import ROOT
+
+from posttrain.errors import UserError
+from posttrain.evaluation.compare import Run, compare
+from posttrain.evaluation.generation import (
+    RULES,
+    by_question,
+    candidates,
+    greedy_columns,
+    greedy_metrics,
+    intervals,
+    is_json_object,
+    majority_at_k,
+    open_columns,
+    open_evaluation,
+    open_pool,
+    open_rows,
+    pass_at_k,
+    prediction_rows,
+    sampled_columns,
+    sampled_metrics,
+    score_completion,
+)
+from posttrain.params import load_params
+from posttrain.tasks import get_task
+
+TASK = get_task("finqa")
+REWARDS = load_params(ROOT / "params.yaml").rewards
+EXAMPLE: dict[str, Any] = {
+    "id": "hand",
+    "question": "what is the growth of revenue?",
+    "input_text": "revenue 120 100",
+    "literal_program": "subtract(120, 100), divide(#0, 100)",
+    "exe_ans": 0.2,
+    "table": [["", "2019", "2018"], ["revenue", "120", "100"]],
+    "references": {},
+    "operands": "literal",
+}
+GOLD = '{"program": ["subtract(120, 100)", "divide(#0, 100)"], "answer": "0.2"}'
+
+
+def scored(text: str, example: dict[str, Any] = EXAMPLE, **changes: Any) -> dict[str, Any]:
+    about = {"variant": "direct", "index": 0, "tokens": 7, "finished": True, **changes}
+    weights = REWARDS.weights.model_dump()
+    return score_completion(TASK, example, text, REWARDS.tolerance, weights, **about)
+
+
+def draw(
+    question: str, index: int, value: float | None, *, right: float = 1.0, **changes: Any
+) -> dict[str, Any]:
+    """A record whose program executes to `value`; None cannot be parsed."""
+    correct = value is not None and value == right
+    return {
+        "id": question,
+        "variant": "direct",
+        "index": index,
+        "text": "{" if value is None else f'{{"answer": "{value}"}}',
+        "tokens": 10 + index,
+        "finished": value is not None,
+        "status": "unparseable" if value is None else "scored",
+        "failure": "unparseable" if value is None else None if correct else "wrong_program",
+        "value": value,
+        "answer": value,
+        "components": {},
+        "reward": 0.0 if value is None else 1.0 if correct else 0.2,
+        "correct": correct,
+        "program_correct": correct,
+        "answer_strict": correct,
+        "answer_lenient": correct,
+        "valid_json": value is not None,
+        **changes,
+    }
+
+
+def draws(question: str, *values: float | None) -> list[dict[str, Any]]:
+    return [draw(question, index, value) for index, value in enumerate(values)]
+
+
+# ------------------------------------------------------------------------------ records
+
+
+def test_a_record_holds_the_verdicts_of_the_one_scorer() -> None:
+    right = scored(GOLD, index=3, tokens=31)
+    assert {name: right[name] for name in ("id", "variant", "index", "tokens", "finished")} == {
+        "id": "hand",
+        "variant": "direct",
+        "index": 3,
+        "tokens": 31,
+        "finished": True,
+    }
+    assert right["correct"] and right["program_correct"] and right["answer_strict"]
+    assert (right["status"], right["failure"]) == ("scored", None)
+    assert (right["value"], right["answer"], right["reward"]) == (0.2, 0.2, 1.0)
+    assert json.loads(json.dumps(right, allow_nan=False)) == right
+
+    by_chance = scored('{"program": ["divide(1, 5)"], "answer": "20%"}')
+    assert by_chance["correct"] and not by_chance["program_correct"]
+    misstated = scored('{"program": ["divide(1, 5)"], "answer": "20"}')
+    assert misstated["answer_lenient"] and not misstated["answer_strict"]
+    assert misstated["failure"] == "wrong_answer_only"
+
+
+def test_unparseable_unscorable_and_wrong_are_told_apart() -> None:
+    cut = scored(GOLD[:-1], finished=False)
+    assert (cut["status"], cut["failure"], cut["reward"]) == ("unparseable", "unparseable", 0.0)
+    assert scored(GOLD, {**EXAMPLE, "exe_ans": 7.0})["status"] == "unscorable"
+    wrong = scored('{"program": ["add(1, 1)"], "answer": "2"}')
+    assert (wrong["status"], wrong["failure"]) == ("scored", "wrong_program")
+
+
+@pytest.mark.parametrize(
+    "text", ["\ud800", '{"program": ["add(\\ud800, 1)"], "answer": "\\ud800"}']
+)
+def test_no_record_of_an_odd_text_holds_more_of_it_than_its_text(text: str) -> None:
+    record = scored(text)
+    del record["text"]
+    assert json.dumps(record, ensure_ascii=False, allow_nan=False).encode()
+
+
+def test_valid_json_is_the_whole_text_as_one_object_of_any_keys() -> None:
+    assert is_json_object(GOLD) and is_json_object(' {"a": 1e999}\n')
+    assert is_json_object('{"a": ' + "9" * 5000 + "}")
+    for text in ("", "[]", GOLD + "x", GOLD[:-1], "5", "[" * 100_000):
+        assert not is_json_object(text)
+
+
+def test_a_draw_that_is_there_twice_is_an_error() -> None:
+    with pytest.raises(UserError, match="a: draw 0 of variant direct is there twice"):
+        by_question([draw("a", 0, 1.0), draw("a", 0, 1.0)])
+
+
+# ------------------------------------------------------------------------------ greedy
+
+
+def test_greedy_rates_are_over_the_whole_split() -> None:
+    records = [
+        scored(GOLD),
+        scored('{"program": ["divide(1, 5)"], "answer": "20"}', {**EXAMPLE, "id": "b"}, tokens=9),
+        scored("I do not know", {**EXAMPLE, "id": "c"}, finished=False),
+        scored(GOLD, {**EXAMPLE, "id": "d", "exe_ans": 7.0}),
+    ]
+    assert greedy_metrics(records) == {
+        "questions": 4,
+        "execution_accuracy": 2 / 4,
+        "program_accuracy": 1 / 4,
+        "answer_strict": 1 / 4,
+        "answer_lenient": 2 / 4,
+        "valid_json": 3 / 4,
+        "parsed": 2 / 4,
+        "unscorable": 1 / 4,
+        "unfinished": 1 / 4,
+        "reward": pytest.approx((1.0 + 0.8) / 4),
+        "tokens": (7 + 9 + 7 + 7) / 4,
+        "failures": {"right": 1, "unparseable": 1, "unscorable": 1, "wrong_answer_only": 1},
+    }
+
+
+def test_nothing_to_measure_and_two_answers_to_a_question_are_errors() -> None:
+    with pytest.raises(UserError, match="no completions"):
+        greedy_metrics([])
+    with pytest.raises(UserError, match="no completions"):
+        sampled_metrics([], [1])
+    with pytest.raises(UserError, match="a: 2 greedy answers"):
+        greedy_columns(draws("a", 1.0, 2.0))
+
+
+def test_every_interval_holds_its_value_and_rates_get_one_even_at_the_ends() -> None:
+    records = [draw(str(n), 0, 1.0 if n % 3 else 2.0) for n in range(30)]
+    values = greedy_metrics(records)
+    for name, found in intervals(greedy_columns(records), [0.8, 0.95], 300).items():
+        (low, high), (wide_low, wide_high) = found["0.8"], found["0.95"]
+        assert wide_low <= low <= values[name] <= high <= wide_high
+    unfinished = intervals(greedy_columns(records), [0.95], 10)["unfinished"]["0.95"]
+    assert unfinished[0] == 0 and 0.05 < unfinished[1] < 0.15  # 0 of 30, by Jeffreys
+
+
+# ------------------------------------------------------------------------------ samples
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=7), st.data())
+def test_pass_at_k_is_the_share_of_subsets_that_hold_a_right_one(
+    right: list[bool], data: st.DataObject
+) -> None:
+    k = data.draw(st.integers(1, len(right)))
+    subsets = list(itertools.combinations(right, k))
+    expected = sum(any(subset) for subset in subsets) / len(subsets)
+    assert pass_at_k([sum(right)], len(right), k)[0] == pytest.approx(expected)
+
+
+def test_pass_at_k_needs_k_draws() -> None:
+    for k in (0, 5):
+        with pytest.raises(UserError, match=f"pass@{k} cannot"):
+            pass_at_k([1], 4, k)
+
+
+def test_the_majority_is_of_executed_answers_and_ties_go_to_the_first_drawn() -> None:
+    group = draws("a", None, 3.0, 2.0, 2.0, 3.0, 2.0, None, None, None)
+    assert majority_at_k(group, 1)["value"] is None  # nothing else was drawn
+    assert majority_at_k(group, 2)["index"] == 1
+    assert majority_at_k(group, 3)["index"] == 1  # one vote each
+    assert majority_at_k(group, 4)["index"] == 2
+    assert majority_at_k(group, 5)["index"] == 1  # two votes each
+    assert majority_at_k(group, 9)["index"] == 2  # four that cannot be read do not outvote three
+
+
+def test_different_texts_of_one_executed_answer_vote_together() -> None:
+    group = draws("a", 2.0, 1.0, 1.0)
+    group[2]["text"] = "another way to write it"
+    assert majority_at_k(group, 3)["index"] == 1
+
+
+def test_sampled_figures_count_by_hand() -> None:
+    records = [*draws("a", 1.0, 1.0, 2.0, None), *draws("b", 2.0, 3.0, 3.0, 1.0)]
+    found = sampled_metrics(records, [1, 2, 4])
+    assert found == {
+        "questions": 2,
+        "samples": 4,
+        "pass_at_1": pytest.approx((2 / 4 + 1 / 4) / 2),
+        "pass_at_2": pytest.approx((5 / 6 + 3 / 6) / 2, abs=1e-6),
+        "pass_at_4": 1.0,
+        "majority_at_1": 1 / 2,
+        "majority_at_2": 1 / 2,
+        "majority_at_4": 1 / 2,
+        "parsed": 7 / 8,
+        "valid_json": 7 / 8,
+        "unfinished": 1 / 8,
+        "reward": pytest.approx((2.2 + 1.6) / 8),
+        "tokens": 11.5,
+        "distinct": 3 / 4,
+    }
+    columns = sampled_columns(records, [1, 2, 4])
+    for name, of_level in intervals(columns, [0.95], 200).items():
+        assert of_level["0.95"][0] <= found[name] <= of_level["0.95"][1]
+
+
+def test_questions_with_different_numbers_of_draws_are_refused() -> None:
+    with pytest.raises(UserError, match="b has 1 completions, a has 2"):
+        sampled_metrics([*draws("a", 1.0, 2.0), *draws("b", 1.0)], [1])
+
+
+# ------------------------------------------------------------------------------ open evaluation
+
+
+def test_identical_texts_are_one_candidate_and_scrap_is_none() -> None:
+    made = candidates(draws("a", None, 2.0, 3.0, 2.0))
+    assert [(c["value"], c["copies"]) for c in made] == [(2.0, 2), (3.0, 1)]
+    assert [(c["value"], c["copies"]) for c in candidates(draws("a", None, None))] == [(None, 2)]
+
+
+def test_the_pool_holds_what_was_drawn_and_nothing_else() -> None:
+    group = [
+        scored(text, index=i)
+        for i, text in enumerate(['{"program": ["add(1, 1)"], "answer": "2"}', "?"])
+    ]
+    pool = open_pool(TASK, EXAMPLE, group)
+    assert pool["id"] == "hand" and pool["prompt"] == TASK.render_prompt(EXAMPLE)
+    assert pool["candidates"] == [
+        {
+            "text": group[0]["text"],
+            "shown": group[0]["text"],
+            "reward": 0.2,
+            "correct": False,
+            "copies": 1,
+        }
+    ]
+
+
+def test_each_rule_chooses_as_defined() -> None:
+    groups = [draws("a", 2.0, 2.0, 1.0, None), draws("b", 2.0, 3.0, 1.0, 1.0)]
+    greedy = [draw("a", 0, 2.0), draw("b", 0, 1.0)]
+    # a: the selector prefers the right one 3 : 1 to each copy of the wrong one; b: it takes a wrong one.
+    scores = [[0.0, np.log(3.0)], [1.0, 0.0, 0.9]]
+    rows = open_rows(greedy, groups, scores)
+    chosen = {rule: [row[rule]["correct"] for row in rows] for rule in RULES}
+    assert chosen == {
+        "greedy": [False, True],
+        "random": [1 / 4, 2 / 4],
+        "majority": [False, True],
+        "selector": [True, False],
+        "weighted_vote": [True, True],  # 3 > 2 * 1; 2 * e^0.9 > e^1
+        "oracle": [True, True],
+    }
+    assert [row["candidates"] for row in rows] == [2, 3]
+    found = open_evaluation(rows)
+    assert found["questions"] == 2 and found["candidates"] == 2.5
+    assert found["random_reward"] == pytest.approx((1.4 / 4 + 2.4 / 4) / 2)
+    assert found["selector_accuracy"] == 0.5 and found["selector_over_random"] == 0.125
+    assert found["oracle_accuracy"] == found["oracle_reward"] == 1.0
+
+
+def test_copies_outweigh_a_small_preference_in_the_vote_only() -> None:
+    group = draws("a", 1.0, 1.0, 1.0, 2.0)
+    (row,) = open_rows([group[0]], [group], [[0.0, 0.5]])
+    assert not row["selector"]["correct"] and row["weighted_vote"]["correct"]
+
+
+def test_a_selector_without_preference_votes_like_the_majority() -> None:
+    groups = [draws("a", 2.0, 1.0, 1.0), draws("b", 1.0, 2.0, None), draws("c", None, 2.0, 2.0)]
+    greedy = [group[0] for group in groups]
+    rows = open_rows(greedy, groups, [[0.0] * len(candidates(group)) for group in groups])
+    assert [row["weighted_vote"] for row in rows] == [row["majority"] for row in rows]
+
+
+@given(
+    st.lists(st.sampled_from([None, 1.0, 2.0, 3.0]), min_size=1, max_size=6),
+    st.lists(st.floats(-20, 20), min_size=6, max_size=6),
+)
+def test_no_rule_beats_the_oracle_and_a_shift_of_the_scores_changes_nothing(
+    values: list[float | None], scores: list[float]
+) -> None:
+    group = draws("a", *values)
+    used = scores[: len(candidates(group))]
+    (row,) = open_rows([group[0]], [group], [used])
+    for rule in RULES:
+        assert row[rule]["correct"] <= row["oracle"]["correct"]
+        assert row[rule]["reward"] <= row["oracle"]["reward"] + 1e-9  # a mean rounds
+    whole = [round(score) for score in used]
+    plain, moved = (
+        open_rows([group[0]], [group], [[score + shift for score in whole]]) for shift in (0, 64)
+    )
+    assert plain == moved
+
+
+def test_the_gain_over_greedy_is_paired() -> None:
+    groups = [draws(str(n), 1.0, 2.0) for n in range(20)]
+    rows = open_rows([g[1] for g in groups], groups, [[1.0, 0.0]] * 20)
+    gain = intervals(open_columns(rows), [0.95], 100)["selector_over_greedy"]["0.95"]
+    assert gain == [1.0, 1.0]
+
+
+def test_scores_that_do_not_fit_the_candidates_are_an_error_that_names_the_question() -> None:
+    group = draws("a", 1.0, 1.0)
+    with pytest.raises(UserError, match="a: 2 scores for 1 candidates"):
+        open_rows([group[0]], [group], [[0.0, 1.0]])
+    with pytest.raises(UserError, match="a: the selector's scores are not finite"):
+        open_rows([group[0]], [group], [[float("nan")]])
+    with pytest.raises(UserError, match="b: its greedy answer"):
+        open_rows([draw("b", 0, 1.0)], [group], [[0.0]])
+
+
+# ------------------------------------------------------------------------------ comparison
+
+
+def test_compare_pairs_generators_like_selectors() -> None:
+    before = prediction_rows("test", [draw("a", 0, 1.0), draw("b", 0, 2.0), draw("c", 0, None)])
+    greedy = [draw("a", 0, 1.0), draw("b", 0, 1.0), draw("c", 0, 2.0)]
+    groups = [draws("a", 1.0, 1.0), draws("b", 1.0, 2.0), draws("c", 2.0, None)]
+    after = prediction_rows("test", greedy, groups)
+    sft, ppo = compare([Run("sft", 0, before), Run("ppo", 0, after)], 100)
+    assert sft.accuracy.value == pytest.approx(1 / 3)
+    assert sft.expected_reward.value == sft.reward.value == pytest.approx(1.2 / 3)
+    assert ppo.reward_change is not None and ppo.accuracy_change is not None
+    assert ppo.accuracy_change.value == pytest.approx(1 / 3)
+    assert ppo.reward_change.value == pytest.approx((0 + 0.8 + 0.2) / 3)
+    assert ppo.expected_reward.value == pytest.approx((1 + 0.6 + 0.1) / 3)
+    assert ppo.probability_correct.value == pytest.approx((1 + 0.5 + 0) / 3)
+    assert ppo.reward_ratio.value == ppo.reward.value
+    assert {kind: share.value for kind, share in ppo.chosen.items()} == {
+        "right": pytest.approx(2 / 3),
+        "unparseable": 0,
+        "wrong_program": pytest.approx(1 / 3),
+    }
+
+
+def test_draws_of_another_question_are_refused() -> None:
+    with pytest.raises(UserError, match="a: its greedy answer"):
+        prediction_rows("test", [draw("a", 0, 1.0)], [draws("b", 1.0)])

@@ -1,0 +1,586 @@
+"""Claims about token-level PPO, on a tiny Llama over 16 tokens whose texts are its token numbers."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, LlamaConfig
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from workspace import ROOT
+
+from posttrain.checkpoint import CheckpointFile
+from posttrain.errors import UserError
+from posttrain.generator import ppo, sampling
+from posttrain.generator.ppo import (
+    Episode,
+    collate,
+    completion_episode,
+    forward,
+    loss,
+    rollout,
+    token_log_probs,
+    train,
+    whiten,
+)
+from posttrain.generator.sampling import Completion
+from posttrain.generator.value import ValueNetwork, explained_variance, gae, value_loss
+from posttrain.models.lora import add_lora
+from posttrain.models.pocket import train_tokenizer
+from posttrain.models.tokens import tokenize_prompts
+from posttrain.params import load_params
+from posttrain.selector.train import History
+from posttrain.training import trainable_state
+
+SECTION = load_params(ROOT / "params.yaml").rl.generator.ppo
+RIGHT, END = 7, 1  # the token that is worth something, and the one that ends a completion
+RNG = random.Random(0)
+PROMPTS = [[RNG.randrange(8, 16) for _ in range(RNG.randint(1, 4))] for _ in range(24)]
+
+
+class Killed(Exception):
+    pass
+
+
+def tiny(model_type: str = "llama", **changes: Any) -> Any:
+    sizes = {
+        "vocab_size": 16,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "max_position_embeddings": 64,
+        "initializer_range": 0.2,  # wide enough for a frozen head to say anything
+    }
+    if model_type != "gpt2":
+        sizes |= {"num_key_value_heads": 1, "head_dim": 16}
+    torch.manual_seed(0)
+    config = CONFIG_MAPPING[model_type](**{**sizes, **changes})
+    return AutoModelForCausalLM.from_config(config).eval()
+
+
+def with_sft_adapter() -> Any:
+    """A model whose adapter already says something, as that of an SFT policy does."""
+    model = add_lora(tiny(), 4, 8.0, 0.3, "auto", "CAUSAL_LM")
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    return model.eval()
+
+
+def draw(
+    model: Any,
+    tokenizer: Any,
+    prompt_ids: Sequence[list[int]],
+    *,
+    count: int,
+    max_new_tokens: int,
+    temperature: float,
+    top_p: float,
+    seed: int,
+    batch_size: int,
+) -> list[list[Completion]]:
+    """Plain sampling without a cache; a text is the token numbers before the end."""
+    generator = torch.Generator().manual_seed(seed)
+    groups = []
+    for prompt in prompt_ids:
+        ids = torch.tensor([prompt] * count)
+        for _ in range(max_new_tokens):
+            with torch.no_grad():
+                logits = model(input_ids=ids).logits[:, -1]
+            chances = torch.softmax(logits / temperature, dim=-1)
+            ids = torch.cat([ids, torch.multinomial(chances, 1, generator=generator)], dim=1)
+        groups.append([completion(row[len(prompt) :]) for row in ids.tolist()])
+    return groups
+
+
+def completion(ids: list[int]) -> Completion:
+    finished = END in ids
+    own = ids[: ids.index(END) + 1] if finished else ids
+    return Completion(own, " ".join(str(i) for i in own if i != END), finished)
+
+
+def share_right(texts: Sequence[str], rows: Sequence[int]) -> list[float]:
+    """Share of RIGHT among six tokens."""
+    return [text.split().count(str(RIGHT)) / 6 for text in texts]
+
+
+def evaluate(model: Any) -> dict[str, float]:
+    """The reward of the most likely first token alone."""
+    with torch.no_grad():
+        firsts = [model(input_ids=torch.tensor([p])).logits[0, -1].argmax() for p in PROMPTS[:8]]
+    return {"reward": sum(float(first == RIGHT) for first in firsts) / 8}
+
+
+def settings(**changes: Any) -> Any:
+    small = {"steps": 6, "prompts_per_step": 8, "samples": 4, "value_warmup_steps": 1}
+    rates = {"learning_rate": 5.0e-3, "value_learning_rate": 1.0e-2}
+    return SECTION.model_copy(update={**small, **rates, **changes})
+
+
+def run(
+    directory: Path,
+    *,
+    model: Any = None,
+    batch_size: int = 8,
+    die_at: int | None = None,
+    reward: Any = share_right,
+    **changes: Any,
+) -> tuple[Any, History]:
+    model = model or tiny()
+
+    def report(done: int, total: int, history: History) -> None:
+        if done == die_at:
+            raise Killed
+
+    history = train(
+        model,
+        None,
+        PROMPTS,
+        reward,
+        settings(**changes),
+        seed=3,
+        max_new_tokens=6,
+        batch_size=batch_size,
+        generation_batch_size=32,
+        sample=draw,
+        evaluate=evaluate,
+        checkpoint=CheckpointFile("run", directory),
+        report=report,
+    )
+    return model, history
+
+
+def reference_of(model: nn.Module) -> dict[str, Tensor]:
+    return {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
+
+
+def some_episodes(model: Any, count: int = 6) -> list[Episode]:
+    groups = draw(
+        model,
+        None,
+        PROMPTS[:count],
+        count=1,
+        max_new_tokens=6,
+        temperature=1.0,
+        top_p=1.0,
+        seed=0,
+        batch_size=1,
+    )
+    return [
+        completion_episode(prompt, drawn.ids, share_right([drawn.text], [0])[0])
+        for prompt, (drawn,) in zip(PROMPTS, groups, strict=False)
+    ]
+
+
+def plain_log_probs(model: Any, episode: Episode, temperature: float) -> Tensor:
+    """Of one episode's actions, from the model's ordinary output without padding."""
+    with torch.no_grad():
+        logits = model(input_ids=torch.tensor([list(episode.ids)])).logits[0]
+    log_policy = torch.log_softmax(logits.float() / temperature, dim=-1)
+    places = [place for place, action in enumerate(episode.actions) if action]
+    return torch.stack([log_policy[place - 1, episode.ids[place]] for place in places])
+
+
+def assert_same_weights(one: Any, other: Any) -> None:
+    expected = trainable_state(other)
+    for name, tensor in trainable_state(one).items():
+        assert torch.equal(tensor, expected[name]), name
+
+
+# ------------------------------------------------------------------------------ advantages and values
+
+
+def test_gae_by_hand() -> None:
+    """delta = [0 + 0.5 * 0.6 - 0.4, 0 + 0.5 * 0.2 - 0.6, 1 - 0.2] = [-0.1, -0.5, 0.8], decay 0.5 * 0.8 = 0.4."""
+    advantages = gae([0.0, 0.0, 1.0], [0.4, 0.6, 0.2], gamma=0.5, gae_lambda=0.8)
+    assert advantages == pytest.approx([-0.1 + 0.4 * -0.18, -0.5 + 0.4 * 0.8, 0.8])
+
+
+def test_gae_with_lambda_1_is_the_discounted_return_minus_the_value() -> None:
+    rng = random.Random(0)
+    rewards, values = [rng.random() for _ in range(9)], [rng.random() for _ in range(9)]
+    expected = [
+        sum(0.9 ** (later - t) * rewards[later] for later in range(t, 9)) - values[t]
+        for t in range(9)
+    ]
+    assert gae(rewards, values, 0.9, 1.0) == pytest.approx(expected)
+
+
+def test_gae_with_lambda_0_is_the_error_of_one_step() -> None:
+    assert gae([1.0, 2.0], [5.0, 7.0], 0.5, 0.0) == pytest.approx([1 + 3.5 - 5, 2 - 7])
+
+
+def test_without_discount_and_values_the_advantage_is_the_reward_still_to_come() -> None:
+    assert gae([1.0, 0.0, -2.0, 3.0], [0.0] * 4, 1.0, 1.0) == pytest.approx([2.0, 1.0, 1.0, 3.0])
+
+
+def test_whitened_advantages_have_mean_0_and_deviation_1() -> None:
+    torch.testing.assert_close(whiten(torch.tensor([1.0, 3.0])), torch.tensor([-1.0, 1.0]))
+    assert whiten(torch.tensor([2.0, 2.0])).tolist() == [0.0, 0.0]
+
+
+def test_a_value_may_leave_its_old_one_by_the_clip_range_only() -> None:
+    """The value moved from 0 to 0.5 towards a return of 1: it counts as 0.2, and has no gradient left."""
+    values = torch.tensor([0.5], requires_grad=True)
+    error = value_loss(values, torch.tensor([0.0]), torch.tensor([1.0]), 0.2)
+    error.backward()
+    assert error.item() == pytest.approx(0.5 * 0.8**2)
+    assert values.grad is not None and float(values.grad) == 0.0
+    near = value_loss(torch.tensor([0.1]), torch.tensor([0.0]), torch.tensor([1.0]), 0.2)
+    assert float(near) == pytest.approx(0.5 * 0.9**2)
+
+
+def test_explained_variance_is_1_for_the_returns_and_0_for_a_constant() -> None:
+    returns = torch.tensor([0.0, 1.0, 2.0])
+    assert explained_variance(returns, returns) == pytest.approx(1.0)
+    assert explained_variance(torch.full((3,), 5.0), returns) == pytest.approx(0.0)
+    assert explained_variance(returns, torch.ones(3)) == 0.0
+
+
+def test_a_new_value_network_is_0_whatever_the_scale_of_the_states() -> None:
+    assert ValueNetwork(4)(1e3 * torch.randn(3, 4)).tolist() == [0.0, 0.0, 0.0]
+
+
+# ---------------------------------------------------------------------------------------- episodes
+
+
+def test_one_completion_is_rewarded_at_its_last_token() -> None:
+    episode = completion_episode([9, 8], [7, 7, END], 0.5)
+    assert list(episode.actions) == [False, False, True, True, True]
+    assert episode.action_rewards() == [0.0, 0.0, 0.5]
+
+
+def test_in_an_episode_of_two_turns_rewards_go_to_the_last_action_before_them() -> None:
+    """Prompt 9, actions 7 and 6, an answer 12 of the environment with a reward, action 5, the final reward."""
+    episode = Episode(
+        [9, 7, 6, 12, 5], [False, True, True, False, True], [(3, 0.25), (4, 1.0), (2, 0.5)]
+    )
+    assert episode.action_rewards() == [0.0, 0.75, 1.0]
+    batch = collate([episode])
+    assert batch.tokens.tolist() == [7, 6, 5]
+    assert batch.before_action.tolist() == [[True, True, False, True, False]]
+    config = settings(gamma=1.0, gae_lambda=1.0)
+    model = tiny()
+    made, stats = rollout(model, ValueNetwork(32), {}, [episode], config, 1)
+    assert made.returns.tolist() == pytest.approx([1.75, 1.75, 1.0])
+    torch.testing.assert_close(made.old_log_probs, plain_log_probs(model, episode, 1.0))
+    assert stats["reward"] == 1.75 and stats["completion_tokens"] == 3
+
+
+def test_actions_that_nothing_precedes_are_refused() -> None:
+    with pytest.raises(ValueError, match="before the first action"):
+        Episode([9, 7], [False, True], [(0, 1.0)]).action_rewards()
+    with pytest.raises(ValueError, match="begin with an action"):
+        collate([Episode([7], [True], [])])
+    with pytest.raises(ValueError, match="at least one action"):
+        completion_episode([9], [], 1.0)
+
+
+# ------------------------------------------------------------------------------- log-probabilities
+
+
+@pytest.mark.parametrize(
+    ("model_type", "changes"),
+    [
+        ("llama", {}),
+        ("llama", {"tie_word_embeddings": True}),
+        ("gpt2", {}),
+        ("qwen2", {}),
+        ("gemma2", {"final_logit_softcapping": 0.1}),
+    ],
+)
+def test_log_probs_are_those_of_the_ordinary_forward_pass(
+    model_type: str, changes: dict[str, Any]
+) -> None:
+    """Padded or not, at the sampling temperature, and with what the model does to its logits."""
+    model = tiny(model_type, **changes)
+    episodes = some_episodes(model)
+    assert len({len(episode.ids) for episode in episodes}) > 2
+    batch = collate(episodes)
+    with torch.no_grad():
+        logits = forward(model, batch).logits
+    expected = torch.cat([plain_log_probs(model, episode, 0.7) for episode in episodes])
+    assert logits.shape == (len(expected), 16)
+    torch.testing.assert_close(token_log_probs(logits, batch.tokens, 0.7), expected)
+
+
+def test_other_weights_give_their_own_log_probs_and_leave_the_model_as_it_was() -> None:
+    model, other = tiny(tie_word_embeddings=True), tiny(tie_word_embeddings=True)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.mul_(1.3)
+    before = trainable_state(model)
+    episodes = some_episodes(model)
+    batch = collate(episodes)
+    with torch.no_grad():
+        logits = forward(model, batch, reference_of(other)).logits
+    expected = torch.cat([plain_log_probs(other, episode, 1.0) for episode in episodes])
+    torch.testing.assert_close(token_log_probs(logits, batch.tokens, 1.0), expected)
+    assert all(torch.equal(before[n], t) for n, t in trainable_state(model).items())
+
+
+@pytest.mark.parametrize("make", [tiny, with_sft_adapter])
+def test_the_kl_is_0_at_the_start_and_the_log_ratio_to_the_start_later(make: Any) -> None:
+    """The start is the SFT policy, not the base below its adapter."""
+    model = make()
+    start, reference = make(), reference_of(model)
+    episodes = some_episodes(model)
+    _, stats = rollout(model, ValueNetwork(32), reference, episodes, settings(), 4)
+    assert stats["kl"] == pytest.approx(0.0, abs=1e-5)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.mul_(1.5)
+    ratios = [
+        float((plain_log_probs(model, e, 1.0) - plain_log_probs(start, e, 1.0)).sum())
+        for e in episodes
+    ]
+    _, stats = rollout(model, ValueNetwork(32), reference, episodes, settings(), 4)
+    assert stats["kl"] == pytest.approx(sum(ratios) / len(ratios), abs=1e-4)
+    assert abs(stats["kl"]) > 0.01
+
+
+def test_leaving_the_reference_is_paid_at_every_token() -> None:
+    model = tiny()
+    reference = reference_of(tiny())
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.5)
+    episode = some_episodes(model)[0]
+    config = settings(kl_coef=0.5, gamma=1.0, gae_lambda=1.0)
+    made, _ = rollout(model, ValueNetwork(32), reference, [episode], config, 1)
+    paid = 0.5 * (plain_log_probs(model, episode, 1.0) - plain_log_probs(tiny(), episode, 1.0))
+    final = sum(reward for _, reward in episode.rewards)
+    expected = [final - float(paid[t:].sum()) for t in range(len(paid))]
+    assert made.returns.tolist() == pytest.approx(expected, abs=1e-5)
+
+
+# --------------------------------------------------------------------------------------- policy loss
+
+
+def test_the_clipped_objective_by_hand() -> None:
+    """Ratios 1.5, 1.5, 0.5, 0.5 and 1.1 with range 0.2: a gain stops at the range, a loss counts in full."""
+    ratios = torch.tensor([1.5, 1.5, 0.5, 0.5, 1.1])
+    log_probs = ratios.log().requires_grad_()
+    advantages = torch.tensor([2.0, -2.0, 2.0, -2.0, 1.0])
+    losses, outside = loss(log_probs, torch.zeros(5), advantages, 0.2)
+    losses.sum().backward()
+    assert losses.tolist() == pytest.approx([-2.4, 3.0, -1.0, 1.6, -1.1])
+    assert outside.tolist() == [True, True, True, True, False]
+    assert log_probs.grad is not None
+    assert [bool(g) for g in log_probs.grad] == [False, True, True, False, True]
+
+
+@pytest.mark.parametrize("make", [tiny, with_sft_adapter])
+def test_the_first_pass_has_ratio_1(make: Any) -> None:
+    """Exactly, although the adapter has dropout."""
+    model = make()
+    made, _ = rollout(model, ValueNetwork(32), {}, some_episodes(model), settings(), 4)
+    parts = zip(made.batches, torch.split(made.old_log_probs, made.sizes), strict=True)
+    for batch, old_log_probs in parts:
+        now = token_log_probs(forward(model, batch).logits, batch.tokens, 1.0)
+        assert torch.equal(now, old_log_probs)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_padding_and_accumulation_change_neither_loss_nor_gradient(batch_size: int) -> None:
+    results = []
+    for size in (6, batch_size):
+        model = tiny()
+        episodes = some_episodes(model)
+        torch.manual_seed(0)
+        made, _ = rollout(model, ValueNetwork(32), {}, episodes, settings(), size)
+        with torch.no_grad():
+            model.lm_head.weight.mul_(2.0)
+        stats = ppo._accumulate(model, made, settings())
+        results.append((stats, {n: p.grad for n, p in model.named_parameters()}))
+    (whole, gradients), (parts, other) = results
+    assert parts == pytest.approx(whole, abs=1e-6) and whole["clip_fraction"] > 0
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(other[name], gradient, atol=1e-6, rtol=1e-4)
+
+
+# ------------------------------------------------------------------------------------------ training
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_training_raises_the_reward(temperature: float, tmp_path: Path) -> None:
+    """About one token in sixteen is right at the start, most are at the end."""
+    _, history = run(tmp_path, steps=40, temperature=temperature)
+    rewards = [row["reward"] for row in history.train]
+    assert rewards[0] < 0.15
+    assert sum(rewards[-5:]) / 5 > 0.8
+    assert history.val[0]["reward"] < history.val[-1]["reward"] == 1.0
+    start, *_, end = history.train
+    assert end["kl"] > 1.0 and end["entropy"] < 0.5 * start["entropy"]
+
+
+def test_an_adapter_is_trained_and_its_base_is_not(tmp_path: Path) -> None:
+    model, history = run(tmp_path, model=with_sft_adapter(), steps=25, learning_rate=1e-2)
+    assert history.train[-1]["reward"] > history.train[0]["reward"] + 0.3
+    before = dict(with_sft_adapter().named_parameters())
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter, before[name]) != ("lora_" in name), name
+
+
+def test_a_strong_penalty_keeps_the_policy_near_its_start(tmp_path: Path) -> None:
+    free, held = (
+        run(tmp_path / str(kl_coef), steps=20, kl_coef=kl_coef)[1].train[-1]
+        for kl_coef in (0.0, 1.0)
+    )
+    assert held["kl"] < 0.3 * free["kl"]
+
+
+@pytest.mark.parametrize("make", [tiny, with_sft_adapter])
+@pytest.mark.parametrize("die_at", [1, 4])
+def test_resume_equals_uninterrupted(make: Any, die_at: int, tmp_path: Path) -> None:
+    """Bit for bit, killed while the value network warms up or later."""
+    changes = {"steps": 6, "value_warmup_steps": 2, "inner_epochs": 2}
+    whole, history = run(tmp_path / "whole", model=make(), **changes)
+    with pytest.raises(Killed):
+        run(tmp_path / "killed", model=make(), die_at=die_at, **changes)
+    resumed, resumed_history = run(tmp_path / "killed", model=make(), **changes)
+    assert_same_weights(resumed, whole)
+    assert resumed_history == history
+
+
+def test_a_resumed_run_does_not_start_over(tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        run(tmp_path, die_at=5)
+    seen = []
+
+    def counting(texts: Sequence[str], rows: Sequence[int]) -> list[float]:
+        seen.append(len(texts))
+        return share_right(texts, rows)
+
+    run(tmp_path, reward=counting)
+    assert seen == [8 * 4]
+
+
+def test_the_same_seed_gives_the_same_weights(tmp_path: Path) -> None:
+    one, history = run(tmp_path / "1", steps=3)
+    torch.manual_seed(99)  # the global random state is not part of it
+    other, other_history = run(tmp_path / "2", steps=3)
+    assert_same_weights(one, other)
+    assert history == other_history
+
+
+def test_the_value_network_warms_up_alone(tmp_path: Path) -> None:
+    model, history = run(tmp_path, steps=3, value_warmup_steps=2, evaluations=3)
+    alone, alone_too, both = history.train
+    assert "policy_loss" not in alone and "policy_loss" not in alone_too and "policy_loss" in both
+    assert alone["kl"] == alone_too["kl"] == both["kl"] == pytest.approx(0.0, abs=1e-5)
+    before = trainable_state(tiny())
+    assert not all(torch.equal(before[n], t) for n, t in trainable_state(model).items())
+    with pytest.raises(UserError, match="value_warmup_steps: 3, but there are only 3 steps"):
+        run(tmp_path / "never", steps=3, value_warmup_steps=3)
+
+
+def test_the_value_network_learns_which_prompts_pay(tmp_path: Path) -> None:
+    """The reward hangs on the prompt's last token, so the states tell much of it; the policy stands still."""
+
+    def by_prompt(texts: Sequence[str], rows: Sequence[int]) -> list[float]:
+        return [float(PROMPTS[row][-1] < 12) for row in rows]
+
+    _, history = run(
+        tmp_path, reward=by_prompt, steps=24, value_warmup_steps=23, inner_epochs=4, kl_coef=0.0
+    )
+    explained = [row["explained_variance"] for row in history.train]
+    assert explained[0] == pytest.approx(0.0, abs=1e-6)
+    assert sum(explained[-8:]) / 8 > 0.15
+    assert history.train[-1]["value_loss"] < 0.5 * history.train[0]["value_loss"]
+
+
+def test_rewards_are_asked_for_the_prompts_that_were_drawn_for(tmp_path: Path) -> None:
+    asked: list[list[int]] = []
+
+    def remember(texts: Sequence[str], rows: Sequence[int]) -> list[float]:
+        asked.append(list(rows))
+        return share_right(texts, rows)
+
+    run(tmp_path, reward=remember, steps=3, evaluations=1)
+    assert [len(set(rows)) for rows in asked] == [8, 8, 8]
+    assert sorted(row for rows in asked for row in rows) == sorted(list(range(24)) * 4)
+
+
+def test_the_weights_kept_are_those_of_the_best_evaluation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rewards, seen = iter([0.9, 0.3, 0.8, 0.5]), []
+
+    def scripted(model: Any) -> dict[str, float]:
+        seen.append(trainable_state(model))
+        return {"reward": next(rewards)}
+
+    monkeypatch.setattr("test_generator_ppo.evaluate", scripted)
+    model, history = run(tmp_path, evaluations=3)
+    assert [row["step"] for row in history.val] == [0, 2, 4, 6]
+    kept = trainable_state(model)
+    assert all(torch.equal(kept[name], tensor) for name, tensor in seen[2].items())
+    assert not all(torch.equal(kept[name], tensor) for name, tensor in seen[3].items())
+
+
+def test_a_step_logs_what_one_watches(tmp_path: Path) -> None:
+    _, history = run(tmp_path, steps=2)
+    assert history.train[-1].keys() == {
+        "step",
+        "reward",
+        "kl",
+        "entropy",
+        "explained_variance",
+        "completion_tokens",
+        "finished",
+        "value_loss",
+        "policy_loss",
+        "clip_fraction",
+        "grad_norm",
+        "learning_rate",
+    }
+    assert 0 < history.train[0]["finished"] < 1
+    assert 1 < history.train[0]["completion_tokens"] < 6
+
+
+def test_the_project_s_own_sampler_and_tokens_fit(tmp_path: Path) -> None:
+    """Texts that hold more digits pay more; prompts, sampling and the log-probabilities go together."""
+    tokenizer = train_tokenizer(["what was revenue in 2009? 5829", "how much was it? 12"] * 5, 512)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        tie_word_embeddings=True,
+        initializer_range=0.2,
+    )
+    model = AutoModelForCausalLM.from_config(config)
+
+    def digits(texts: Sequence[str], rows: Sequence[int]) -> list[float]:
+        return [sum(map(str.isdigit, text)) / 5 for text in texts]
+
+    history = train(
+        model,
+        tokenizer,
+        tokenize_prompts(["what was revenue?", "how much was it in 2009?"], tokenizer),
+        digits,
+        settings(steps=16, samples=16, learning_rate=1e-2),
+        seed=0,
+        max_new_tokens=5,
+        batch_size=8,
+        generation_batch_size=32,
+        sample=sampling.sample,
+        evaluate=lambda model: {"reward": 0.0},
+        checkpoint=CheckpointFile("run", tmp_path),
+        report=lambda done, total, history: None,
+    )
+    rewards = [row["reward"] for row in history.train]
+    assert sum(rewards[-3:]) > sum(rewards[:3]) + 0.3
+    assert history.train[0]["kl"] == pytest.approx(0.0, abs=1e-5)
