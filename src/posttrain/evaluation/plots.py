@@ -61,11 +61,13 @@ def plot_comparison(
         _rows(left, labels)
         for label in left.get_yticklabels()[: len(rules)]:
             label.set_color(GREY)
-        left.axhline(len(rules) - 0.5, color=GREY, linewidth=0.6)
+        if rules:
+            left.axhline(len(rules) - 0.5, color=GREY, linewidth=0.6)
         left.set_xlim(0, None)
         left.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         left.set_title("Accuracy on the test questions")
-        left.set_xlabel("chosen program is right (grey: rules that read only the candidates)")
+        rules_told = " (grey: rules that read only the candidates)" if rules else ""
+        left.set_xlabel(f"program of the answer is right{rules_told}")
 
         methods.sort(key=lambda result: _change(result).value)
         for row, result in enumerate(methods):
@@ -73,7 +75,7 @@ def plot_comparison(
         right.axvline(0, color=INK, linewidth=0.8)
         _rows(right, [result.policy for result in methods])
         right.set_title("Change in mean reward against SFT")
-        right.set_xlabel("reward of the choice, paired by question")
+        right.set_xlabel("reward of the answer, paired by question")
         seeds = len(results[0].seeds)
         counted = f"{seeds} seeds" if seeds > 1 else "1 seed"
         figure.text(
