@@ -49,7 +49,9 @@ MEASURED_DOCUMENTS = 100
 
 def main() -> None:
     settings = YAML(typ="safe", pure=True).load(read_text(SETTINGS))
-    source = Path(settings["pages"] or "data/fetch") / "train.json"
+    if settings["pages"] is None:
+        raise UserError(f"{SETTINGS}: pages: name the folder that holds FinQA's train.json")
+    source = Path(settings["pages"]) / "train.json"
     world = World.from_rows(load_split(source))
     if sys.argv[1:2] == ["--measure"]:
         model = AutoModelForCausalLM.from_pretrained(sys.argv[2])

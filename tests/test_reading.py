@@ -1,0 +1,93 @@
+"""Claims about the pretraining exercises, and about the base model that was trained on them."""
+
+from __future__ import annotations
+
+import json
+import re
+from random import Random
+
+import pytest
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from workspace import ROOT
+
+from posttrain.models.pocket import encode, exact_answers
+from posttrain.tasks.finqa.program import execute, resolve
+from posttrain.tasks.finqa.reading import SMALL, Document, Size, World, make_document
+from posttrain.tasks.finqa.sample import generate
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    return World.from_rows(generate(seed=5, sizes={"train": 200})["train"])
+
+
+def drawn(world: World, kind: str, count: int, size: Size | None = None) -> list[Document]:
+    made = (make_document(Random(f"test/{i}"), world, kind, size) for i in range(count))
+    return [document for document in made if document is not None]
+
+
+def cells(page: str) -> dict[str, str]:
+    """Name of each cell of the sheet to what stands there, read from the page's text."""
+    found = {}
+    for line in page.split("\n"):
+        row = re.match(r"(\d+) .* \| ", line)
+        if row and int(row[1]) > 1:
+            for column, text in enumerate(line.split(" | ")[1:]):
+                found[f"{chr(ord('B') + column)}{row[1]}"] = text
+    return found
+
+
+@pytest.mark.parametrize("kind", ["sample", "table", "real"])
+def test_the_same_generator_draws_the_same_document(world: World, kind: str) -> None:
+    assert drawn(world, kind, 5) == drawn(world, kind, 5)
+
+
+def test_a_look_up_names_a_cell_that_holds_the_number(world: World) -> None:
+    checked = 0
+    for document in drawn(world, "table", 30):
+        held = cells(document.page)
+        for exercise in document.exercises:
+            if exercise.kind == "look-up":
+                name, literal = exercise.answer.removeprefix("\n").split(" ")
+                assert exercise.answer[: exercise.certain] == f"\n{name}"
+                assert literal in held[name]
+                checked += 1
+    assert checked > 100
+
+
+def test_a_tag_is_the_row_of_its_label_or_the_column_of_its_heading(world: World) -> None:
+    for document in drawn(world, "table", 20, SMALL):
+        heading, *lines = (line for line in document.page.split("\n") if " | " in line)
+        for exercise in document.exercises:
+            words = exercise.prompt.removeprefix("\ntag: ")
+            if exercise.kind == "tag" and exercise.context:
+                (row,) = (line for line in lines if line.startswith(f"{exercise.answer} "))
+                assert set(words.split()) <= set(row.split())
+            elif exercise.kind == "tag":
+                assert f"{exercise.answer} {words}" in heading.split(" | ")
+
+
+def test_the_program_of_an_exercise_executes_to_its_answer(world: World) -> None:
+    checked = 0
+    for document in drawn(world, "table", 30, SMALL):
+        held = cells(document.page)
+        for exercise in document.exercises:
+            if exercise.kind == "program" and "table_" not in exercise.answer:
+                answer = json.loads(exercise.answer)
+                program = resolve(", ".join(answer["program"]), held)
+                assert str(execute(program, [])) == answer["answer"]
+                checked += 1
+    assert checked > 30
+
+
+def test_pocket_finds_most_cells_of_pages_it_has_not_seen(world: World) -> None:
+    folder = ROOT / "pretrain/pocket"
+    model = AutoModelForCausalLM.from_pretrained(folder).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 8 * 2**20
+    rights = []
+    for document in drawn(world, "table", 20, Size((6,), (3,), (2, 3, 4), plain=True)):
+        asked = [e for e in document.exercises if e.kind == "look-up"][:6]
+        exercises = [(e.prompt, e.answer, e.certain, e.context) for e in asked]
+        rights += exact_answers(model, encode(tokenizer, document.page, exercises))
+    assert sum(map(all, rights)) / len(rights) > 0.85
