@@ -1,4 +1,4 @@
-"""Train the small base model `pocket` and measure how well it reads pages that it has not seen.
+"""Train the small base model `pocket` and measure how well it reads pages drawn by other seeds.
 
 python pretrain/pocket.py                 read pretrain/params.yaml, write pretrain/pocket and pretrain/metrics.json
 python pretrain/pocket.py --measure DIR   print the metrics of the model in DIR
@@ -154,7 +154,7 @@ def has_two_cells(exercise: Exercise) -> bool:
 def measure(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, world: World
 ) -> dict[str, float]:
-    """Share of exercises on unseen pages whose reference or program greedy decoding writes exactly.
+    """Share of exercises on newly drawn pages whose reference or program greedy decoding writes exactly.
 
     `look_up.RxC` asks for one cell of a table of R rows and C years beside two to four sentences, `.row` and
     `.column` count the two halves of the reference apart; `two_cells` are programs over two different cells.
@@ -189,7 +189,7 @@ def measured(
     kind: str,
     size: Size | None = None,
 ) -> list[list[bool]]:
-    """Which certain tokens are right, for each wanted exercise of pages that training never draws."""
+    """Which certain tokens are right, for each wanted exercise of pages drawn by seeds that training never uses."""
     rights: list[list[bool]] = []
     for index in range(MEASURED_DOCUMENTS):
         document = make_document(Random(f"measure/{kind}/{index}"), world, kind, size, 6, 6)
@@ -227,8 +227,9 @@ FinQA's training split (MIT), their rows shuffled and mostly refilled with rando
 rows and columns, look-ups of cells and of numbers in the text, programs of the generated data set's kinds of question.
 
 **What it can do.** Name the cell that a row's words and a year mean, and write the JSON answer of a simple question
-about a page in the sheet form (`operands: cells`), exact to the following shares on pages that it has not seen
-(`python pretrain/pocket.py --measure pretrain/pocket`):
+about a page in the sheet form (`operands: cells`), exact to the following shares on pages drawn by other seeds
+(`python pretrain/pocket.py --measure pretrain/pocket`). Their tables are new; row labels and sentences come from the
+same pages as in training, and `real_tables` are those pages themselves, shuffled and mostly refilled anew:
 
 | measured | share |
 |---|---|

@@ -163,9 +163,8 @@ def build_model(config: LlamaConfig, seed: int, newline: int | None = None) -> L
     so that a token attends to tokens of the same words wherever they stand; outputs are near the transpose of the
     values. One embedding direction is constant over tokens, and rotary positions acting on it give heads that look
     at a fixed distance: all heads look away from the token itself, half of those of layer 0 at the token before,
-    and one of layer 1 at the last token after a `newline` (if given), which is the row number of its line. From
-    there everything is trained. With these heads a model learned to tag columns and rows by their words within a
-    million tokens; from the mimetic start alone it had learned neither.
+    and one of layer 1 at the last token after a `newline` (if given), which is the row number of its line.
+    From there everything is trained.
     """
     size, width, heads = config.hidden_size, config.head_dim, config.num_attention_heads
     half = width // 2
