@@ -13,9 +13,7 @@ import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from random import Random
-from typing import Any
 
-from ruamel.yaml import YAML
 from tqdm import tqdm
 from transformers import (
     AutoModelForCausalLM,
@@ -26,17 +24,20 @@ from transformers import (
 
 from posttrain.checkpoint import CheckpointFile
 from posttrain.errors import UserError
-from posttrain.files import atomic_directory, atomic_write, read_text, sha256_file, write_json
+from posttrain.files import atomic_directory, atomic_write, sha256_file, write_json
 from posttrain.manifest import build_manifest, digest
-from posttrain.models.pocket import (
-    PageTokens,
-    build_model,
-    encode,
-    exact_answers,
-    llama_config,
-    pretrain,
-    save_pocket,
-    train_tokenizer,
+from posttrain.models.pages import PageTokens, encode, exact_answers
+from posttrain.models.pocket import build_model, llama_config, save_pocket, train_tokenizer
+from posttrain.models.pretraining import pretrain
+from posttrain.schema import (
+    Fraction,
+    NonNegative,
+    Positive,
+    Rate,
+    Section,
+    Seed,
+    check,
+    read_yaml,
 )
 from posttrain.tasks.finqa.load import load_split
 from posttrain.tasks.finqa.reading import SMALL, Document, Exercise, Size, World, make_document
@@ -47,34 +48,63 @@ TOKENIZER_DOCUMENTS = 3000
 MEASURED_DOCUMENTS = 100
 
 
+class Pocket(Section):
+    """Architecture and training of the model; pretrain/params.yaml says what each means."""
+
+    seed: Seed
+    vocabulary: Positive
+    hidden_size: Positive
+    layers: Positive
+    heads: Positive
+    head_size: Positive
+    intermediate_size: Positive
+    positions: Positive
+    tokens: Positive
+    small_until: Fraction
+    small_share: Fraction
+    batch_tokens: Positive
+    longest: Positive
+    muon_learning_rate: Rate
+    adam_learning_rate: Rate
+    weight_decay: NonNegative
+    bfloat16: bool
+
+
+class Settings(Section):
+    """pretrain/params.yaml."""
+
+    pages: str | None
+    pocket: Pocket
+
+
 def main() -> None:
-    settings = YAML(typ="safe", pure=True).load(read_text(SETTINGS))
-    if settings["pages"] is None:
+    settings = check(Settings, read_yaml(SETTINGS), str(SETTINGS))
+    if settings.pages is None:
         raise UserError(f"{SETTINGS}: pages: name the folder that holds FinQA's train.json")
-    source = Path(settings["pages"]) / "train.json"
+    source = Path(settings.pages) / "train.json"
     world = World.from_rows(load_split(source))
     if sys.argv[1:2] == ["--measure"]:
         model = AutoModelForCausalLM.from_pretrained(sys.argv[2])
         tokenizer = AutoTokenizer.from_pretrained(sys.argv[2])
         print(json.dumps(measure(model.eval(), tokenizer, world), indent=1))
         return
-    chosen = settings["pocket"]
-    manifest = build_manifest("pocket", chosen, [], pages=sha256_file(source))
-    tokenizer = train_tokenizer(tokenizer_texts(world), chosen["vocabulary"], chosen["positions"])
+    chosen = settings.pocket
+    manifest = build_manifest("pocket", chosen.model_dump(), [], pages=sha256_file(source))
+    tokenizer = train_tokenizer(tokenizer_texts(world), chosen.vocabulary, chosen.positions)
     config = llama_config(
         len(tokenizer),
-        chosen["hidden_size"],
-        chosen["layers"],
-        chosen["heads"],
-        chosen["intermediate_size"],
-        chosen["positions"],
-        chosen["head_size"],
+        chosen.hidden_size,
+        chosen.layers,
+        chosen.heads,
+        chosen.intermediate_size,
+        chosen.positions,
+        chosen.head_size,
     )
     newline = tokenizer.encode("\n", add_special_tokens=False)[0]
-    model = build_model(config, chosen["seed"], newline)
+    model = build_model(config, chosen.seed, newline)
     checkpoint = CheckpointFile(digest(manifest))
     with tqdm(
-        desc="pocket", total=chosen["tokens"], unit="token", unit_scale=True, mininterval=20
+        desc="pocket", total=chosen.tokens, unit="token", unit_scale=True, mininterval=20
     ) as bar:
 
         def report(row: dict[str, float]) -> None:
@@ -84,13 +114,13 @@ def main() -> None:
         curve = pretrain(
             model,
             training_documents(world, tokenizer, chosen),
-            tokens=chosen["tokens"],
-            batch_tokens=chosen["batch_tokens"],
-            muon_learning_rate=chosen["muon_learning_rate"],
-            adam_learning_rate=chosen["adam_learning_rate"],
-            weight_decay=chosen["weight_decay"],
-            seed=chosen["seed"],
-            bfloat16=chosen["bfloat16"],
+            tokens=chosen.tokens,
+            batch_tokens=chosen.batch_tokens,
+            muon_learning_rate=chosen.muon_learning_rate,
+            adam_learning_rate=chosen.adam_learning_rate,
+            weight_decay=chosen.weight_decay,
+            seed=chosen.seed,
+            bfloat16=chosen.bfloat16,
             checkpoint=checkpoint,
             report=report,
         )
@@ -116,16 +146,16 @@ def tokenizer_texts(world: World) -> list[str]:
 
 
 def training_documents(
-    world: World, tokenizer: PreTrainedTokenizerBase, chosen: dict[str, Any]
+    world: World, tokenizer: PreTrainedTokenizerBase, chosen: Pocket
 ) -> Callable[[int, float], PageTokens | None]:
     def draw(index: int, progress: float) -> PageTokens | None:
         rng = Random(f"{chosen['seed']}/train/{index}")
-        small = progress < chosen["small_until"] or rng.random() < chosen["small_share"]
+        small = progress < chosen.small_until or rng.random() < chosen.small_share
         kind, size = ("table", SMALL) if small else (None, None)
-        look_ups, programs = (8, 3) if small else (14, 8)
+        look_ups, programs = (8, 6) if small else (14, 14)
         document = make_document(rng, world, kind, size, look_ups, programs)
         tokens = tokenize(document, tokenizer) if document is not None else None
-        return tokens if tokens is not None and len(tokens) <= chosen["longest"] else None
+        return tokens if tokens is not None and len(tokens) <= chosen.longest else None
 
     return draw
 
@@ -207,10 +237,10 @@ def share(values: Iterable[bool]) -> float:
     return sum(found) / len(found)
 
 
-def model_card(model: PreTrainedModel, chosen: dict[str, Any], metrics: dict[str, float]) -> str:
+def model_card(model: PreTrainedModel, chosen: Pocket, metrics: dict[str, float]) -> str:
     parameters = sum(parameter.numel() for parameter in model.parameters())
     lines = "\n".join(f"| {name} | {value:.3f} |" for name, value in metrics.items())
-    return CARD.format(parameters=parameters / 1e6, lines=lines, tokens=chosen["tokens"] / 1e6)
+    return CARD.format(parameters=parameters / 1e6, lines=lines, tokens=chosen.tokens / 1e6)
 
 
 CARD = """---

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from posttrain.checkpoint import CheckpointFile
+from posttrain.curves import Progress
 from posttrain.errors import UserError
 from posttrain.files import read_jsonl
 from posttrain.generator import dpo, grpo, ppo, rloo
@@ -19,7 +20,6 @@ from posttrain.generator.run import (
     BASE,
     EXAMPLES,
     Answers,
-    Progress,
     forget,
     load_policy,
     model_directory,
@@ -32,6 +32,7 @@ from posttrain.manifest import build_manifest, digest
 from posttrain.params import Params
 from posttrain.stage import read_seed, run
 from posttrain.tasks import Example
+from posttrain.training import History
 
 METHODS = ("ppo", "grpo", "rloo", "dpo")
 
@@ -76,8 +77,8 @@ def main(params: Params, method: str, seed_text: str) -> None:
     )
     batch_size = model.batch_size * model.accumulation
     drawing: dict[str, Any] = {"sample": answers.sample, "batch_size": batch_size}
-    rows, _ = prompt_rows(examples, answers.task, answers.tokenizer, model.max_prompt_tokens)
-    history: Any
+    rows, dropped = prompt_rows(examples, answers.task, answers.tokenizer, model.max_prompt_tokens)
+    print(f"{len(rows)} training questions, {len(dropped)} dropped as too long for {params.model}")
     if method == "dpo":
         training, held_out = (
             read_pairs(pairs / f"{part}.jsonl", examples, answers, model.max_prompt_tokens)
@@ -98,7 +99,7 @@ def main(params: Params, method: str, seed_text: str) -> None:
         places = [row["example"] for row in rows]
         checkpoint = CheckpointFile("ppo", work)
 
-        def show(done: int, total: int, so_far: Any) -> None:
+        def show(done: int, total: int, so_far: History) -> None:
             last = so_far.train[-1] if so_far.train else {}
             told = {key: last[key] for key in ("reward", "kl") if key in last}
             report(done, total, told | {"val": so_far.val[-1]["reward"]})
@@ -161,7 +162,8 @@ def read_pairs(
     ]
     # Sampled texts may tokenise to more than was drawn, and an unfinished one gets its end here.
     limit = 2 * answers.max_new_tokens
-    rows, _ = pair_rows(texts, answers.tokenizer, max_prompt_tokens, limit)
+    rows, dropped = pair_rows(texts, answers.tokenizer, max_prompt_tokens, limit)
+    print(f"{path}: {len(rows)} pairs, {len(dropped)} dropped as too long")
     return rows
 
 

@@ -3,17 +3,17 @@
 python stages/rl_selector.py METHOD SEED        METHOD: ppo | grpo | rloo | dpo | exact
 """
 
+from itertools import chain
 from pathlib import Path
 
 from posttrain.errors import UserError
 from posttrain.manifest import build_manifest
 from posttrain.params import Params
 from posttrain.selector import dpo, exact, grpo, ppo, rloo
-from posttrain.selector.data import load_reference, with_reference
+from posttrain.selector.data import with_reference
 from posttrain.selector.model import load_selector
 from posttrain.selector.run import (
     BASE,
-    REFERENCE,
     REWARDS,
     load_data,
     train_and_save,
@@ -40,11 +40,11 @@ def main(params: Params, method: str, seed_text: str) -> None:
         seed=seed,
         prompt=get_task(params.selected_dataset.task).prompt_hash(),
     )
-    data, val, _ = load_data(model)
-    data = with_reference(data, load_reference(start / REFERENCE))
+    data, val, _ = load_data(model, config.evaluation_questions)
     # Dropout stays off: the ratio of new to old policy must come from the update alone.
     selector, _ = load_selector(start, BASE, model.dtype, device(), trainable=True)
     batches = steps_of_batches(data.pools, config.prompts_per_step, config.steps, seed)
+    data = with_reference(data, selector, chain.from_iterable(batches), model.batch_size)
     name = f"{method}-{seed}"
     train_and_save(
         f"rl_selector {name}",

@@ -11,7 +11,6 @@ from posttrain.generator.run import (
     BASE,
     EXAMPLES,
     Answers,
-    choose,
     load_policy,
     model_directory,
     read_examples,
@@ -19,6 +18,7 @@ from posttrain.generator.run import (
 from posttrain.manifest import build_manifest
 from posttrain.params import Params
 from posttrain.stage import read_seed, run
+from posttrain.training import choose
 
 
 def main(params: Params, seed_text: str) -> None:
@@ -35,17 +35,9 @@ def main(params: Params, seed_text: str) -> None:
         seed=seed,
         prompt={variant: answers.task.prompt_hash(variant) for variant in config.variants},
     )
-    limit = params.selected_model.max_prompt_tokens
-    examples = choose(read_examples("train"), config.questions, f"{seed}/sample")
-    examples = [
-        example
-        for example, *prompts in zip(
-            examples,
-            *(answers.prompts(examples, variant) for variant in config.variants),
-            strict=True,
-        )
-        if max(map(len, prompts)) <= limit
-    ]
+    chosen = choose(read_examples("train"), config.questions, f"{seed}/sample")
+    examples = answers.fitting(chosen, config.variants)
+    print(f"{len(examples)} questions, {len(chosen) - len(examples)} dropped as too long")
     generator = load_policy(params, "sft", seed)
     records, metrics = [], {}
     for number, variant in enumerate(config.variants):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from posttrain.curves import Progress
 from posttrain.generator import sft
 from posttrain.generator.data import prompt_completion_rows
 from posttrain.generator.model import new_generator
@@ -14,7 +15,6 @@ from posttrain.generator.run import (
     BASE,
     EXAMPLES,
     Answers,
-    Progress,
     forget,
     read_examples,
     save,

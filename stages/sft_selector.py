@@ -29,7 +29,7 @@ def main(params: Params, seed_text: str) -> None:
         seed=seed,
         prompt=get_task(params.selected_dataset.task).prompt_hash(),
     )
-    data, val, dropped = load_data(model)
+    data, val, dropped = load_data(model, config.evaluation_questions)
     print(f"{len(data)} training questions, {len(dropped)} dropped as too long for {params.model}")
     torch.manual_seed(seed)
     backbone = load_backbone(BASE, dtype=model.dtype)
@@ -51,7 +51,6 @@ def main(params: Params, seed_text: str) -> None:
         manifest=manifest,
         output=Path("models/sft_selector") / str(seed),
         curves=Path("plots/sft_selector") / str(seed),
-        keep_policy=True,
     )
 
 

@@ -215,7 +215,7 @@ def test_metrics_are_flat_and_few(results: list[PolicyResult]) -> None:
     metrics = flat_metrics(results, TRIVIAL)
     assert metrics["best_trivial_rule"] == {"accuracy": 0.25}
     assert set(metrics["sft"]) == {"accuracy", "reward", "reward_ratio"}
-    changes = {"reward_change", "reward_change_low", "reward_change_high"}
+    changes = {"reward_change", "reward_change_low", "reward_change_high", "reward_change_p"}
     assert set(metrics["ppo"]) == set(metrics["sft"]) | changes
 
 

@@ -11,7 +11,15 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    CONFIG_MAPPING,
+    AutoModelForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+)
+from trl.trainer.utils import add_fused_lm_head
 from workspace import ROOT
 
 from posttrain.errors import UserError
@@ -19,11 +27,13 @@ from posttrain.generator import dpo, grpo, rloo, sft
 from posttrain.generator.data import PairText, pair_rows, prompt_completion_rows, prompt_rows
 from posttrain.generator.rewards import RewardFunction
 from posttrain.generator.sampling import sample
-from posttrain.generator.trl import History, last_whole, passes
+from posttrain.generator.trl import Rollouts, Watch, last_whole, passes, shared_scores
+from posttrain.models.architecture import SHARED_PREFIX
 from posttrain.models.lora import add_lora
 from posttrain.models.pocket import train_tokenizer
 from posttrain.models.tokens import SEPARATOR
 from posttrain.params import load_params
+from posttrain.training import History
 
 PARAMS = load_params(ROOT / "params.yaml")
 COLOURS = ["red", "green", "blue", "white"]
@@ -338,6 +348,67 @@ def test_a_batch_of_eight_is_two_passes_of_four(method: str, tmp_path: Path) -> 
     run(method, tmp_path / "2", two, batch_size=4, accumulation=2, learning_rate=1e-3)
     for name, tensor in weights(one).items():
         torch.testing.assert_close(weights(two)[name], tensor, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("model_type", sorted(SHARED_PREFIX))
+def test_shared_scores_are_those_of_each_completion_alone(model_type: str) -> None:
+    torch.manual_seed(0)
+    sizes = {"num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": 64}
+    sizes |= {"vocab_size": 300, "hidden_size": 32, "intermediate_size": 48, "head_dim": 16}
+    config = CONFIG_MAPPING[model_type](**sizes, num_key_value_heads=1, pad_token_id=0)
+    model: Any = AutoModelForCausalLM.from_config(config).eval()
+    add_fused_lm_head(model, temperature=0.7, outputs=("log_probs", "entropy"))
+    written = torch.tensor([5, 1, 3])
+    for prompt in (1, 4):
+        place = torch.arange(12)
+        real = (place >= 7 - prompt) & (place < 7 + written[:, None])
+        ids = torch.randint(3, 300, (3, 12))
+        ids[:, :7] = ids[0, :7]
+        log_probs, entropies = shared_scores(model, ids, real, 5)
+        assert entropies is not None and not log_probs[~real[:, 7:]].any()
+        for row in range(3):
+            alone = ids[row][real[row]][None]
+            log_policy = (model(input_ids=alone).logits[0, prompt - 1 : -1] / 0.7).log_softmax(-1)
+            tokens = log_policy.gather(1, alone[0, prompt:, None])[:, 0]
+            entropy = -(log_policy.exp() * log_policy).sum(dim=-1)
+            torch.testing.assert_close(log_probs[row, : len(tokens)], tokens, atol=1e-5, rtol=0)
+            torch.testing.assert_close(entropies[row, : len(tokens)], entropy, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("method", ["grpo", "rloo"])
+@pytest.mark.parametrize("lora", [False, True])
+def test_the_gradient_of_a_step_is_that_of_trls_own_trainer(
+    method: str, lora: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the policy has left its reference, and in passes of 6 that part a prompt's 4 completions."""
+    seen: list[torch.Tensor] = []
+
+    def keep(self: Watch, *arguments: Any, **others: Any) -> None:
+        seen.append(torch.cat([p.grad.flatten() for p in self.parameters.values()]))
+
+    def leave_the_reference(model: Any) -> dict[str, float]:
+        generator = torch.Generator().manual_seed(1)
+        for p in model.parameters():
+            if p.requires_grad:
+                p.data += 0.05 * torch.randn(p.shape, generator=generator)
+        return {"reward": 0.0}
+
+    monkeypatch.setattr(Watch, "on_pre_optimizer_step", keep)
+    changes: dict[str, Any] = {
+        "steps": 1,
+        "inner_epochs": 2,
+        "learning_rate": 1e-5,
+        "batch_size": 6,
+    }
+    changes |= {"prompts_per_step": 6, "samples": 4, "evaluations": 1, "max_grad_norm": 1e3}
+    run(method, tmp_path / "own", llama(lora), evaluate=leave_the_reference, **changes)
+    monkeypatch.delattr(Rollouts, "_prepare_inputs")
+    monkeypatch.delattr(Rollouts, "_get_per_token_logps_and_entropies")
+    run(method, tmp_path / "trl", llama(lora), evaluate=leave_the_reference, **changes)
+    first, second, *theirs = seen
+    for own, other in zip((first, second), theirs, strict=True):
+        assert float(other.norm()) > 1e-2
+        assert float((own - other).norm()) < 1e-4 * float(other.norm())
 
 
 def test_passes_are_the_largest_equal_ones_that_fit() -> None:

@@ -10,7 +10,7 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from workspace import ROOT
 
-from posttrain.models.pocket import encode, exact_answers
+from posttrain.models.pages import encode, exact_answers
 from posttrain.tasks.finqa.program import execute, resolve
 from posttrain.tasks.finqa.reading import SMALL, Document, Size, World, make_document
 from posttrain.tasks.finqa.sample import generate

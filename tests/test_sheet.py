@@ -36,12 +36,12 @@ ALL = {"text_0", "text_1", "text_2", "table_1", "table_2"}
 def test_a_page_in_cells_reads_like_a_spreadsheet() -> None:
     page = render_page(ROW, ALL, "cells")
     assert page.text.split("\n") == [
-        "rent was $ 5.8 [T1] billion in 2009 .",
+        "rent was $ [T1] 5.8 billion in 2009 .",
         "see note 12 .",
         "1 in millions | B 2009 | C december 31 2008",
         "2 net revenue | 5829 | 5735",
         "3 other | -3 | 12.5%",
-        "the rate was 75% [T2] ( 75 % ) .",
+        "the rate was [T2] 75% ( 75 % ) .",
     ]
     assert page.references == {
         "T1": "5.8",

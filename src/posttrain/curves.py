@@ -7,7 +7,7 @@ history: a run that was killed and resumed then has the same curves as one that 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
@@ -42,14 +42,14 @@ def write_curves(directory: Path, curves: dict[str, Sequence[Row]]) -> None:
 
 
 class Progress:
-    """A tqdm bar that shows the newest statistics."""
+    """A tqdm bar of steps that shows the newest statistics."""
 
     def __init__(self, name: str) -> None:
         self.bar = tqdm(desc=name, unit="step", mininterval=2)
 
-    def update(self, done: int, total: int, shown: Row) -> None:
+    def __call__(self, done: int, total: int, shown: Mapping[str, float]) -> None:
         self.bar.total = total
-        self.bar.set_postfix({k: f"{v:.3f}" for k, v in shown.items()}, refresh=False)
+        self.bar.set_postfix({key: f"{value:.3f}" for key, value in shown.items()}, refresh=False)
         self.bar.update(done - self.bar.n)
 
     def close(self) -> None:

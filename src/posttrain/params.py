@@ -1,39 +1,30 @@
-"""Typed schema of params.yaml: what may be set, to what, and one line when something else is.
-
-The file is read by the YAML 1.2 rules that DVC itself uses, so a learning rate written `2e-5` by
-`dvc exp run -S` is the same number to DVC and to the stage (PyYAML, YAML 1.1, would read text).
-Text where a number belongs (`"2e-5"` in quotes) is refused.
-"""
+"""Typed schema of params.yaml: what may be set, and to what."""
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
+from pydantic import Field, model_validator
 
 from posttrain.errors import UserError
-from posttrain.files import read_text
+from posttrain.schema import (
+    Fraction,
+    NonNegative,
+    Positive,
+    Rate,
+    Section,
+    Seed,
+    check,
+    nearest,
+    read_yaml,
+)
 
-Positive = Annotated[int, Field(ge=1)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Method = Literal["ppo", "grpo", "rloo", "dpo", "exact"]
 GeneratorMethod = Literal["ppo", "grpo", "rloo", "dpo"]
 Variant = Literal["direct", "reflective", "deliberative"]
 Policy = Literal["sft", "ppo", "grpo", "rloo", "dpo", "exact"]
 POLICIES: tuple[Policy, ...] = get_args(Policy)
-
-
-class Section(BaseModel):
-    """A part of params.yaml: every key known, no value coerced from another type."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, protected_namespaces=())
 
 
 class GeneratedDataset(Section):
@@ -130,13 +121,14 @@ class Rewards(Section):
 
 
 class Optimization(Section):
-    """What every training of a selector sets."""
+    """What every training sets."""
 
     learning_rate: Rate
     warmup: Fraction
     weight_decay: NonNegative
     max_grad_norm: Rate
     evaluations: Positive
+    evaluation_questions: Positive
 
 
 class SelectorSFT(Optimization):
@@ -211,14 +203,12 @@ class SelectorMethods(Section):
 
 class GeneratorSFT(Optimization):
     epochs: Positive
-    evaluation_questions: Positive
 
 
 class GeneratorRL(Optimization):
     """What every reinforcement-learning method of the generator sets."""
 
     steps: Positive
-    evaluation_questions: Positive
 
 
 class OnPolicy(GeneratorRL):
@@ -376,29 +366,19 @@ class Params(Section):
 
 def load_params(path: str | Path = "params.yaml") -> Params:
     """Read and check params.yaml; `UserError` names the first wrong key and the nearest valid."""
-    try:
-        values = YAML(typ="safe", pure=True).load(read_text(path))
-    except YAMLError as error:
-        problem = " ".join(str(error).split())
-        raise UserError(f"{path}: not valid YAML: {problem}") from error
-    return check_params(values, str(path))
+    return check_params(read_yaml(path), str(path))
 
 
 def check_params(values: Any, source: str = "params.yaml") -> Params:
     """Check a parsed params.yaml; `UserError` names the first wrong key and the nearest valid."""
-    if not isinstance(values, dict):
-        raise UserError(f"{source}: expected sections, found {type(values).__name__}")
-    try:
-        params = Params.model_validate(values)
-    except ValidationError as error:
-        raise UserError(f"{source}: {_explain(error, values)}") from error
+    params = check(Params, values, source)
     for key, value, known in (
         ("dataset", params.dataset, params.datasets),
         ("model", params.model, params.models),
     ):
         if value not in known:
             raise UserError(
-                f"{source}: {key}: {value!r} is not one of {key}s{_nearest(value, known)}"
+                f"{source}: {key}: {value!r} is not one of {key}s{nearest(value, known)}"
             )
     for key, names in (
         ("seeds", params.seeds),
@@ -413,63 +393,3 @@ def check_params(values: Any, source: str = "params.yaml") -> Params:
             f"{source}: compare.policies: {sorted(missing)[0]} is not in rl.selector.methods"
         )
     return params
-
-
-def _explain(error: ValidationError, values: dict[str, Any]) -> str:
-    problems = error.errors(include_url=False)
-    # An unknown key is most often a misspelt one, and then the cause of a "missing" next to it.
-    first = min(problems, key=lambda problem: problem["type"] != "extra_forbidden")
-    path = _path_in(first["loc"], values)
-    key = ".".join(str(part) for part in path)
-    if first["type"] == "extra_forbidden":
-        known = _known_keys(first["loc"])
-        return f"{key}: unknown parameter{_nearest(str(path[-1]), known)}"
-    if first["type"] == "missing":
-        return f"{key}: missing"
-    found = first["input"]
-    if first["type"] == "literal_error" and isinstance(found, str):
-        allowed = first["ctx"]["expected"]
-        names = allowed.replace("'", "").replace(" or ", ", ").split(", ")
-        return f"{key}: {found!r} is not one of {allowed}{_nearest(found, names)}"
-    if isinstance(found, str) and first["type"] in ("float_type", "int_type"):
-        return f"{key}: {found!r} is text, not a number; write it without quotes"
-    shown = "" if isinstance(found, dict) else f" (found {found!r})"
-    return f"{key or 'params'}: {first['msg'].removeprefix('Value error, ')}{shown}"
-
-
-def _path_in(location: tuple[int | str, ...], values: Any) -> list[int | str]:
-    """The location as keys of the file: pydantic also names union members, which are no keys."""
-    path: list[int | str] = []
-    for index, part in enumerate(location):
-        inside = isinstance(values, dict) and part in values
-        item = isinstance(values, list) and isinstance(part, int) and part < len(values)
-        if inside or item:
-            path.append(part)
-            values = values[part]
-        elif index == len(location) - 1 and isinstance(values, dict):
-            path.append(part)
-    return path
-
-
-def _known_keys(location: tuple[int | str, ...]) -> list[str]:
-    """Valid siblings of an unknown key, found by walking the schema."""
-    kinds: list[Any] = [Params]
-    for part in location[:-1]:
-        found: list[Any] = []
-        for kind in kinds:
-            if isinstance(kind, type) and issubclass(kind, Section):
-                field = kind.model_fields.get(str(part))
-                found += _sections(field.annotation) if field else []
-        kinds = found or kinds
-    return sorted({name for kind in kinds for name in kind.model_fields})
-
-
-def _sections(annotation: Any) -> list[type[Section]]:
-    if isinstance(annotation, type) and issubclass(annotation, Section):
-        return [annotation]
-    return [kind for part in getattr(annotation, "__args__", ()) for kind in _sections(part)]
-
-
-def _nearest(name: str, known: Any) -> str:
-    close = difflib.get_close_matches(name, [str(key) for key in known], n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else ""

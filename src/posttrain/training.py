@@ -1,10 +1,13 @@
-"""What every training loop of ours shares: curves, the best weights, the schedule, an optimizer that can be saved."""
+"""What every training loop of ours shares: curves, the best weights, the schedule, an optimizer that can be saved,
+the questions that are drawn from a split."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import random
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +15,8 @@ from torch import Tensor, nn
 from posttrain.errors import UserError
 
 Stats = dict[str, float]
+Item = TypeVar("Item")
+VALIDATION = "validation"  # seed of the questions that every training validates on
 
 
 @dataclass
@@ -20,6 +25,12 @@ class History:
 
     train: list[Stats] = field(default_factory=list)
     val: list[Stats] = field(default_factory=list)
+
+
+def choose(items: Sequence[Item], count: int, seed: str) -> list[Item]:
+    """`count` of the items, or all if there are fewer, drawn by `seed`, in their own order."""
+    picked = random.Random(seed).sample(range(len(items)), min(count, len(items)))
+    return [items[index] for index in sorted(picked)]
 
 
 def device() -> torch.device:

@@ -5,7 +5,8 @@ null for one seed). Its 95 % interval, and that of the paired change against SFT
 bootstrap over questions: a question's value is first averaged over seeds (for a change: method
 minus SFT of the same seed, on the same question), then questions are resampled. So the interval
 says what other test questions would have given to these trained models; what other seeds would have
-given shows in the spread and in the per-seed rows.
+given shows in the spread and in the per-seed rows. The p-value of a change is that of a paired
+permutation test on the same per-question differences, adjusted for the number of policies (Holm).
 
 The models compared are the ones named in params. A missing one, or one evaluated on other
 questions, pools, prompts or by another evaluator, is a `UserError`.
@@ -14,7 +15,7 @@ questions, pools, prompts or by another evaluator, is a `UserError`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,13 @@ import numpy as np
 from posttrain.errors import UserError
 from posttrain.evaluation.intervals import Array, Interval, percentiles, resample_means
 from posttrain.evaluation.metrics import DIGITS, HEADLINES, Row, columns, headlines_of
+from posttrain.evaluation.significance import holm, sign_flip_p
 from posttrain.files import read_json, read_jsonl
 
 LEVEL = 0.95
 BASELINE = "sft"
 SPLIT = "test"
+REWARD = 1  # place of the reward in `metrics.columns`
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,7 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class PolicyResult:
-    """What `compare` says of one policy; changes are None for SFT itself.
+    """What `compare` says of one policy; changes and `p_value` (of the change in reward) are None for SFT itself.
 
     `chosen` gives for each kind of candidate the share of the questions where it was chosen,
     `kind_reward` the mean reward there (None where it never was).
@@ -70,6 +73,7 @@ class PolicyResult:
     probability_correct: Estimate
     reward_change: Estimate | None
     accuracy_change: Estimate | None
+    p_value: float | None
     chosen: Mapping[str, Estimate]
     kind_reward: Mapping[str, float | None]
 
@@ -138,10 +142,16 @@ def compare(runs: Sequence[Run], resamples: int) -> list[PolicyResult]:
     per_question = stacked.mean(axis=1).swapaxes(0, 1)
     drawn = resample_means(per_question.reshape(len(per_question), -1), resamples)
     drawn = drawn.reshape(-1, *per_question.shape[1:])  # (resamples, policies, columns)
-    return [
+    results = [
         _result(policy, tuple(groups[BASELINE]), stacked[i], drawn[:, i], kinds)
         for i, policy in enumerate(groups)
     ]
+    tested = [i for i, result in enumerate(results) if result.policy != BASELINE]
+    change = base.shape[-1] + REWARD
+    adjusted = holm([sign_flip_p(per_question[:, i, change]) for i in tested])
+    for i, p_value in zip(tested, adjusted, strict=True):
+        results[i] = replace(results[i], p_value=p_value)
+    return results
 
 
 def flat_metrics(
@@ -158,9 +168,10 @@ def flat_metrics(
             "reward_ratio": result.reward_ratio.value,
         }
         change = result.reward_change
-        if change is not None and change.interval is not None:
+        if change is not None and change.interval is not None and result.p_value is not None:
             leaves["reward_change"] = change.value
             leaves["reward_change_low"], leaves["reward_change_high"] = change.interval
+            leaves["reward_change_p"] = result.p_value
         metrics[result.policy] = {name: round(value, DIGITS) for name, value in leaves.items()}
     return metrics
 
@@ -180,6 +191,9 @@ def tidy_rows(
             rows.append(_tidy(result.policy, "mean", metric, estimate))
             for seed, value in zip(result.seeds, estimate.seeds, strict=True):
                 rows.append(_tidy(result.policy, str(seed), metric, Estimate(value, None)))
+        if result.p_value is not None:
+            p_value = Estimate(result.p_value, None)
+            rows.append(_tidy(result.policy, "mean", "reward_change_p", p_value))
         for kind, reward in result.kind_reward.items():
             if reward is not None:
                 estimate = Estimate(reward, None)
@@ -199,13 +213,13 @@ def markdown(
     lines = [
         f"{questions} test questions; means over seeds {seeds}, ± the standard deviation over "
         "seeds. Brackets: 95 % bootstrap intervals over questions; the change is paired with SFT "
-        "by seed and question.",
+        "by seed and question, and its p-value (paired permutation test) adjusted for the number of policies (Holm).",
         "",
-        "| policy | accuracy | reward | reward ratio | change in reward against SFT | seeds |",
-        "|---|---|---|---|---|---|",
+        "| policy | accuracy | reward | reward ratio | change in reward against SFT | p | seeds |",
+        "|---|---|---|---|---|---|---|",
     ]
     for rule, accuracy in sorted(trivial.items(), key=lambda item: item[1]):
-        lines.append(f"| rule: {rule.replace('_', ' ')} | {accuracy:.3f} | | | | |")
+        lines.append(f"| rule: {rule.replace('_', ' ')} | {accuracy:.3f} | | | | | |")
     for result in results:
         cells = [
             result.policy,
@@ -213,6 +227,7 @@ def markdown(
             _with_spread(result.reward),
             f"{result.reward_ratio.value:.3f}",
             _with_interval(result.reward_change, sign=True) if result.reward_change else "",
+            "" if result.p_value is None else f"{result.p_value:.3f}",
             str(len(result.seeds)),
         ]
         lines.append(f"| {' | '.join(cells)} |")
@@ -276,14 +291,15 @@ def _result(
         return _estimate(whole[column], drawn[:, column], of_seeds[:, column])
 
     is_baseline = policy == BASELINE
-    rewards = table[:, :, 1]
+    rewards = table[:, :, REWARD]
     chosen = {kind: table[:, :, 2 * width + i] == 1 for i, kind in enumerate(kinds)}
     return PolicyResult(
         policy=policy,
         seeds=seeds,
         **headlines,
         accuracy_change=None if is_baseline else of_column(width),
-        reward_change=None if is_baseline else of_column(width + 1),
+        reward_change=None if is_baseline else of_column(width + REWARD),
+        p_value=None,
         chosen={kind: of_column(2 * width + i) for i, kind in enumerate(kinds)},
         kind_reward={
             kind: float(rewards[where].mean()) if where.any() else None

@@ -24,7 +24,6 @@ from trl.trainer.dpo_trainer import DPOTrainer
 from posttrain.generator.data import Row
 from posttrain.generator.trl import (
     Evaluate,
-    History,
     Quiet,
     Report,
     Watch,
@@ -34,6 +33,7 @@ from posttrain.generator.trl import (
 )
 from posttrain.models.tokens import pad
 from posttrain.params import GeneratorDPO
+from posttrain.training import History
 
 BEST_BY = "reward"
 

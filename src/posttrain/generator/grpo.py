@@ -25,7 +25,6 @@ from posttrain.generator.rewards import RewardFunction
 from posttrain.generator.sampling import Sampler
 from posttrain.generator.trl import (
     Evaluate,
-    History,
     Report,
     Rollouts,
     Watch,
@@ -36,12 +35,13 @@ from posttrain.generator.trl import (
     run,
 )
 from posttrain.params import GeneratorGRPO
+from posttrain.training import History
 
 BEST_BY = "reward"
 
 
 class Trainer(Rollouts, GRPOTrainer):
-    """TRL's, on our token ids and sampling."""
+    """TRL's, on our token ids, sampling and scoring."""
 
     def _generate_single_turn(
         self, prompt_ids: list[list[int]], *others: Any

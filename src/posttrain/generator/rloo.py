@@ -23,7 +23,6 @@ from posttrain.generator.rewards import RewardFunction
 from posttrain.generator.sampling import Sampler
 from posttrain.generator.trl import (
     Evaluate,
-    History,
     Report,
     Rollouts,
     Watch,
@@ -34,12 +33,13 @@ from posttrain.generator.trl import (
     run,
 )
 from posttrain.params import GeneratorRLOO
+from posttrain.training import History
 
 BEST_BY = "reward"
 
 
 class Trainer(Rollouts, RLOOTrainer):
-    """TRL's, on our token ids and sampling."""
+    """TRL's, on our token ids, sampling and scoring."""
 
     def _generate_single_turn(self, prompt_ids: list[list[int]], *others: Any) -> list[list[int]]:
         return self.draw(prompt_ids)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from posttrain.curves import write_curves
+from posttrain.errors import UserError
 from posttrain.evaluation.generation import greedy_metrics, score_completion
 from posttrain.files import read_jsonl, write_json, write_jsonl
 from posttrain.generator.model import Generator, load_generator, new_generator, save_generator
@@ -20,7 +20,7 @@ from posttrain.models.load import load_tokenizer, read_base
 from posttrain.models.tokens import tokenize_prompts
 from posttrain.params import Params, Variant
 from posttrain.tasks import Example, get_task
-from posttrain.training import device
+from posttrain.training import VALIDATION, History, choose, device
 
 BASE = Path("models/base")
 EXAMPLES = Path("data/prepare")
@@ -51,12 +51,6 @@ def read_examples(split: str) -> list[Example]:
     return [*read_jsonl(EXAMPLES / f"{split}.jsonl")]
 
 
-def choose(examples: Sequence[Example], count: int, seed: str) -> list[Example]:
-    """`count` of the examples, or all if there are fewer, drawn by `seed`, in their own order."""
-    picked = random.Random(seed).sample(range(len(examples)), min(count, len(examples)))
-    return [examples[index] for index in sorted(picked)]
-
-
 class Answers:
     """Draws answers of a generator and scores them: the records of `evaluation.generation`."""
 
@@ -68,6 +62,29 @@ class Answers:
         self.max_new_tokens = params.selected_model.max_candidate_tokens
 
     def prompts(self, examples: Sequence[Example], variant: Variant = "direct") -> list[list[int]]:
+        """Token ids of the questions' prompts; `UserError` for one that is longer than the model's entry allows."""
+        prompts = self._tokenize(examples, variant)
+        limit = self.params.selected_model.max_prompt_tokens
+        over = [place for place, prompt in enumerate(prompts) if len(prompt) > limit]
+        if over:
+            raise UserError(
+                f"{len(over)} of {len(prompts)} prompts exceed max_prompt_tokens={limit}, the first is "
+                f"{examples[over[0]]['id']} with {len(prompts[over[0]])} tokens; raise the limit or shorten "
+                "the context (prepare.context, prepare.top_n)"
+            )
+        return prompts
+
+    def fitting(self, examples: Sequence[Example], variants: Sequence[Variant]) -> list[Example]:
+        """The questions whose prompts the model's entry allows under every variant."""
+        limit = self.params.selected_model.max_prompt_tokens
+        tokenized = (self._tokenize(examples, variant) for variant in variants)
+        return [
+            example
+            for example, *prompts in zip(examples, *tokenized, strict=True)
+            if max(map(len, prompts)) <= limit
+        ]
+
+    def _tokenize(self, examples: Sequence[Example], variant: Variant) -> list[list[int]]:
         texts = [self.task.render_prompt(example, variant) for example in examples]
         return tokenize_prompts(texts, self.tokenizer)
 
@@ -136,7 +153,7 @@ def validation(
 
     It prints one of the answers, so that whoever waits sees what is being learned.
     """
-    examples = choose(read_examples("val"), count, "validation")
+    examples = choose(read_examples("val"), count, VALIDATION)
 
     def evaluate(model: Any) -> dict[str, float]:
         records = answers.best(model, examples)
@@ -148,22 +165,10 @@ def validation(
     return evaluate, examples
 
 
-class Progress:
-    """A tqdm bar of rollout batches or optimizer steps."""
-
-    def __init__(self, name: str) -> None:
-        self.bar = tqdm(desc=name, unit="step", mininterval=2)
-
-    def __call__(self, done: int, total: int, shown: Mapping[str, float]) -> None:
-        self.bar.total = total
-        self.bar.set_postfix({key: f"{value:.3f}" for key, value in shown.items()}, refresh=False)
-        self.bar.update(done - self.bar.n)
-
-
 def save(
     answers: Answers,
     model: Generator,
-    history: Any,
+    history: History,
     examples: Sequence[Example],
     *,
     best_by: str,

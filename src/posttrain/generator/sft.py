@@ -15,8 +15,9 @@ from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
 from posttrain.generator.data import Row
-from posttrain.generator.trl import Evaluate, History, Quiet, Report, Watch, common_arguments, run
+from posttrain.generator.trl import Evaluate, Quiet, Report, Watch, common_arguments, run
 from posttrain.params import GeneratorSFT
+from posttrain.training import History
 
 BEST_BY = "execution_accuracy"
 

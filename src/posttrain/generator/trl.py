@@ -21,23 +21,22 @@ import copy
 import random
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PrinterCallback, TrainerCallback
+from transformers import DynamicCache, PrinterCallback, TrainerCallback
 from transformers.utils import logging
-from trl.trainer.utils import add_fused_lm_head
+from trl.trainer.utils import add_fused_lm_head, split_tensor_dict
 
 from posttrain.checkpoint import CheckpointFile
 from posttrain.errors import UserError
-from posttrain.generator.sampling import Sampler
+from posttrain.generator.sampling import Sampler, can_share
 from posttrain.models.tokens import tokenize_prompts
 from posttrain.params import Optimization
+from posttrain.training import History, Stats
 
-Stats = dict[str, float]
 Evaluate = Callable[[Any], Mapping[str, float]]
 Report = Callable[[int, int, Stats], None]
 
@@ -66,14 +65,6 @@ COLUMNS = {
     "margin": "rewards/margins",
     "pair_accuracy": "rewards/accuracies",
 }
-
-
-@dataclass
-class History:
-    """Curves: one row per step, and one per validation (step 0 is the start)."""
-
-    train: list[Stats] = field(default_factory=list)
-    val: list[Stats] = field(default_factory=list)
 
 
 def passes(rows: int, batch_size: int) -> tuple[int, int]:
@@ -217,7 +208,8 @@ class Quiet:
 
 
 class Rollouts(Quiet):
-    """GRPO or RLOO on our token ids and our sampling, where the completions of a prompt share its prefill.
+    """GRPO or RLOO on our token ids and our sampling; the completions of a prompt share its prefill when they are drawn
+    and when they are scored.
 
     The seed of a rollout derives from (seed, step), so that a resumed run draws what the whole one would have drawn.
     """
@@ -226,8 +218,12 @@ class Rollouts(Quiet):
     state: Any
     model: Any
     processing_class: Any
+    num_iterations: int
     sample: Sampler
     in_flight: int
+    _step: int
+    _buffered_inputs: Any
+    _generate_and_score_completions: Callable[[Any], dict[str, Any]]
 
     def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
         return tokenize_prompts(prompts, self.processing_class), None, {}
@@ -247,6 +243,91 @@ class Rollouts(Quiet):
             batch_size=self.in_flight,
         )
         return [completion.ids for group in groups for completion in group]
+
+    def _prepare_inputs(self, generation_batch: Any) -> dict[str, Any]:
+        """The rows of one pass. TRL shuffles them first, which would part the completions of a prompt; all passes
+        over a rollout batch are in one optimizer step, so their order is free.
+        """
+        count = self.args.steps_per_generation
+        if self._step % (count * self.num_iterations) == 0 or self._buffered_inputs is None:
+            scored = self._generate_and_score_completions(generation_batch)
+            self._buffered_inputs = split_tensor_dict(scored, count)
+        inputs: dict[str, Any] = self._buffered_inputs[self._step % count]
+        return inputs
+
+    def _get_per_token_logps_and_entropies(
+        self,
+        model: Any,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        logits_to_keep: int,
+        batch_size: int | None = None,
+        compute_entropy: bool = False,
+        **others: Any,
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """What TRL computes, with each prompt read once: log-probabilities and entropies (B, C) of the last
+        C = `logits_to_keep` tokens, 0 on pads.
+
+        TRL reads the prompt once per completion and, where there is no Triton, scores its positions as well.
+        """
+        if not can_share(self.model.config, input_ids.shape[1]):
+            inherited: Any = super()
+            return inherited._get_per_token_logps_and_entropies(  # type: ignore[no-any-return]
+                model,
+                input_ids,
+                attention_mask,
+                logits_to_keep,
+                batch_size=batch_size,
+                compute_entropy=compute_entropy,
+                **others,
+            )
+        real = attention_mask.bool()
+        prompts = input_ids.masked_fill(~real, -1)[:, :-logits_to_keep]
+        _, counts = torch.unique_consecutive(prompts, dim=0, return_counts=True)
+        ends = counts.cumsum(0).tolist()
+        parts = [
+            shared_scores(model, input_ids[start:end], real[start:end], logits_to_keep)
+            for start, end in zip([0, *ends], ends, strict=False)
+        ]
+        log_probs, entropies = zip(*parts, strict=True)
+        return torch.cat(log_probs), torch.cat(entropies) if compute_entropy else None, None
+
+
+def shared_scores(
+    model: Any, ids: Tensor, real: Tensor, width: int
+) -> tuple[Tensor, Tensor | None]:
+    """Log-probabilities and entropies (B, C) of B completions of one prompt, 0 on pads.
+
+    ids, real: (B, P + C), the prompt padded on the left and each completion of at most C = `width` tokens on the
+    right. model: with TRL's fused head, which may be asked for no entropies.
+    """
+    prompt = ids[:1, :-width][real[:1, :-width]][None]
+    completions, written = ids[:, -width:], real[:, -width:]
+    cache = DynamicCache()
+    if prompt.shape[1] > 1:
+        model(input_ids=prompt[:, :-1], past_key_values=cache, use_cache=True, logits_to_keep=1)
+    # What is read at an action is the token before it: the prompt's last one once per completion, then its own. They
+    # stand in one row without pads, and each sees the prompt and the earlier tokens of its own completion.
+    before = torch.cat([prompt[:, -1:].expand(len(ids), 1), completions[:, :-1]], dim=1)
+    row, place = written.nonzero(as_tuple=True)
+    own = (row[:, None] == row) & (place[:, None] >= place)
+    allowed = torch.cat([own.new_ones(len(row), prompt.shape[1] - 1), own], dim=1)
+    dtype = next(model.parameters()).dtype
+    mask = torch.zeros(allowed.shape, dtype=dtype, device=ids.device)
+    output = model(
+        input_ids=before[written][None],
+        attention_mask=mask.masked_fill(~allowed, torch.finfo(dtype).min)[None, None],
+        position_ids=(prompt.shape[1] - 1 + place)[None],
+        past_key_values=cache,
+        shift_labels=completions[written][None],
+        fused_lm_head=True,
+    )
+
+    def spread(values: Tensor) -> Tensor:
+        return values.new_zeros(written.shape).masked_scatter(written, values)
+
+    entropies = None if output.entropy is None else spread(output.entropy)
+    return spread(output.log_probs), entropies
 
 
 def reference_of(model: Any, kl_coef: float) -> Any:

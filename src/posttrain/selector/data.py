@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
-from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from posttrain.errors import UserError
 from posttrain.params import Model
 from posttrain.selector.batch import PoolText, tokenize_pools
+from posttrain.selector.model import Selector
+from posttrain.selector.policy import log_softmax
+from posttrain.selector.predict import score_pools
 from posttrain.selector.train import Pools
+from posttrain.training import device
 
 Row = Mapping[str, Any]
 
@@ -53,23 +54,13 @@ def make_pools(
     return Pools(pools, rewards, uniform), dropped
 
 
-def with_reference(pools: Pools, log_policy: Tensor) -> Pools:
-    """The same pools with the log-policy that KL and DPO refer to."""
-    if log_policy.shape != pools.rewards.shape:
-        raise UserError(
-            f"the SFT policy covers {tuple(log_policy.shape)} candidates, the pools have "
-            f"{tuple(pools.rewards.shape)}; run dvc repro"
-        )
-    return Pools(pools.pools, pools.rewards, log_policy)
+def with_reference(pools: Pools, selector: Selector, rows: Iterable[int], batch_size: int) -> Pools:
+    """The same pools with the log-policy that KL and DPO refer to: the selector's own, on the questions `rows`.
 
-
-def save_reference(path: Path, log_policy: Tensor) -> None:
-    """Keep the SFT policy on the training pools, (N, K) log-probabilities."""
-    save_file({"log_policy": log_policy.contiguous()}, path)
-
-
-def load_reference(path: Path) -> Tensor:
-    """What `save_reference` kept; `UserError` when it is missing."""
-    if not path.exists():
-        raise UserError(f"{path}: missing; run stage sft_selector first")
-    return load_file(path)["log_policy"]
+    Only these may be trained on; the reference of the others stays uniform.
+    """
+    wanted = sorted(set(rows))
+    logits, _ = score_pools(selector, [pools.pools[row] for row in wanted], batch_size, device())
+    reference = pools.reference.clone()
+    reference[wanted] = log_softmax(logits)
+    return Pools(pools.pools, pools.rewards, reference)

@@ -14,23 +14,21 @@ from posttrain.files import read_jsonl, write_json
 from posttrain.manifest import digest
 from posttrain.models.load import load_tokenizer, read_base
 from posttrain.params import Model, Optimization
-from posttrain.selector.data import make_pools, save_reference
+from posttrain.selector.data import make_pools
 from posttrain.selector.model import Selector, save_selector
-from posttrain.selector.policy import log_softmax
-from posttrain.selector.predict import score_pools
 from posttrain.selector.train import Algorithm, Pools, Schedule, train
-from posttrain.training import History, device
+from posttrain.training import VALIDATION, History, choose
 
 BASE = Path("models/base")
 REWARDS = Path("data/rewards")
-REFERENCE = "reference.safetensors"
 
 
-def load_data(model: Model) -> tuple[Pools, Pools, list[str]]:
-    """Training and validation pools, and the ids of training examples that are too long."""
+def load_data(model: Model, evaluation_questions: int) -> tuple[Pools, Pools, list[str]]:
+    """Training pools, those of the validation questions, and the ids of training examples that are too long."""
     tokenizer = load_tokenizer(BASE)
     data, dropped = make_pools(read_jsonl(REWARDS / "train.jsonl"), tokenizer, model, training=True)
-    val, _ = make_pools(read_jsonl(REWARDS / "val.jsonl"), tokenizer, model, training=False)
+    rows = choose(read_jsonl(REWARDS / "val.jsonl"), evaluation_questions, VALIDATION)
+    val, _ = make_pools(rows, tokenizer, model, training=False)
     return data, val, dropped
 
 
@@ -48,20 +46,15 @@ def train_and_save(
     manifest: Mapping[str, Any],
     output: Path,
     curves: Path,
-    keep_policy: bool = False,
 ) -> None:
-    """Train, then put the model in `output`, with its manifest, and its curves in `curves`.
-
-    `keep_policy` keeps the trained policy on the training pools beside the model: what RL refers to, computed
-    once for all methods.
-    """
+    """Train, then put the model in `output`, with its manifest, and its curves in `curves`."""
     torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
     checkpoint = CheckpointFile(digest(manifest))
     progress = Progress(name)
 
     def report(done: int, total: int, history: History) -> None:
         shown = {key: history.train[-1][key] for key in ("loss", "reward")} if history.train else {}
-        progress.update(done, total, {**shown, "val": history.val[-1]["reward"]})
+        progress(done, total, {**shown, "val": history.val[-1]["reward"]})
 
     history = train(
         selector,
@@ -81,7 +74,4 @@ def train_and_save(
     save_selector(output, selector, read_base(BASE), meta)
     write_json(output / "manifest.json", dict(manifest))
     write_curves(curves, {"train": history.train, "val": history.val})
-    if keep_policy:
-        logits, _ = score_pools(selector, data.pools, model.batch_size, device())
-        save_reference(output / REFERENCE, log_softmax(logits))
     checkpoint.remove()

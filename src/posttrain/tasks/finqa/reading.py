@@ -143,7 +143,7 @@ def make_document(
         source = _as_page(rng, row, visible)
     page = sheet.render_page(row, visible, "cells")
     exercises = _look_ups(rng, row["table"], page, look_ups)
-    exercises += _text_look_ups(rng, page, max(2, look_ups // 3))
+    exercises += _text_look_ups(rng, page, look_ups // 2)
     if source is not None:
         exercises += _programs(rng, source, page, programs)
     if not exercises:
@@ -371,7 +371,9 @@ def _programs(rng: Random, source: Page, page: sheet.Page, count: int) -> list[E
             continue
         program = sheet.to_cells(qa["program"], page, qa["question"], set(qa["gold_inds"]))
         answer = f"\n{render_answer(program, str(qa['exe_ans']))}"
-        certain = answer.rindex('"answer": "') + len('"answer": "')
+        certain = answer.rindex('"answer":') + len(
+            '"answer":'
+        )  # a quote and a sign may be one token
         asked = {"input_text": page.text, "question": qa["question"], "operands": "cells"}
         prompt = render_prompt(asked)[len(page.text) :]
         exercises[qa["question"]] = Exercise("program", prompt, answer, certain)

@@ -6,7 +6,7 @@ numbered as a spreadsheet would, the header being row 1:
     1 | B 2009 | C 2008
     3 net revenue | 5829 | 5735
 
-and numbers in the text carry T1, T2, ...: "expense of $ 5.8 [T1] billion". A program can then say
+and numbers in the text carry T1, T2, ...: "expense of $ [T1] 5.8 billion". A program can then say
 `subtract(B3, C3)`. Each reference stands for exactly one literal operand, and an operand is
 replaced only by a reference that stands for the very same string, so that resolving a program gives
 back the data set's own, character for character.
@@ -101,7 +101,7 @@ class _Builder:
             self.references[name] = literal
             self.sources[name] = key
             self.names[name] = " ".join(text[:start].split()[-WORDS_BEFORE:])
-            parts += [text[end:stop], f" [{name}]"]
+            parts += [text[end:start], f"[{name}] ", text[start:stop]]
             end = stop
         parts.append(text[end:])
         self.lines.append("".join(parts) if self.cells else text)
