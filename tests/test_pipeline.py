@@ -75,6 +75,8 @@ def contents(directory: Path) -> dict[str, bytes]:
 def test_repro_makes_every_output(project: Path) -> None:
     for name in (*MODELS, *GENERATORS):
         assert "manifest.json" in contents(project / name)
+    for name in ("plots/report.md", "plots/report.html"):
+        assert (project / name).stat().st_size > 0
     generators = json.loads((project / "metrics/compare_generator.json").read_text())
     assert {"base", "sft", *GENERATOR_METHODS} == generators.keys()
     opened = json.loads((project / "metrics/open_evaluation/0.json").read_text())
@@ -158,7 +160,7 @@ def test_a_parameter_of_one_method_reruns_that_method_alone(project: Path) -> No
     output = must(project, "dvc", "repro")
     # The clip range does not bind in so few steps: what comes out may be the same as before.
     assert {"rl_selector@ppo-0"} <= ran(output)
-    assert ran(output) <= {"rl_selector@ppo-0", "evaluate@ppo-0", "compare"}
+    assert ran(output) <= {"rl_selector@ppo-0", "evaluate@ppo-0", "compare", "report"}
 
 
 def test_an_unknown_parameter_is_refused_by_exp_run(project: Path) -> None:

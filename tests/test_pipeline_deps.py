@@ -3,30 +3,17 @@
 from __future__ import annotations
 
 import ast
-import json
-import subprocess
-import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
-from workspace import ROOT, environment
+from workspace import ROOT
 
 PIPELINE = YAML(typ="safe").load(ROOT / "dvc.yaml")
 STAGES: dict[str, dict[str, Any]] = PIPELINE["stages"]
-
-# The task's package is imported when a stage asks for it, so the probe asks too.
-PROBE = """
-import json, runpy, sys
-from pathlib import Path
-sys.path.insert(0, "stages")
-runpy.run_path(sys.argv[1], run_name="probe")
-if "posttrain.tasks" in sys.modules:
-    sys.modules["posttrain.tasks"].get_task("finqa")
-names = [name for name in sys.modules if name.split(".")[0] == "posttrain"]
-print(json.dumps([sys.modules[name].__file__ for name in names]))
-"""
+TASKS = ROOT / "src/posttrain/tasks/__init__.py"
 
 
 def _script(stage: str) -> str:
@@ -35,26 +22,45 @@ def _script(stage: str) -> str:
     return str(script)
 
 
-@pytest.fixture(scope="module")
-def imported() -> dict[str, set[str]]:
-    """The project's files that each stage's script imports, apart from mere docstrings."""
-    found = {}
-    for script in {_script(stage) for stage in STAGES}:
-        probe = subprocess.run(
-            [sys.executable, "-c", PROBE, script],
-            cwd=ROOT,
-            env=environment(ROOT),
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        files = (Path(name).resolve().relative_to(ROOT) for name in json.loads(probe.stdout))
-        found[script] = {file.as_posix() for file in files if _has_code(ROOT / file)} | {script}
-    return found
+def _modules(name: str) -> list[Path]:
+    """The files that `import name` runs: those of its packages and its own, apart from mere docstrings."""
+    parts = name.split(".")
+    files = []
+    for count in range(1, len(parts) + 1):
+        path = ROOT / "src" / Path(*parts[:count])
+        files += [path.with_suffix(".py"), path / "__init__.py"]
+    return [file for file in files if file.is_file() and len(_tree(file).body) > 1]
 
 
-def _has_code(path: Path) -> bool:
-    return len(ast.parse(path.read_text()).body) > 1
+@cache
+def _tree(file: Path) -> ast.Module:
+    return ast.parse(file.read_text(encoding="utf-8"))
+
+
+@cache
+def _imports(file: Path) -> set[Path]:
+    """The project's files that a file imports, at its top or inside a function."""
+    names: list[str] = []
+    for node in ast.walk(_tree(file)):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert node.level == 0
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
+    return {found for name in names if name.startswith("posttrain") for found in _modules(name)}
+
+
+@cache
+def imported(script: str) -> set[str]:
+    """The project's files that a stage's script uses, itself among them."""
+    found: set[Path] = set()
+    new = {ROOT / script}
+    while new:
+        found |= new
+        if TASKS in new:  # which imports the task that is asked for
+            new |= set(TASKS.parent.glob("*/task.py"))
+        new = {file for known in new for file in _imports(known)} - found
+    return {file.relative_to(ROOT).as_posix() for file in found}
 
 
 def _code_deps(stage: str) -> list[str]:
@@ -66,19 +72,15 @@ def _covers(dep: str, file: str) -> bool:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_every_module_that_a_stage_imports_is_a_dependency(
-    stage: str, imported: dict[str, set[str]]
-) -> None:
+def test_every_module_that_a_stage_imports_is_a_dependency(stage: str) -> None:
     deps = _code_deps(stage)
-    files = imported[_script(stage)]
+    files = imported(_script(stage))
     assert [file for file in sorted(files) if not any(_covers(dep, file) for dep in deps)] == []
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_no_dependency_is_a_module_that_the_stage_does_not_import(
-    stage: str, imported: dict[str, set[str]]
-) -> None:
-    files = imported[_script(stage)]
+def test_no_dependency_is_a_module_that_the_stage_does_not_import(stage: str) -> None:
+    files = imported(_script(stage))
     unused = [dep for dep in _code_deps(stage) if not any(_covers(dep, file) for file in files)]
     assert unused == []
 

@@ -328,6 +328,10 @@ class Compare(Section):
         return self
 
 
+class Report(Section):
+    questions: Positive
+
+
 class Params(Section):
     """params.yaml, whole; `selected_dataset` and `selected_model` are the presets of this run."""
 
@@ -347,6 +351,7 @@ class Params(Section):
     rl: RL
     evaluate: Evaluate
     compare: Compare
+    report: Report
 
     @property
     def selected_dataset(self) -> GeneratedDataset | StoredDataset:

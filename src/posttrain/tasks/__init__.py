@@ -8,6 +8,7 @@ functions are the protocol below. An example is one JSON object; outside the tas
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -60,6 +61,58 @@ class Candidate(Protocol):
     def edit(self) -> str: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A stretch of a page. `place` is what a program may call it ("B3", "T1"), or empty."""
+
+    text: str
+    place: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line of text; the texts of its pieces in a row are the line."""
+
+    pieces: tuple[Piece, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows of cells; the first row is the header."""
+
+    rows: tuple[tuple[Piece, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ExplainedStep:
+    """One step of a program: as written, and with what stands on the page in the places it names.
+
+    `value` is what the scorer's executor gives for the program up to here, `error` why it gives none. Both are None
+    in steps after one that fails.
+    """
+
+    operation: str
+    text: str
+    literal: str
+    value: str | None
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """An answer taken apart for a reader.
+
+    page: what models read, in parts. steps: of the answer's program; none where `error` says why there is no program.
+    places: those on the page that the program reads. answer: the stated answer, None if there is none.
+    """
+
+    page: tuple[Line | Table, ...]
+    steps: tuple[ExplainedStep, ...]
+    places: tuple[str, ...]
+    answer: str | None
+    error: str | None
+
+
 class Task(Protocol):
     """What a task package offers; see `posttrain.tasks.finqa.task`."""
 
@@ -97,6 +150,9 @@ class Task(Protocol):
 
     def reward(self, components: Mapping[str, float], weights: Mapping[str, float]) -> float:
         """The weighted mean of a score's components, in [0, 1]."""
+
+    def explain(self, example: Example, text: str) -> Explanation:
+        """The page, and what an answer to its question does step by step; any text is explained."""
 
 
 def get_task(name: str) -> Task:

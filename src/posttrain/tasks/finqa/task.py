@@ -8,6 +8,7 @@ from posttrain.params import Params
 from posttrain.tasks import Example
 from posttrain.tasks.finqa.audit import audit
 from posttrain.tasks.finqa.candidates import Candidate
+from posttrain.tasks.finqa.explain import explain
 from posttrain.tasks.finqa.fetch import fetch
 from posttrain.tasks.finqa.pools import build_pools
 from posttrain.tasks.finqa.prepare import prepare
@@ -22,6 +23,7 @@ from posttrain.tasks.finqa.score import Score, reward, score
 __all__ = [
     "Score",
     "audit",
+    "explain",
     "fetch",
     "make_pools",
     "prepare",

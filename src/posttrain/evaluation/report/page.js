@@ -1,0 +1,212 @@
+"use strict";
+// The fragment is the view: #policy=selector/ppo-0&class=wrong_program&question=ID can be kept and shared.
+// Every text of the data becomes a text node (make), never markup.
+const data = JSON.parse(document.getElementById("data").textContent);
+const byId = (id) => document.getElementById(id);
+const FILTERS = ["policy", "class", "steps", "operation", "text"];
+const RIGHT = data.classes.length - 1;
+let state = { question: "" }; // the filters' values and the chosen question's id
+let rows = []; // of the policy, those that pass the filters
+let at = 0; // place of the chosen question in `rows`
+
+function make(tag, className, ...children) {
+  const node = document.createElement(tag);
+  if (className) node.className = className;
+  node.append(...children.filter((child) => child !== null));
+  return node;
+}
+
+const cell = (text, className) => make("td", className, text);
+const words = (name) => name.replaceAll("_", " ");
+const colour = (found) => (found === RIGHT ? "good" : "bad");
+const keyOf = (policy) => `${policy.family}/${policy.name}`;
+const questionOf = (row) => data.questions[row.question];
+const current = () => data.policies.find((policy) => keyOf(policy) === state.policy) || data.policies[0];
+const classOf = (row, policy) => questionOf(row).classes[data.policies.indexOf(policy)];
+const answerOf = (row, candidate) => row.answer || questionOf(row).candidates[candidate ?? row.chosen];
+const stepsOf = (question) => String(question.gold.operations.length);
+
+// ---------------------------------------------------------------- filters and list
+
+function passes(row, policy) {
+  const question = questionOf(row);
+  const found = classOf(row, policy);
+  const operations = question.gold.operations;
+  question.searched ??= [question.id, question.text, ...question.page.flatMap((part) => (part.line || part.table).flat(2))].join(" ").toLowerCase();
+  return (!state.class || (state.class === "failures" ? found !== RIGHT : data.classes[found] === state.class))
+    && (!state.steps || stepsOf(question) === state.steps)
+    && (!state.operation || operations.includes(state.operation))
+    && question.searched.includes(state.text.toLowerCase());
+}
+
+function fill(id, options) {
+  byId(id).replaceChildren(...options.map(([value, label]) => new Option(label, value)));
+  byId(id).value = state[id];
+  if (byId(id).selectedIndex < 0) byId(id).selectedIndex = 0;
+  state[id] = byId(id).value;
+}
+
+function fillFilters() {
+  const any = ["", "any"];
+  fill("policy", data.policies.map((policy) => [keyOf(policy), `${policy.family}: ${policy.name}`]));
+  const policy = current();
+  const classes = policy.classes.map(([found, count]) => {
+    const shown = policy.rows.filter((row) => classOf(row, policy) === found).length;
+    return [data.classes[found], `${words(data.classes[found])} (${shown} of ${count})`];
+  });
+  fill("class", [any, ["failures", "all failures"], ...classes]);
+  const counts = [...new Set(data.questions.map(stepsOf))].sort((a, b) => a - b);
+  fill("steps", [any, ...counts.map((count) => [count, count])]);
+  const operations = new Set(data.questions.flatMap((question) => question.gold.operations));
+  fill("operation", [any, ...[...operations].sort().map((name) => [name, name])]);
+  if (byId("text").value !== state.text) byId("text").value = state.text;
+}
+
+function fillList() {
+  const policy = current();
+  rows = policy.rows.filter((row) => passes(row, policy));
+  byId("list").replaceChildren(...rows.map((row, index) => {
+    const found = classOf(row, policy);
+    const item = make("li", "", make("div", "ask", questionOf(row).text), make("div", "fact",
+      make("span", colour(found), words(data.classes[found])),
+      make("span", "dim", `reward ${answerOf(row).reward.toFixed(2)}`)));
+    item.id = `item-${index}`;
+    item.setAttribute("role", "option");
+    item.addEventListener("click", () => { choose(index); write(); });
+    return item;
+  }));
+  const total = policy.classes.reduce((sum, [, count]) => sum + count, 0);
+  byId("count").textContent = `${rows.length} listed. This file holds ${policy.rows.length} of the ${total} test questions for this policy, failures first.`;
+  choose(Math.max(0, rows.findIndex((row) => questionOf(row).id === state.question)));
+}
+
+function choose(index) {
+  at = index;
+  for (const item of byId("list").children) item.setAttribute("aria-selected", item.id === `item-${at}`);
+  byId("detail").scrollTop = 0;
+  if (!rows.length) return byId("detail").replaceChildren(make("p", "dim", "No question passes these filters."));
+  byId("list").setAttribute("aria-activedescendant", `item-${at}`);
+  byId(`item-${at}`).scrollIntoView({ block: "nearest" });
+  state.question = questionOf(rows[at]).id;
+  return show(rows[at], rows[at].chosen);
+}
+
+// ---------------------------------------------------------------- the chosen question
+
+function show(row, candidate) {
+  const question = questionOf(row);
+  const answer = answerOf(row, candidate);
+  const found = row.answer ? classOf(row, current()) : answer.class;
+  const name = row.answer ? "written answer" : `candidate ${candidate}${candidate === row.chosen ? ", chosen" : ""}`;
+  const part = (title, ...body) => make("section", "", make("h3", "", ...title), ...body);
+  byId("detail").replaceChildren(make("div", "",
+    make("h2", "", question.text),
+    make("div", "dim", question.id),
+    make("div", "pair",
+      part(["gold program"], program(question.gold)),
+      part([`${name}: `, make("span", colour(found), words(data.classes[found]))], program(answer))),
+    part(["page as the model reads it, with what is used by ", make("mark", "gold", "gold"), " ", make("mark", "read", name)],
+      page(question, new Set(question.gold.places), new Set(answer.places))),
+    make("div", "pair", part(["reward"], reward(answer)), part(["text of the answer"], make("code", "written", answer.text))),
+    row.answer ? null : part(["candidates, most probable first"], pool(row, candidate)),
+    part(["this question under every policy"], policies(question))));
+}
+
+function page(question, gold, read) {
+  const piece = (item) => {
+    if (!Array.isArray(item)) return item;
+    const marks = `${gold.has(item[1]) ? "gold" : ""} ${read.has(item[1]) ? "read" : ""}`.trim();
+    return marks ? make("mark", marks, item[0]) : item[0];
+  };
+  return make("div", "page", ...question.page.map((part) => part.line
+    ? make("p", "", ...part.line.map(piece))
+    : make("table", "", ...part.table.map((cells, row) => make("tr", "", ...cells.map((item) => make(row ? "td" : "th", "", piece(item))))))));
+}
+
+function program(answer) {
+  if (answer.error) return make("p", "bad", answer.error);
+  const steps = answer.steps.map(([text, literal, value, error], index) => make("tr", "",
+    cell(`#${index}`, "dim"), cell(text), cell(literal === text ? "" : literal, "dim"),
+    cell(error || (value ?? "not reached"), error ? "bad" : "number")));
+  const stated = make("tr", "", cell(""), cell("stated answer", "dim"), cell(""), cell(answer.stated ?? "none", "number"));
+  return make("table", "program", ...steps, stated);
+}
+
+function reward(answer) {
+  const parts = data.components.map(([name, weight], index) => {
+    const value = answer.components[index];
+    return make("tr", "", cell(value > 0 ? "✓" : "✗", value > 0 ? "good" : "bad"), cell(words(name)),
+      cell(`${(value * weight).toFixed(2)} of ${weight.toFixed(2)}`, "number"));
+  });
+  return make("table", "", ...parts, make("tr", "", cell(""), cell("sum", "dim"), cell(answer.reward.toFixed(2), "number")));
+}
+
+function pool(row, shown) {
+  const mass = row.logits.map((logit) => Math.exp(logit - Math.max(...row.logits)));
+  const sum = mass.reduce((a, b) => a + b, 0);
+  const header = ["", "probability", "logit", "kind, edit", "class", "reward", "program → stated answer"];
+  const order = [...mass.keys()].sort((a, b) => mass[b] - mass[a]);
+  return make("table", "pool", make("tr", "", ...header.map((name) => make("th", "", name))), ...order.map((index) => {
+    const made = questionOf(row).candidates[index];
+    const bar = make("i", "");
+    bar.style.width = `${100 * mass[index] / sum}%`;
+    const look = make("button", "", String(index));
+    look.title = "show this candidate above";
+    look.addEventListener("click", () => show(row, index));
+    return make("tr", index === shown ? "shown" : "",
+      make("td", "", look, make("strong", "", index === row.chosen ? " chosen" : "")),
+      make("td", "", make("span", "bar", bar), (mass[index] / sum).toFixed(3)), cell(row.logits[index].toFixed(2), "number"),
+      cell([...new Set([made.kind, words(made.edit)])].join(", ")), cell(words(data.classes[made.class]), colour(made.class)),
+      cell(made.reward.toFixed(2), "number"),
+      make("td", "program", made.error ? made.text : `${made.steps.map((step) => step[0]).join(", ")} → ${made.stated ?? "none"}`));
+  }));
+}
+
+function policies(question) {
+  return make("div", "others", ...data.policies.map((policy, index) => {
+    const link = policy.rows.some((row) => questionOf(row) === question) ? make("a", "", keyOf(policy)) : make("span", "dim", keyOf(policy));
+    if (link.tagName === "A") link.href = `#${new URLSearchParams({ policy: keyOf(policy), question: question.id })}`;
+    const found = question.classes[index];
+    return make("div", "", link, " ", make("span", colour(found), words(data.classes[found])));
+  }));
+}
+
+// ---------------------------------------------------------------- state and events
+
+function write() {
+  history.replaceState(null, "", `#${new URLSearchParams(Object.entries(state).filter(([, value]) => value))}`);
+}
+
+function read() {
+  const given = new URLSearchParams(location.hash.slice(1));
+  const browsing = given.has("policy") || given.has("questions");
+  for (const name of ["results", "questions"]) {
+    byId(name).hidden = browsing !== (name === "questions");
+    byId(`to-${name}`).toggleAttribute("aria-current", !byId(name).hidden);
+  }
+  if (!browsing) return;
+  if (given.has("policy")) state = { question: given.get("question") || "" };
+  for (const name of FILTERS) state[name] = given.get(name) ?? state[name] ?? "";
+  fillFilters();
+  fillList();
+}
+
+for (const name of FILTERS) {
+  byId(name).addEventListener("input", () => {
+    state[name] = byId(name).value;
+    fillFilters();
+    fillList();
+    write();
+  });
+}
+byId("filters").addEventListener("submit", (event) => event.preventDefault());
+addEventListener("hashchange", read);
+addEventListener("keydown", (event) => {
+  const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+  const free = !byId("questions").hidden && rows.length && event.target.tagName !== "SELECT";
+  if (!step || !free || event.altKey || event.ctrlKey || event.metaKey || event.shiftKey) return;
+  event.preventDefault();
+  choose(Math.min(Math.max(at + step, 0), rows.length - 1));
+  write();
+});
+read();

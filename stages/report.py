@@ -1,0 +1,84 @@
+"""Write the report: what was compared, and a browser of the test questions with the answers they got.
+
+python stages/report.py
+
+plots/report.md holds the tables, plots/report.html all in one file that needs no network.
+"""
+
+from pathlib import Path
+
+from posttrain.evaluation.compare import load_runs
+from posttrain.evaluation.report.browser import browser_data, generator_policy, selector_policy
+from posttrain.evaluation.report.page import html_report, markdown_report
+from posttrain.files import atomic_write, read_jsonl, read_text
+from posttrain.params import Params
+from posttrain.stage import run
+from posttrain.tasks import get_task
+
+PLOTS = Path("plots")
+UNTRAINED = ("base",)
+
+
+def main(params: Params) -> None:
+    task, seeds = get_task(params.selected_dataset.task), params.seeds
+    examples = read_jsonl(Path("data/prepare/test.jsonl"))
+    pools = read_jsonl(Path("data/rewards/test.jsonl"))
+    names = generator_names(params)
+    selectors = load_runs(Path("data/evaluate"), params.compare.policies, seeds)
+    generators = load_runs(Path("data/evaluate_generator"), names, seeds, UNTRAINED)
+    policies = [selector_policy(found, pools) for found in selectors]
+    policies += [
+        generator_policy(found)
+        for found in generators
+        if found.policy not in UNTRAINED or found.seed == seeds[0]
+    ]
+    weights = params.rewards.weights.model_dump()
+    data = browser_data(task, examples, pools, policies, weights, params.report.questions)
+    margins = {f"preferences/{seed}.png": f"preference pairs, seed {seed}" for seed in seeds}
+    markdown = markdown_report(
+        what_was_run(params, len(examples)),
+        {
+            "Selector: chooses one of the candidates": [
+                read_text(PLOTS / "compare.md"),
+                "![accuracy, and change in reward against SFT](compare.png)",
+            ],
+            "Generator: writes the answer": [
+                read_text(PLOTS / "compare_generator.md"),
+                "![accuracy, and change in reward against SFT](compare_generator.png)",
+            ],
+            "Training data": [
+                "![rewards of the selector's candidates](rewards.png)",
+                *(f"![margins of the generator's {of}]({name})" for name, of in margins.items()),
+            ],
+        },
+    )
+    shown = ("compare.png", "compare_generator.png", "rewards.png", *margins)
+    images = {name: (PLOTS / name).read_bytes() for name in shown}
+    title = f"posttrain: {params.model} on {params.dataset}"
+    with atomic_write(PLOTS / "report.md") as file:
+        file.write(markdown)
+    with atomic_write(PLOTS / "report.html") as file:
+        file.write(html_report(title, markdown, images, data))
+
+
+def generator_names(params: Params) -> list[str]:
+    return [*UNTRAINED, "sft", *params.rl.generator.methods]
+
+
+def what_was_run(params: Params, questions: int) -> dict[str, str]:
+    """The lines at the top of the report."""
+    model = params.selected_model
+    revision = f" at revision {model.revision}" if model.revision else ""
+    return {
+        "data set": f"{params.dataset}, {questions} test questions",
+        "base model": f"{params.model} ({model.name}{revision})",
+        "page": f"context {params.prepare.context}, operands as {params.operands}",
+        "seeds": ", ".join(map(str, params.seeds)),
+        "selectors": ", ".join(params.compare.policies),
+        "generators": ", ".join(generator_names(params)),
+        "rules": "rows `rule: ...` choose by the candidates alone, without the page",
+    }
+
+
+if __name__ == "__main__":
+    run(main)
