@@ -121,7 +121,7 @@ def run(project: Path, *command: str, **options: Any) -> subprocess.CompletedPro
         env=environment(project),
         text=True,
         capture_output=True,
-        timeout=600,
+        timeout=900,
         **options,
     )
 
