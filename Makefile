@@ -37,7 +37,7 @@ check: setup
 	mypy
 
 test: check
-	pytest
+	pytest --numprocesses 2 --dist loadfile
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -50,7 +50,7 @@ def killed(origin: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def kill_at_checkpoint(project: Path, stage: str, pattern: str = "*.safetensors") -> None:
     """Start the stage, and kill -9 it and DVC as soon as there is a checkpoint."""
     process = start(project, "dvc", "repro", "--single-item", stage, start_new_session=True)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     try:
         while not list((project / ".checkpoints").glob(pattern)):
             assert process.poll() is None, process.communicate()
