@@ -47,6 +47,9 @@ CONTEXT = "gold"  # the shortest prompts
 CHANGES = TINY | {
     **{f"datasets.sample.{split}": size for split, size in SIZES.items()},
     "prepare.context": CONTEXT,
+    "rl.selector.methods": [*METHODS],
+    "rl.generator.methods": [*GENERATOR_METHODS],
+    "compare.policies": ["sft", *METHODS],
     "candidates.count": 4,
     "sample.questions": SIZES["train"],
     "evaluate.bootstrap": 20,

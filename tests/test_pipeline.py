@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
-from workspace import GENERATOR_METHODS, METHODS, copy_project, must, run, set_params, start
+from workspace import TINY, copy_project, must, run, set_params, start
 
+METHODS = TINY["rl.selector.methods"]
+GENERATOR_METHODS = TINY["rl.generator.methods"]
 MODELS = (
     "models/base",
     "models/sft_selector/0",

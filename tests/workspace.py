@@ -19,6 +19,10 @@ METHODS = ("ppo", "grpo", "rloo", "dpo", "exact")
 GENERATOR_METHODS = ("ppo", "grpo", "rloo", "dpo")
 TINY: dict[str, Any] = {
     "seeds": [0],
+    # Two of each kind: a stage costs seconds, most of them imports. `test_architectures` runs all.
+    "rl.selector.methods": ["ppo", "exact"],
+    "rl.generator.methods": ["ppo", "dpo"],
+    "compare.policies": ["sft", "ppo", "exact"],
     "datasets.sample.train": 60,
     "datasets.sample.val": 20,
     "datasets.sample.test": 20,
