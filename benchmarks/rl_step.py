@@ -249,18 +249,20 @@ def main() -> None:
     pools = setting.pools.pools
     prompts = [len(pool.prompt_ids) for pool in pools]
     candidates = [len(ids) for pool in pools for ids in pool.candidate_ids]
+    prompt, answer = statistics.mean(prompts), statistics.mean(filter(None, written))
+    candidate, count = statistics.mean(candidates), len(candidates) // len(pools)
     print(
         f"torch {torch.__version__}, {platform.machine()}, {device().type}, {options.threads} thread(s), "
         f"{options.model}"
     )
     print(
         f"{options.questions} questions per step, in passes of {params.selected_model.batch_size} questions or answers; "
-        f"prompts {min(prompts)}-{max(prompts)} tokens (mean {statistics.mean(prompts):.0f})"
+        f"prompts {min(prompts)}-{max(prompts)} tokens (mean {prompt:.0f})"
     )
     print(
-        f"generator: {options.samples} answers of {statistics.mean(filter(None, written)):.0f} tokens; "
-        f"selector: {len(candidates) // len(pools)} candidates of {statistics.mean(candidates):.0f} tokens; "
-        f"{options.passes} pass(es) over each rollout batch"
+        f"generator: {options.samples} answers of {answer:.0f} tokens, {prompt + options.samples * answer:.0f} with the "
+        f"prompt; selector: {count} candidates of {candidate:.0f} tokens, {prompt + count * candidate:.0f} with the "
+        f"prompt; {options.passes} pass(es) over each rollout batch"
     )
     print(f"{'ms per question':<20}{'rollout':>9}{'update':>9}{'step':>9}")
     for method in METHODS:
