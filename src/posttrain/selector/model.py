@@ -201,9 +201,6 @@ class Selector(nn.Module):
             return None
         own = membership.any(dim=1)
         logits = head(before[own]).float()
-        cap = getattr(self.config, "final_logit_softcapping", None)
-        if cap is not None:
-            logits = cap * torch.tanh(logits / cap)
         of_token = logits.new_zeros(own.shape)
         of_token[own] = -nn.functional.cross_entropy(logits, ids[own], reduction="none")
         return torch.bmm(membership.float(), of_token[:, :, None]).squeeze(-1)
