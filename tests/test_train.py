@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaModel
+from transformers import LlamaConfig, LlamaForCausalLM
 from workspace import METHODS, ROOT
 
 from posttrain.checkpoint import CheckpointFile
@@ -66,7 +66,7 @@ def new_selector(dropout: float = 0.0) -> Selector:
         max_position_embeddings=64,
         attention_dropout=dropout,
     )
-    return Selector(LlamaModel(config)).train()
+    return Selector(LlamaForCausalLM(config)).train()
 
 
 def settings(method: str, **changes: Any) -> Any:
