@@ -22,7 +22,7 @@ TINY: dict[str, Any] = {
     # Two of each kind: a stage costs seconds, most of them imports. `test_architectures` runs all.
     "rl.selector.methods": ["ppo", "exact"],
     "rl.generator.methods": ["ppo", "dpo"],
-    "compare.policies": ["sft", "ppo", "exact"],
+    "compare.policies": ["base", "sft", "ppo", "exact"],
     "datasets.sample.train": 60,
     "datasets.sample.val": 20,
     "datasets.sample.test": 20,

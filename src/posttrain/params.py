@@ -23,7 +23,7 @@ from posttrain.schema import (
 Method = Literal["ppo", "grpo", "rloo", "dpo", "exact"]
 GeneratorMethod = Literal["ppo", "grpo", "rloo", "dpo"]
 Variant = Literal["direct", "reflective", "deliberative"]
-Policy = Literal["sft", "ppo", "grpo", "rloo", "dpo", "exact"]
+Policy = Literal["base", "sft", "ppo", "grpo", "rloo", "dpo", "exact"]
 POLICIES: tuple[Policy, ...] = get_args(Policy)
 
 
@@ -392,7 +392,7 @@ def check_params(values: Any, source: str = "params.yaml") -> Params:
     ):
         if len(set(names)) < len(names):
             raise UserError(f"{source}: {key}: an entry is listed twice")
-    missing = set(params.compare.policies) - {"sft", *params.rl.selector.methods}
+    missing = set(params.compare.policies) - {"base", "sft", *params.rl.selector.methods}
     if missing:
         raise UserError(
             f"{source}: compare.policies: {sorted(missing)[0]} is not in rl.selector.methods"
