@@ -23,7 +23,7 @@ from posttrain.schema import (
 Method = Literal["ppo", "grpo", "rloo", "dpo", "exact"]
 GeneratorMethod = Literal["ppo", "grpo", "rloo", "dpo"]
 Variant = Literal["direct", "reflective", "deliberative"]
-Policy = Literal["base", "sft", "ppo", "grpo", "rloo", "dpo", "exact"]
+Policy = Literal["base", "sft", Method]
 POLICIES: tuple[Policy, ...] = get_args(Policy)
 
 
@@ -191,14 +191,8 @@ class SelectorMethods(Section):
 
     def of(self, method: str) -> SelectorRL:
         """The section of one method."""
-        sections: dict[str, SelectorRL] = {
-            "ppo": self.ppo,
-            "grpo": self.grpo,
-            "rloo": self.rloo,
-            "dpo": self.dpo,
-            "exact": self.exact,
-        }
-        return sections[method]
+        section: SelectorRL = getattr(self, method)
+        return section
 
 
 class GeneratorSFT(Optimization):
@@ -252,13 +246,8 @@ class GeneratorMethods(Section):
 
     def of(self, method: str) -> GeneratorRL:
         """The section of one method."""
-        sections: dict[str, GeneratorRL] = {
-            "ppo": self.ppo,
-            "grpo": self.grpo,
-            "rloo": self.rloo,
-            "dpo": self.dpo,
-        }
-        return sections[method]
+        section: GeneratorRL = getattr(self, method)
+        return section
 
 
 class SFT(Section):
