@@ -6,9 +6,10 @@ VENV := .venv
 READY := $(VENV)/.ready
 
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
-# On a busy machine two threads that wait for each other were 2 to 8 times slower than one, asleep or spinning; on an
-# idle one, OMP_NUM_THREADS=2 made training 1.6 times faster. Results depend on the number by rounding.
-export OMP_NUM_THREADS ?= 1
+# On two idle cores two threads train 1.6 times faster than one; beside other work, such as a second test process, they wait
+# for each other and are 2 to 8 times slower. Results depend on the number by rounding.
+repro: export OMP_NUM_THREADS ?= 2
+test: export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
 .PHONY: help setup repro test check clean
