@@ -57,12 +57,12 @@ def imported(script: str) -> set[str]:
     """The project's files that a stage's script uses, itself among them."""
     found: set[Path] = set()
     new = {ROOT / script}
+    if script == "stages/rl_selector.py":  # which imports the method that is asked for
+        new |= {SELECTOR / f"{method}.py" for method in METHODS}
     while new:
         found |= new
         if TASKS in new:  # which imports the task that is asked for
             new |= set(TASKS.parent.glob("*/task.py"))
-        if script == "stages/rl_selector.py":  # which imports the method that is asked for
-            new |= {SELECTOR / f"{method}.py" for method in METHODS}
         new = {file for known in new for file in _imports(known)} - found
     return {file.relative_to(ROOT).as_posix() for file in found}
 
