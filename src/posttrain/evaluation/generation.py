@@ -7,6 +7,7 @@ A record is one JSON line of data/sample or of an evaluation; `score_completion`
     status, failure              scored | unparseable | unscorable; the first failure, None if right
     value, answer                what the program executes to, what the text states; None if neither
     components, reward           the parts of the reward and their weighted mean
+    quality                      what ranks right answers among themselves, by part
     correct, program_correct     the program gives the gold answer; it equals the gold program
     answer_strict, answer_lenient, valid_json     of the text alone
 
@@ -91,6 +92,7 @@ def score_completion(
         "value": verdict.value,
         "answer": verdict.answer,
         "components": dict(verdict.components),
+        "quality": {name: round(part, DIGITS) for name, part in verdict.quality.items()},
         "reward": round(task.reward(verdict.components, weights), DIGITS),
         "correct": verdict.execution_correct,
         "program_correct": verdict.program_correct,
