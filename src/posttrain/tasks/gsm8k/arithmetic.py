@@ -113,8 +113,8 @@ class _Parser:
         token = self._next()
         if isinstance(token, Fraction):
             return token
-        if token == "-":
-            return -self._factor()
+        if token in ("+", "-"):  # the data set has "+8", which its own calculator takes
+            return self._factor() if token == "+" else -self._factor()
         if token == "(":
             value = self.sum()
             if self._next() != ")":

@@ -40,7 +40,12 @@ ANNOTATION = re.compile(r"<<([^<>\n]{0,120})>>")
 
 _STRICT = re.compile(r"#### (\-?[0-9\.\,]+)")
 _FLEXIBLE = re.compile(r"(-?[$0-9.,]{2,})|(-?[0-9]+)")
-_RESULT = re.compile(r"=\s*\$?\s*(-?\d[\d,]*(?:\.\d+)?)")
+# Not "6 * 4 + 2 = 24 + 2": there the number is the beginning of another expression.
+_RESULT = re.compile(
+    r"=\s*\$?\s*(-?(?:\d+(?:,\d{3})*(?:\.\d+)?|\.\d+))(?![\d,.]?\d)(?!\s*[-+*/x×]\s*[\d$(])"
+)
+_UNKNOWN = re.compile(r"[-+*/(][+*/]")  # "6x+12": x is no multiplication there
+_CLAUSE = re.compile(r"[,.:;]\s")
 _NUMBER = re.compile(r"\d+\.?\d*|\.\d+")
 _EXPRESSION = " \t$.,()+-*/x×0123456789"
 _WIDTH = 100
@@ -139,10 +144,14 @@ def _equations(text: str) -> list[Step]:
     steps = []
     for match in _RESULT.finditer(text):
         left = text[max(0, match.start() - _WIDTH) : match.start()]
-        left = left[len(left.rstrip(_EXPRESSION)) :].lstrip(" \t$.,+*/x×)")
+        left = left[len(left.rstrip(_EXPRESSION)) :]
+        left = _CLAUSE.split(left)[-1].lstrip(" \t$,)")
+        if left.startswith(tuple("+-*/x×")):  # its beginning is in words
+            continue
         expression = left.replace(" ", "").replace("$", "").replace(",", "")
         expression = expression.replace("x", "*").replace("×", "*")
         value = _value(expression)
-        if value is not None and not _NUMBER.fullmatch(expression):
+        arithmetic = not _NUMBER.fullmatch(expression) and not _UNKNOWN.search(expression)
+        if value is not None and arithmetic:
             steps.append(Step(expression, match[1].replace(",", ""), value))
     return steps

@@ -120,7 +120,7 @@ def generate(seed: int, sizes: Mapping[str, int]) -> dict[str, list[Row]]:
 
 
 def _containers(s: Story) -> None:
-    """So many in each of so many, then one to three changes."""
+    """So many in each of so many, then one or two changes."""
     thing, box = s.pick(THINGS), s.pick(BOXES)
     count, each = s.whole(3, 15), s.whole(4, 24)
     s.tell(
@@ -132,7 +132,7 @@ def _containers(s: Story) -> None:
         f"{s.name} starts with @ {thing}.",
         f"In the {box} there are @ {thing}.",
     )
-    for change in s.rng.sample((_given_away, _found, _sold_part), s.whole(1, 3)):
+    for change in s.rng.sample((_given_away, _found, _sold_part), s.whole(1, 2)):
         left = change(s, thing, left)
     shared = [people for people in range(2, 13) if int(left) % people == 0 and int(left) > people]
     if shared and s.rng.random() < 0.5:
