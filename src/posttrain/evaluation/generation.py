@@ -260,6 +260,14 @@ def sampled_columns(records: Sequence[Row], ks: Sequence[int]) -> Columns:
     }
 
 
+def mean_quality(records: Sequence[Row]) -> dict[str, float]:
+    """The mean over all draws of each part of their quality; what is unparseable has none of it."""
+    return {
+        part: round(_average(record["quality"][part] for record in records), DIGITS)
+        for part in records[0]["quality"]
+    }
+
+
 # ------------------------------------------------------------------------------- open evaluation
 
 
