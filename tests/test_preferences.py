@@ -180,6 +180,12 @@ def test_quality_is_the_weighted_mean_with_brevity_between_the_shortest_and_the_
     assert qualities(right, doubled) == pytest.approx(qualities(right, CONFIG.quality))
 
 
+def test_every_part_that_the_score_offers_has_its_weight() -> None:
+    parts = {"program_valid": 0.5, "format_valid": 1.0, "steps_used": 1.0, "no_repetition": 0.0}
+    right = [{**draw("a", 1.0), "quality": parts}]
+    assert qualities(right, CONFIG.quality) == pytest.approx([(0.2 + 0.4 + 0.2 + 0.2) / 1.4])
+
+
 def test_right_answers_nearer_than_the_minimal_margin_are_no_pair() -> None:
     draws = [draw(str(n), 1.0, tokens=n) for n in (10, 12, 18)]  # brevity 1, 0.75, 0
     found = texts(make_pairs(draws, config(pairs_per_question=9)))

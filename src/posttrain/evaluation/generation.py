@@ -9,7 +9,7 @@ A record is one JSON line of data/sample or of an evaluation; `score_completion`
     components, reward           the parts of the reward and their weighted mean
     quality                      what ranks right answers among themselves, by part
     correct, program_correct     the program gives the gold answer; it equals the gold program
-    answer_strict, answer_lenient, valid_json     of the text alone
+    answer_strict, answer_lenient, valid_json     of the text alone; JSON is not every task's form
 
 Every rate has all questions of the split below the line: what cannot be read is not left out.
 

@@ -11,9 +11,9 @@ change is carried through to the final number:
 
 Every cell of the grid is arithmetically right, ends with what its last step gives, and is as close to the others as
 gold is. The rest of the pool are the special kinds: relative noise on a number, two numbers swapped; dropped step,
-another final number, format error. A step's result stays a whole number where gold's is one. Only gold is right:
-whatever else ends with the gold answer is redrawn. How well trivial rules do all the same is measured by
-`posttrain.evaluation.shortcuts`.
+another final number, format error. A step's result stays a whole number where gold's is one, as long as enough such
+cells are found. Only gold is right: whatever else ends with the gold answer is redrawn. How well trivial rules do all
+the same is measured by `posttrain.evaluation.shortcuts`.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def collect_habits(examples: Sequence[Example]) -> Habits:
 
 
 def roles(solution: Solution) -> dict[Given, str]:
-    """Where each given number first stands: "*<" left of a product, ">" alone, "answer" where there is no calculation."""
+    """Where each given number first stands: "*<" left of a product, ">" alone, "answer" if no step gives it."""
     found: dict[Given, str] = {}
     for made in solution.calculations:
         for place, link in enumerate(made.links):
@@ -110,7 +110,9 @@ def roles(solution: Solution) -> dict[Given, str]:
                 before, after = made.tokens[max(0, place - 1)], made.tokens[place + 1 : place + 2]
                 left = before in OPERATORS and place > 0
                 found.setdefault(link, f"{before}>" if left else f"{''.join(after)}<")
-    return found or {solution.answer: "answer"}
+    if isinstance(solution.final, Fraction):
+        found.setdefault(solution.final, "answer")
+    return found
 
 
 def make_candidates(
@@ -183,6 +185,8 @@ class _Pool:
         """About `wanted` choices of numbers, as (edit, values of those that change), shuffled."""
         givens = self.solution.givens
         axes = self.rng.sample(givens, min(len(givens), self.rng.randint(1, AXES)))
+        if isinstance(self.solution.final, Fraction):  # else nothing changes the final number
+            axes = list(dict.fromkeys([self.solution.final, *axes]))
         size = max(2, math.ceil((wanted + 1) ** (1 / len(axes))))
         windows = [[given, *self._others(given, size - 1)] for given in axes]
         choices = []
@@ -207,7 +211,7 @@ class _Pool:
             if free and self.rng.random() < OTHER:
                 value: Fraction | None = self.rng.choice(free)
             else:
-                value = self.habits.draw(self.roles.get(given, "answer"), given, self.rng)
+                value = self.habits.draw(self.roles[given], given, self.rng)
             if value is not None and value not in used:
                 found[value] = None
         return list(found)
@@ -232,7 +236,11 @@ class _Pool:
 
     def fill(self, count: int) -> None:
         """Add cells of other grids until the pool is full; where nothing fits, gold with another final number."""
-        for _ in range(ROUNDS):
+        for attempt in range(ROUNDS):
+            if (
+                attempt == ROUNDS // 2
+            ):  # rather a step that is no whole number than a final one out of nowhere
+                self.wholes = [False] * len(self.wholes)
             for edit, column in self._choices(count):
                 if len(self.candidates) == count:
                     return

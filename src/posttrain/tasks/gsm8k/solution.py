@@ -84,10 +84,9 @@ class Solution:
 
     @property
     def givens(self) -> list[Given]:
-        """The distinct given numbers that calculations use, in order; else the answer itself."""
-        links = [link for made in self.calculations for link in made.links]
-        found = dict.fromkeys(link for link in links if isinstance(link, Fraction))
-        return list(found) or [self.answer]
+        """The distinct given numbers that calculations use, in order, and the answer if none of them gives it."""
+        links = [*(link for made in self.calculations for link in made.links), self.final]
+        return list(dict.fromkeys(link for link in links if isinstance(link, Fraction)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +104,10 @@ class NotCarried(ValueError):
 
 def read_solution(text: str, answer: str) -> Solution:
     """Link the numbers of a gold reasoning with annotations; annotations that are no arithmetic are words."""
-    reader = _Reader(text.split("\n"))
     expected = read_number(answer)
     if expected is None:
         raise ValueError(f"the answer {answer!r} is no number")
+    reader = _Reader(text.split("\n"), expected)
     last = [i for i, made in enumerate(reader.calculations) if made.result == expected]
     return Solution(
         tuple(reader.parts[:-1]),
@@ -193,7 +192,8 @@ def _like(written: str, value: Fraction) -> str:
 class _Reader:
     """Reads the calculations of all lines, then the parts of each."""
 
-    def __init__(self, lines: Sequence[str]) -> None:
+    def __init__(self, lines: Sequence[str], answer: Fraction) -> None:
+        self.answer = answer
         self.parts: list[Part] = []
         self.calculations: list[Calculation] = []
         self.changeable: set[Place] = set()
@@ -292,6 +292,8 @@ class _Reader:
         known: dict[Fraction, Link] = {}
         for value, link in nearest:
             known.setdefault(value, link)
+        if all(made.result != self.answer for made in self.calculations):
+            known.setdefault(self.answer, self.answer)
         return known
 
     def _value(self, link: Link) -> Fraction:
