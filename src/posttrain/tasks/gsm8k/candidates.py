@@ -237,9 +237,8 @@ class _Pool:
     def fill(self, count: int) -> None:
         """Add cells of other grids until the pool is full; where nothing fits, gold with another final number."""
         for attempt in range(ROUNDS):
-            if (
-                attempt == ROUNDS // 2
-            ):  # rather a step that is no whole number than a final one out of nowhere
+            # Rather a step that is no whole number than a final number out of nowhere.
+            if attempt == ROUNDS // 2:
                 self.wholes = [False] * len(self.wholes)
             for edit, column in self._choices(count):
                 if len(self.candidates) == count:
