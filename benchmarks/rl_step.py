@@ -34,13 +34,13 @@ from posttrain.generator import grpo, ppo
 from posttrain.generator.data import prompt_rows
 from posttrain.generator.rewards import RewardFunction
 from posttrain.generator.sampling import sample
-from posttrain.models.load import load_backbone, load_causal_lm, load_tokenizer
+from posttrain.models.load import load_causal_lm, load_tokenizer
 from posttrain.models.tokens import tokenize_prompts
 from posttrain.params import Optimization, Params, load_params
 from posttrain.selector import grpo as selector_grpo
 from posttrain.selector import ppo as selector_ppo
 from posttrain.selector.data import make_pools
-from posttrain.selector.model import Selector
+from posttrain.selector.model import Selector, load_reader
 from posttrain.selector.train import Pools, Schedule, train
 from posttrain.tasks import Example, get_task
 from posttrain.tasks.finqa.prepare import prepare_row
@@ -205,7 +205,7 @@ def train_selector(setting: Setting, method: str, watch: Stopwatch) -> History:
     module = {"grpo": selector_grpo, "ppo": selector_ppo}[method]
     config = setting.config(setting.params.rl.selector.of(method))
     return train(
-        Selector(load_backbone(setting.model, dtype=entry.dtype)).to(device()).eval(),
+        Selector(load_reader(setting.model, entry.dtype)).to(device()).eval(),
         Algorithm(watch.timed(module.rollout), module.loss),
         config,
         Schedule([range(len(pools))] * STEPS, config.inner_epochs, config.minibatches),

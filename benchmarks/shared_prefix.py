@@ -20,11 +20,11 @@ import time
 from collections.abc import Callable, Sequence
 
 import torch
-from transformers import AutoModel, GPT2Config, LlamaConfig, PreTrainedConfig
+from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, PreTrainedConfig
 
 from posttrain.models.tokens import length_buckets
 from posttrain.selector.batch import PoolBatch, TokenizedPool, collate
-from posttrain.selector.model import Selector
+from posttrain.selector.model import Encoding, Selector
 
 VOCABULARY = 2048
 
@@ -64,13 +64,12 @@ def make_pool(generator: random.Random, prompt: int, answers: Sequence[int]) -> 
     return TokenizedPool("random", ids(prompt), [ids(length) for length in answers])
 
 
-def step(
-    selector: Selector, batch: PoolBatch, encode: Callable[[PoolBatch], torch.Tensor]
-) -> float:
+def step(selector: Selector, batch: PoolBatch, encode: Callable[[PoolBatch], Encoding]) -> float:
     """Seconds of one forward and backward pass."""
     start = time.perf_counter()
-    logits = selector.score(encode(batch))
-    (-logits.log_softmax(dim=1)[:, 0].mean()).backward()
+    logits = selector.output(encode(batch)).logits
+    loss = -logits.log_softmax(dim=1)[:, 0].mean()
+    torch.autograd.backward(loss)
     selector.zero_grad()
     return time.perf_counter() - start
 
@@ -80,11 +79,11 @@ def compare_prefix(
 ) -> tuple[float, float, float]:
     """Median seconds shared and separate, and the largest difference of the logits."""
     torch.manual_seed(0)
-    selector = Selector(AutoModel.from_config(config, attn_implementation="sdpa"))
+    selector = Selector(AutoModelForCausalLM.from_config(config, attn_implementation="sdpa"))
     batch = collate([make_pool(random.Random(0), prompt, [answer] * k)])
     with torch.no_grad():
-        shared = selector.score(selector.encode_shared(batch))
-        separate = selector.score(selector.encode_separately(batch))
+        shared = selector.output(selector.encode_shared(batch)).logits
+        separate = selector.output(selector.encode_separately(batch)).logits
     difference = float((shared - separate).abs().max())
     seconds: dict[str, list[float]] = {"shared": [], "separate": []}
     for _ in range(repeats + 1):
@@ -104,7 +103,7 @@ def compare_buckets(
     each.
     """
     torch.manual_seed(0)
-    selector = Selector(AutoModel.from_config(config, attn_implementation="sdpa"))
+    selector = Selector(AutoModelForCausalLM.from_config(config, attn_implementation="sdpa"))
     generator = random.Random(0)
     rows = [
         make_pool(

@@ -12,12 +12,10 @@ from posttrain.files import atomic_write, write_json
 from posttrain.params import Params
 from posttrain.stage import run
 
-UNTRAINED = ("base",)
-
 
 def main(params: Params) -> None:
-    policies = [*UNTRAINED, "sft", *params.rl.generator.methods]
-    runs = load_runs(Path("data/evaluate_generator"), policies, params.seeds, UNTRAINED)
+    policies = ["base", "sft", *params.rl.generator.methods]
+    runs = load_runs(Path("data/evaluate_generator"), policies, params.seeds)
     results = compare(runs, params.compare.bootstrap)
     questions = len(runs[0].predictions)
     write_json("metrics/compare_generator.json", flat_metrics(results, {}))

@@ -1,7 +1,6 @@
-"""Choose an answer for each validation and test question with a trained selector, and measure the
-choices.
+"""Choose an answer for each validation and test question with a selector, and measure the choices.
 
-python stages/evaluate.py POLICY SEED        POLICY: sft | ppo | grpo | rloo | dpo | exact
+python stages/evaluate.py POLICY SEED        POLICY: base (not trained) | sft | ppo | grpo | rloo | dpo | exact
 
 data/evaluate/POLICY-SEED holds predictions.jsonl, summary.json (intervals, kinds, edits) and
 manifest.json.
@@ -9,6 +8,8 @@ manifest.json.
 
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from posttrain.errors import UserError
 from posttrain.evaluation.metrics import (
@@ -21,10 +22,10 @@ from posttrain.evaluation.metrics import (
 )
 from posttrain.files import atomic_directory, read_jsonl, write_json, write_jsonl
 from posttrain.manifest import build_manifest
-from posttrain.models.load import load_tokenizer
+from posttrain.models.load import Dtype, load_tokenizer
 from posttrain.params import POLICIES, Params
 from posttrain.selector.data import make_pools
-from posttrain.selector.model import load_selector
+from posttrain.selector.model import Selector, load_reader, load_selector
 from posttrain.selector.predict import score_pools
 from posttrain.selector.run import BASE, REWARDS
 from posttrain.stage import read_seed, run
@@ -38,18 +39,18 @@ def main(params: Params, policy: str, seed_text: str) -> None:
     if policy not in POLICIES:
         raise UserError(f"policy {policy!r}: expected one of {', '.join(POLICIES)}")
     seed, model, settings = read_seed(seed_text), params.selected_model, params.evaluate
-    directory = model_directory(policy, seed)
+    trained = [model_directory(policy, seed)] if policy != "base" else []
     manifest = build_manifest(
         "evaluate",
         {"evaluate": settings.model_dump(), "model": model.model_dump()},
-        [BASE, directory, *(REWARDS / f"{split}.jsonl" for split in SPLITS)],
+        [BASE, *trained, *(REWARDS / f"{split}.jsonl" for split in SPLITS)],
         policy=policy,
         seed=seed,
         prompt=get_task(params.selected_dataset.task).prompt_hash(),
         evaluator=evaluator_hash(),
     )
     tokenizer = load_tokenizer(BASE)
-    selector, _ = load_selector(directory, BASE, model.dtype, device())
+    selector = load_policy(policy, seed, model.dtype)
     predictions: list[dict[str, Any]] = []
     summary, metrics = {}, {}
     for split in SPLITS:
@@ -72,6 +73,14 @@ def main(params: Params, policy: str, seed_text: str) -> None:
         write_json(output / "summary.json", summary)
         write_json(output / "manifest.json", manifest)
     write_json(Path("metrics/evaluate") / f"{name}.json", metrics)
+
+
+def load_policy(policy: str, seed: int, dtype: Dtype) -> Selector:
+    """The policy's selector; base is one that saw no training, which chooses by the language model alone."""
+    if policy != "base":
+        return load_selector(model_directory(policy, seed), BASE, dtype, device())[0]
+    torch.manual_seed(seed)
+    return Selector(load_reader(BASE, dtype)).to(device()).eval()
 
 
 def model_directory(policy: str, seed: int) -> Path:

@@ -5,9 +5,10 @@ python stages/report.py
 plots/report.md holds the tables, plots/report.html all in one file that needs no network.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from posttrain.evaluation.compare import load_runs
+from posttrain.evaluation.compare import UNTRAINED, Run, load_runs
 from posttrain.evaluation.report.browser import browser_data, generator_policy, selector_policy
 from posttrain.evaluation.report.page import html_report, markdown_report
 from posttrain.files import atomic_write, read_jsonl, read_text
@@ -16,7 +17,6 @@ from posttrain.stage import run
 from posttrain.tasks import Task, get_task
 
 PLOTS = Path("plots")
-UNTRAINED = ("base",)
 
 
 def main(params: Params) -> None:
@@ -25,13 +25,9 @@ def main(params: Params) -> None:
     pools = read_jsonl(Path("data/rewards/test.jsonl"))
     names = generator_names(params)
     selectors = load_runs(Path("data/evaluate"), params.compare.policies, seeds)
-    generators = load_runs(Path("data/evaluate_generator"), names, seeds, UNTRAINED)
-    policies = [selector_policy(found, pools) for found in selectors]
-    policies += [
-        generator_policy(found)
-        for found in generators
-        if found.policy not in UNTRAINED or found.seed == seeds[0]
-    ]
+    generators = load_runs(Path("data/evaluate_generator"), names, seeds)
+    policies = [selector_policy(found, pools) for found in distinct(selectors)]
+    policies += [generator_policy(found) for found in distinct(generators)]
     weights = params.rewards.weights.model_dump()
     data = browser_data(task, examples, pools, policies, weights, params.report.questions)
     margins = {f"preferences/{seed}.png": f"preference pairs, seed {seed}" for seed in seeds}
@@ -61,8 +57,14 @@ def main(params: Params) -> None:
         file.write(html_report(title, markdown, images, data))
 
 
+def distinct(runs: Sequence[Run]) -> list[Run]:
+    """Without the copies of an untrained policy that stand for it at the later seeds."""
+    first = runs[0].seed
+    return [found for found in runs if found.policy not in UNTRAINED or found.seed == first]
+
+
 def generator_names(params: Params) -> list[str]:
-    return [*UNTRAINED, "sft", *params.rl.generator.methods]
+    return ["base", "sft", *params.rl.generator.methods]
 
 
 def what_was_run(task: Task, params: Params, questions: int) -> dict[str, str]:

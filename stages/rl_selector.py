@@ -3,13 +3,14 @@
 python stages/rl_selector.py METHOD SEED        METHOD: ppo | grpo | rloo | dpo | exact
 """
 
+from importlib import import_module
 from itertools import chain
 from pathlib import Path
+from typing import cast, get_args
 
 from posttrain.errors import UserError
 from posttrain.manifest import build_manifest
-from posttrain.params import Params
-from posttrain.selector import dpo, exact, grpo, ppo, rloo
+from posttrain.params import Method, Params
 from posttrain.selector.data import with_reference
 from posttrain.selector.model import load_selector
 from posttrain.selector.run import (
@@ -23,12 +24,11 @@ from posttrain.stage import read_seed, run
 from posttrain.tasks import get_task
 from posttrain.training import device
 
-METHODS: dict[str, Algorithm] = {"ppo": ppo, "grpo": grpo, "rloo": rloo, "dpo": dpo, "exact": exact}
-
 
 def main(params: Params, method: str, seed_text: str) -> None:
-    if method not in METHODS:
-        raise UserError(f"method {method!r}: expected one of {', '.join(METHODS)}")
+    if method not in get_args(Method):
+        raise UserError(f"method {method!r}: expected one of {', '.join(get_args(Method))}")
+    algorithm = cast(Algorithm, import_module(f"posttrain.selector.{method}"))
     seed, model = read_seed(seed_text), params.selected_model
     config = params.rl.selector.of(method)
     start = Path("models/sft_selector") / str(seed)
@@ -49,7 +49,7 @@ def main(params: Params, method: str, seed_text: str) -> None:
     train_and_save(
         f"rl_selector {name}",
         selector,
-        METHODS[method],
+        algorithm,
         config,
         Schedule(batches, config.inner_epochs, config.minibatches),
         data,

@@ -8,11 +8,10 @@ from pathlib import Path
 import torch
 
 from posttrain.manifest import build_manifest
-from posttrain.models.load import load_backbone
 from posttrain.models.lora import add_lora
 from posttrain.params import Params
 from posttrain.selector import sft
-from posttrain.selector.model import Selector
+from posttrain.selector.model import Selector, load_reader
 from posttrain.selector.run import BASE, REWARDS, load_data, train_and_save
 from posttrain.selector.train import Schedule, epochs_of_batches
 from posttrain.stage import read_seed, run
@@ -32,7 +31,7 @@ def main(params: Params, seed_text: str) -> None:
     data, val, dropped = load_data(model, config.evaluation_questions)
     print(f"{len(data)} training questions, {len(dropped)} dropped as too long for {params.model}")
     torch.manual_seed(seed)
-    backbone = load_backbone(BASE, dtype=model.dtype)
+    backbone = load_reader(BASE, model.dtype)
     if model.lora is not None:
         backbone = add_lora(backbone, **model.lora.model_dump())
     selector = Selector(backbone).to(device()).train()

@@ -49,7 +49,7 @@ CHANGES = TINY | {
     "prepare.context": CONTEXT,
     "rl.selector.methods": [*METHODS],
     "rl.generator.methods": [*GENERATOR_METHODS],
-    "compare.policies": ["sft", *METHODS],
+    "compare.policies": ["base", "sft", *METHODS],
     "candidates.count": 4,
     "sample.questions": SIZES["train"],
     "evaluate.bootstrap": 20,
@@ -234,7 +234,7 @@ def test_every_stage_makes_its_outputs_and_every_model_a_manifest(
 @pytest.mark.parametrize(
     ("file", "policies"),
     [
-        ("compare", {"sft", *METHODS, "best_trivial_rule"}),
+        ("compare", {"base", "sft", *METHODS, "best_trivial_rule"}),
         ("compare_generator", {"base", "sft", *GENERATOR_METHODS}),
     ],
 )

@@ -61,7 +61,7 @@ def save(folder: Path, policy: str, seed: int, rewards: list[float], **changes: 
     manifest = {
         "inputs": {
             "models/base": "b",
-            f"models/{policy}": policy,
+            f"models/{policy}-{seed}": policy,
             "data/rewards/test.jsonl": "t",
         },
         "prompt": "p",

@@ -269,7 +269,6 @@ def test_the_pool_holds_what_was_drawn_and_nothing_else() -> None:
     assert pool["candidates"] == [
         {
             "text": group[0]["text"],
-            "shown": group[0]["text"],
             "reward": 0.2,
             "correct": False,
             "copies": 1,

@@ -8,7 +8,14 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModel, BertConfig, GPT2Config, LlamaConfig, PreTrainedConfig
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    BertConfig,
+    GPT2Config,
+    LlamaConfig,
+    PreTrainedConfig,
+)
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from posttrain.errors import UserError
@@ -29,6 +36,7 @@ from posttrain.params import Lora
 from posttrain.selector.batch import PoolText, TokenizedPool, collate, tokenize_pools
 from posttrain.selector.model import (
     Selector,
+    load_reader,
     load_selector,
     save_selector,
 )
@@ -169,7 +177,7 @@ def test_a_saved_selector_gives_the_same_logits_and_the_same_bytes(
     pocket: Path, tmp_path: Path, lora: bool
 ) -> None:
     torch.manual_seed(0)
-    backbone: Any = load_backbone(pocket)
+    backbone: Any = load_reader(pocket, "float32")
     if lora:
         backbone = add_lora(backbone, 2, 4, 0.0, "auto")
     selector = Selector(backbone).eval()
@@ -194,7 +202,7 @@ def test_a_saved_selector_gives_the_same_logits_and_the_same_bytes(
 def test_a_selector_on_another_base_or_without_its_head_is_refused(
     pocket: Path, tmp_path: Path
 ) -> None:
-    selector = Selector(load_backbone(pocket))
+    selector = Selector(load_reader(pocket, "float32"))
     base = json.loads((pocket / "base.json").read_text())
     save_selector(tmp_path / "s", selector, base | {"sha256": {"model.safetensors": "0" * 64}}, {})
     with pytest.raises(UserError, match="weights 000000000000, but"):
@@ -206,7 +214,7 @@ def test_a_selector_on_another_base_or_without_its_head_is_refused(
 
 
 def test_trainable_state_brings_back_a_selector(pocket: Path) -> None:
-    selector = Selector(add_lora(load_backbone(pocket), 2, 4, 0.0, "auto")).eval()
+    selector = Selector(add_lora(load_reader(pocket, "float32"), 2, 4, 0.0, "auto")).eval()
     before, state = selector(BATCH).logits, trainable_state(selector)
     with torch.no_grad():
         for parameter in selector.parameters():
@@ -240,7 +248,7 @@ def test_pools_are_tokenised_without_truncation(pocket: Path) -> None:
 
 def test_counts_without_weights_equal_those_of_the_real_model() -> None:
     config = tiny("llama")
-    model = AutoModel.from_config(config)
+    model = AutoModelForCausalLM.from_config(config)
     counts = inspect.count_parameters(config, Lora(r=4, alpha=8.0, dropout=0.0, targets=["q_proj"]))
     assert counts.backbone == sum(p.numel() for p in model.parameters())
     # Per layer A is (4, 16) and B is (16, 4).

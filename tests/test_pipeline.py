@@ -84,7 +84,7 @@ def test_repro_makes_every_output(project: Path) -> None:
     opened = json.loads((project / "metrics/open_evaluation/0.json").read_text())
     assert opened["oracle_accuracy"] >= opened["selector_accuracy"]
     compared = json.loads((project / "metrics/compare.json").read_text())
-    assert {"sft", *METHODS, "best_trivial_rule"} == compared.keys()
+    assert {"base", "sft", *METHODS, "best_trivial_rule"} == compared.keys()
     assert all(f"| {method} |" in (project / "plots/compare.md").read_text() for method in METHODS)
 
 
@@ -98,7 +98,9 @@ def test_metrics_and_curves_can_be_shown(project: Path) -> None:
     shown = json.loads(must(project, "dvc", "metrics", "show", "--json"))
     files = shown[""]["data"]
     assert all("error" not in entry for entry in files.values())
-    assert {f"metrics/evaluate/{policy}-0.json" for policy in ("sft", *METHODS)} <= files.keys()
+    assert {
+        f"metrics/evaluate/{policy}-0.json" for policy in ("base", "sft", *METHODS)
+    } <= files.keys()
     assert "metrics/compare.json" in files
     must(project, "dvc", "plots", "show", "--out", "drawn")
     page = (project / "drawn/index.html").read_text()

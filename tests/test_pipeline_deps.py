@@ -13,7 +13,9 @@ from workspace import ROOT
 
 PIPELINE = YAML(typ="safe").load(ROOT / "dvc.yaml")
 STAGES: dict[str, dict[str, Any]] = PIPELINE["stages"]
+METHODS = YAML(typ="safe").load(ROOT / "params.yaml")["rl"]["selector"]["methods"]
 TASKS = ROOT / "src/posttrain/tasks/__init__.py"
+SELECTOR = ROOT / "src/posttrain/selector"
 
 
 def _script(stage: str) -> str:
@@ -59,12 +61,16 @@ def imported(script: str) -> set[str]:
         found |= new
         if TASKS in new:  # which imports the task that is asked for
             new |= set(TASKS.parent.glob("*/task.py"))
+        if script == "stages/rl_selector.py":  # which imports the method that is asked for
+            new |= {SELECTOR / f"{method}.py" for method in METHODS}
         new = {file for known in new for file in _imports(known)} - found
     return {file.relative_to(ROOT).as_posix() for file in found}
 
 
 def _code_deps(stage: str) -> list[str]:
-    return [dep for dep in STAGES[stage]["deps"] if dep.startswith(("src/", "stages/"))]
+    deps = [dep for dep in STAGES[stage]["deps"] if dep.startswith(("src/", "stages/"))]
+    named = {dep.replace("${item.method}", method) for dep in deps for method in METHODS}
+    return sorted(named)
 
 
 def _covers(dep: str, file: str) -> bool:

@@ -12,15 +12,15 @@ import pytest
 import torch
 from ruamel.yaml import YAML
 from stages.evaluate import main
-from transformers import AutoModel, LlamaConfig
+from transformers import AutoModelForCausalLM, LlamaConfig
 
 from posttrain.errors import UserError
 from posttrain.files import write_jsonl
-from posttrain.models.load import load_backbone, read_base, write_base
+from posttrain.models.load import read_base, write_base
 from posttrain.models.pocket import build_model, llama_config, save_pocket, train_tokenizer
 from posttrain.params import load_params
 from posttrain.selector.batch import TokenizedPool, collate
-from posttrain.selector.model import Selector, save_selector
+from posttrain.selector.model import Selector, load_reader, save_selector
 from posttrain.selector.predict import longest_first, score_pools
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -37,7 +37,7 @@ def tiny_selector() -> Selector:
         max_position_embeddings=64,
         attention_dropout=0.5,
     )
-    return Selector(AutoModel.from_config(config, attn_implementation="sdpa"))
+    return Selector(AutoModelForCausalLM.from_config(config, attn_implementation="sdpa"))
 
 
 def pool(name: str, length: int, count: int = 3) -> TokenizedPool:
@@ -111,7 +111,6 @@ def reward_row(number: int) -> dict[str, Any]:
         "candidates": [
             {
                 "text": f'{{"program": ["add({number}, {k})"], "answer": "{number + k}"}}',
-                "shown": f'{{"program": ["add({number}, {k})"], "answer": "{number + k}"}}',
                 "kind": kind,
                 "edit": kind,
                 "reward": {"gold": 1.0, "plausible": 0.2, "corrupted": 0.0}[kind],
@@ -143,7 +142,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_pocket(weights, model, tokenizer)
     write_base(base, "path", str(weights), None)
     torch.manual_seed(0)
-    selector = Selector(load_backbone(base))
+    selector = Selector(load_reader(base, "float32"))
     save_selector(folder / "models/sft_selector/0", selector, read_base(base), {})
     return folder
 

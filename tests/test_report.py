@@ -240,9 +240,12 @@ def test_every_policy_is_there_at_every_seed_and_the_base_model_once(
     data: dict[str, Any], params: Params
 ) -> None:
     names = [f"{p['family']}/{p['name']}" for p in data["policies"]]
-    selectors = [f"selector/{p}-{s}" for p in params.compare.policies for s in (0, 1)]
-    trained = [f"generator/{p}-{s}" for p in ("sft", *params.rl.generator.methods) for s in (0, 1)]
-    assert names == [*selectors, "generator/base-0", *trained]
+    methods = {"selector": params.rl.selector.methods, "generator": params.rl.generator.methods}
+    expected = []
+    for family, trained in methods.items():
+        expected += [f"{family}/base-0"]
+        expected += [f"{family}/{policy}-{seed}" for policy in ("sft", *trained) for seed in (0, 1)]
+    assert names == expected
 
 
 def test_no_policy_shows_more_questions_than_asked_for_and_failures_come_first(

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 from transformers import (
     AutoModel,
+    AutoModelForCausalLM,
     BertConfig,
     GPT2Config,
     LlamaConfig,
@@ -22,7 +23,7 @@ from posttrain.errors import UserError
 from posttrain.models.architecture import SHARED_PREFIX
 from posttrain.models.tokens import length_buckets
 from posttrain.selector.batch import PoolBatch, TokenizedPool, collate
-from posttrain.selector.model import Selector, is_causal
+from posttrain.selector.model import Encoding, Selector, is_causal
 
 VOCABULARY = 50
 SMALL: dict[str, Any] = {
@@ -56,7 +57,8 @@ def tiny_config(model_type: str) -> PreTrainedConfig:
 
 def tiny_selector(model_type: str, lora: bool = False) -> Selector:
     torch.manual_seed(0)
-    backbone = AutoModel.from_config(tiny_config(model_type), attn_implementation="sdpa")
+    kind = AutoModel if model_type == "bert" else AutoModelForCausalLM
+    backbone = kind.from_config(tiny_config(model_type), attn_implementation="sdpa")
     if lora:
         targets = {"gpt2": ["c_attn"]}.get(model_type, ["q_proj", "v_proj"])
         fan = model_type == "gpt2"
@@ -64,7 +66,9 @@ def tiny_selector(model_type: str, lora: bool = False) -> Selector:
             r=4, target_modules=targets, fan_in_fan_out=fan, init_lora_weights=False
         )
         backbone = get_peft_model(backbone, config)
-    return Selector(backbone).eval()
+    selector = Selector(backbone).eval()
+    torch.nn.init.normal_(selector.score.outer.weight)  # a new one ignores the pooled states
+    return selector
 
 
 def random_pools(count: int = 3, k: int = 4, seed: int = 0) -> list[TokenizedPool]:
@@ -77,24 +81,42 @@ def random_pools(count: int = 3, k: int = 4, seed: int = 0) -> list[TokenizedPoo
     return [TokenizedPool(str(n), ids(3, 20), [ids(1, 7) for _ in range(k)]) for n in range(count)]
 
 
-def alone(selector: Selector, pools: list[TokenizedPool]) -> torch.Tensor:
-    """Pooled states by the plainest way: each prompt + candidate in a forward pass of its own, no
-    padding.
+def alone(selector: Selector, pools: list[TokenizedPool]) -> Encoding:
+    """By the plainest way: each prompt + candidate in a forward pass of its own, no padding, and the likelihoods from
+    the model's own logits.
     """
-    rows = []
+    pooled, likelihood = [], []
     for pool in pools:
         start = len(pool.prompt_ids)
-        pairs = [torch.tensor([pool.prompt_ids + ids]) for ids in pool.candidate_ids]
-        states = [selector.backbone(input_ids=pair).last_hidden_state[0] for pair in pairs]
-        rows.append(torch.stack([state[start:].mean(dim=0) for state in states]))
-    return torch.stack(rows)
+        for ids in pool.candidate_ids:
+            pair = torch.tensor([pool.prompt_ids + ids])
+            output = selector.backbone(input_ids=pair, output_hidden_states=True)
+            pooled.append(output.hidden_states[-1][0, start:].mean(dim=0))
+            if selector.causal:
+                before = output.logits[0, start - 1 : -1].log_softmax(dim=-1)
+                likelihood.append(before.gather(1, pair[0, start:, None]).sum())
+    shape = (len(pools), len(pools[0].candidate_ids))
+    return Encoding(
+        torch.stack(pooled).view(*shape, -1),
+        torch.stack(likelihood).view(shape) if likelihood else None,
+    )
 
 
-def gradients(selector: Selector, pooled: torch.Tensor) -> dict[str, torch.Tensor]:
+def difference(one: Encoding, two: Encoding) -> float:
+    """The largest, over pooled states and likelihoods."""
+    gaps = [(one.pooled - two.pooled).abs().max()]
+    assert (one.likelihood is None) == (two.likelihood is None)
+    if one.likelihood is not None and two.likelihood is not None:
+        gaps.append((one.likelihood - two.likelihood).abs().max())
+    return float(max(gaps).detach())
+
+
+def gradients(selector: Selector, encoding: Encoding) -> dict[str, torch.Tensor]:
     selector.zero_grad()
-    log_policy = selector.score(pooled).log_softmax(dim=1)
+    output = selector.output(encoding)
+    log_policy = output.logits.log_softmax(dim=1)
     weights = torch.linspace(-1, 1, log_policy.numel()).view_as(log_policy)
-    loss = (weights * log_policy).sum() + selector.value(pooled.mean(dim=1)).square().sum()
+    loss = (weights * log_policy).sum() + output.values.square().sum()
     loss.backward()
     return {name: p.grad.clone() for name, p in selector.named_parameters() if p.grad is not None}
 
@@ -106,9 +128,10 @@ def test_shared_prefix_gives_the_logits_and_gradients_of_each_pair_alone(
 ) -> None:
     selector, pools = tiny_selector(model_type, lora), random_pools()
     batch = collate(pools)
-    pooled, expected = selector.encode_shared(batch), alone(selector, pools)
-    assert (selector.score(pooled) - selector.score(expected)).abs().max() < 1e-4
-    got, wanted = gradients(selector, pooled), gradients(selector, expected)
+    encoded, expected = selector.encode_shared(batch), alone(selector, pools)
+    assert difference(encoded, expected) < 1e-4
+    assert (selector.output(encoded).logits - selector.output(expected).logits).abs().max() < 1e-4
+    got, wanted = gradients(selector, encoded), gradients(selector, expected)
     trainable = {name for name, p in selector.named_parameters() if p.requires_grad}
     assert got.keys() == wanted.keys()
     # AutoModel's BERT pooler and the like have no gradient; here every trainable tensor must have
@@ -123,23 +146,22 @@ def test_every_architecture_listed_as_shareable_equals_separate_encoding(model_t
     selector, pools = tiny_selector(model_type), random_pools(seed=1)
     assert selector.share_prefix
     with torch.no_grad():
-        assert (selector.encode_shared(collate(pools)) - alone(selector, pools)).abs().max() < 1e-4
+        assert difference(selector.encode_shared(collate(pools)), alone(selector, pools)) < 1e-4
 
 
 @pytest.mark.parametrize("model_type", ["llama", "gpt2", "bert"])
 def test_padding_in_the_batch_does_not_change_separate_encoding(model_type: str) -> None:
     selector, pools = tiny_selector(model_type), random_pools(seed=2)
     with torch.no_grad():
-        assert (
-            selector.encode_separately(collate(pools)) - alone(selector, pools)
-        ).abs().max() < 1e-4
+        assert difference(selector.encode_separately(collate(pools)), alone(selector, pools)) < 1e-4
 
 
 def test_encoders_encode_pairs_apart() -> None:
     selector, batch = tiny_selector("bert"), collate(random_pools())
     assert not selector.share_prefix
     with torch.no_grad():
-        assert torch.equal(selector.encode(batch), selector.encode_separately(batch))
+        one, two = selector.encode(batch), selector.encode_separately(batch)
+    assert one.likelihood is None and torch.equal(one.pooled, two.pooled)
 
 
 def test_prompt_length_at_the_end_of_the_position_table_still_works() -> None:
@@ -148,7 +170,20 @@ def test_prompt_length_at_the_end_of_the_position_table_still_works() -> None:
     short = TokenizedPool("b", [3], [[3] * 6, [6]])
     with torch.no_grad():
         got = selector.encode_shared(collate([pool, short]))
-    assert (got - alone(selector, [pool, short])).abs().max() < 1e-4
+        assert difference(got, alone(selector, [pool, short])) < 1e-4
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_an_untrained_selector_chooses_what_the_language_model_would_rather_write(
+    lora: bool,
+) -> None:
+    pools = random_pools(count=20, seed=3)
+    selector = Selector(tiny_selector("llama", lora).backbone).eval()
+    with torch.no_grad():
+        logits, likelihood = selector(collate(pools)).logits, alone(selector, pools).likelihood
+    assert likelihood is not None
+    assert torch.equal(logits.argmax(dim=1), likelihood.argmax(dim=1))
+    assert torch.allclose(logits - logits[:, :1], 0.1 * (likelihood - likelihood[:, :1]), atol=1e-4)
 
 
 def test_an_answer_does_not_see_the_other_candidates() -> None:
@@ -191,10 +226,10 @@ def test_gradient_checkpointing_falls_back_to_separate_encoding() -> None:
 def test_sliding_window_shorter_than_the_pair_falls_back_to_separate_encoding() -> None:
     config = CONFIG_MAPPING["mistral"](**SMALL, sliding_window=6)
     torch.manual_seed(0)
-    selector = Selector(AutoModel.from_config(config, attn_implementation="sdpa")).eval()
+    selector = Selector(AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")).eval()
     pools = random_pools()
     with torch.no_grad():
-        assert (selector.encode(collate(pools)) - alone(selector, pools)).abs().max() < 1e-4
+        assert difference(selector.encode(collate(pools)), alone(selector, pools)) < 1e-4
 
 
 def test_encoder_decoders_are_refused_in_one_line() -> None:

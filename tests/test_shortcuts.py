@@ -108,10 +108,7 @@ def finqa_pools(finqa_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> di
 def test_no_trivial_rule_wins_on_real_pools(finqa_pools: dict[str, list[Pool]]) -> None:
     held_out = {split: finqa_pools[split] for split in ("val", "test")}
     for split, rules in audit_shortcuts(finqa_pools["train"], held_out).items():
-        # This one reads the page's words for the numbers that a candidate uses: not quite trivial.
-        named = rules.pop("learned_shown")
         assert max(rules.values()) < 0.35, (split, rules)
-        assert named < 0.42, (split, named)
 
 
 def test_real_pools_have_eight_distinct_candidates_and_gold_anywhere(

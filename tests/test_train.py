@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import random
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaModel
+from transformers import LlamaConfig, LlamaForCausalLM
 from workspace import METHODS, ROOT
 
 from posttrain.checkpoint import CheckpointFile
 from posttrain.params import load_params
-from posttrain.selector import dpo, exact, grpo, ppo, rloo, sft
 from posttrain.selector import train as loop
 from posttrain.selector.batch import TokenizedPool
 from posttrain.selector.model import Selector, SelectorOutput
@@ -23,12 +23,7 @@ from posttrain.training import trainable_state
 
 PARAMS = load_params(ROOT / "params.yaml")
 ALGORITHMS: dict[str, Any] = {
-    "sft": sft,
-    "ppo": ppo,
-    "grpo": grpo,
-    "rloo": rloo,
-    "dpo": dpo,
-    "exact": exact,
+    method: import_module(f"posttrain.selector.{method}") for method in ("sft", *METHODS)
 }
 RIGHT = 7  # the token that makes a candidate right
 
@@ -66,7 +61,7 @@ def new_selector(dropout: float = 0.0) -> Selector:
         max_position_embeddings=64,
         attention_dropout=dropout,
     )
-    return Selector(LlamaModel(config)).train()
+    return Selector(LlamaForCausalLM(config)).train()
 
 
 def settings(method: str, **changes: Any) -> Any:

@@ -8,21 +8,23 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from ruamel.yaml import YAML
+
+from posttrain.params import GeneratorMethod, Method
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 
-METHODS = ("ppo", "grpo", "rloo", "dpo", "exact")
-GENERATOR_METHODS = ("ppo", "grpo", "rloo", "dpo")
+METHODS: tuple[str, ...] = get_args(Method)
+GENERATOR_METHODS: tuple[str, ...] = get_args(GeneratorMethod)
 TINY: dict[str, Any] = {
     "seeds": [0],
     # Two of each kind: a stage costs seconds, most of them imports. `test_architectures` runs all.
     "rl.selector.methods": ["ppo", "exact"],
     "rl.generator.methods": ["ppo", "dpo"],
-    "compare.policies": ["sft", "ppo", "exact"],
+    "compare.policies": ["base", "sft", "ppo", "exact"],
     "datasets.sample.train": 60,
     "datasets.sample.val": 20,
     "datasets.sample.test": 20,

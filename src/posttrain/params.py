@@ -23,7 +23,7 @@ from posttrain.schema import (
 Method = Literal["ppo", "grpo", "rloo", "dpo", "exact"]
 GeneratorMethod = Literal["ppo", "grpo", "rloo", "dpo"]
 Variant = Literal["direct", "reflective", "deliberative"]
-Policy = Literal["sft", "ppo", "grpo", "rloo", "dpo", "exact"]
+Policy = Literal["base", "sft", Method]
 POLICIES: tuple[Policy, ...] = get_args(Policy)
 
 
@@ -210,14 +210,8 @@ class SelectorMethods(Section):
 
     def of(self, method: str) -> SelectorRL:
         """The section of one method."""
-        sections: dict[str, SelectorRL] = {
-            "ppo": self.ppo,
-            "grpo": self.grpo,
-            "rloo": self.rloo,
-            "dpo": self.dpo,
-            "exact": self.exact,
-        }
-        return sections[method]
+        section: SelectorRL = getattr(self, method)
+        return section
 
 
 class GeneratorSFT(Optimization):
@@ -271,13 +265,8 @@ class GeneratorMethods(Section):
 
     def of(self, method: str) -> GeneratorRL:
         """The section of one method."""
-        sections: dict[str, GeneratorRL] = {
-            "ppo": self.ppo,
-            "grpo": self.grpo,
-            "rloo": self.rloo,
-            "dpo": self.dpo,
-        }
-        return sections[method]
+        section: GeneratorRL = getattr(self, method)
+        return section
 
 
 class SFT(Section):
@@ -416,7 +405,7 @@ def check_params(values: Any, source: str = "params.yaml") -> Params:
     ):
         if len(set(names)) < len(names):
             raise UserError(f"{source}: {key}: an entry is listed twice")
-    missing = set(params.compare.policies) - {"sft", *params.rl.selector.methods}
+    missing = set(params.compare.policies) - {"base", "sft", *params.rl.selector.methods}
     if missing:
         raise UserError(
             f"{source}: compare.policies: {sorted(missing)[0]} is not in rl.selector.methods"

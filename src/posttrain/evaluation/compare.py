@@ -29,6 +29,7 @@ from posttrain.files import read_json, read_jsonl
 
 LEVEL = 0.95
 BASELINE = "sft"
+UNTRAINED = ("base",)  # evaluated once, under the first seed
 SPLIT = "test"
 REWARD = 1  # place of the reward in `metrics.columns`
 
@@ -86,18 +87,16 @@ class PolicyResult:
         return named | {f"chosen_{kind}": share for kind, share in self.chosen.items()}
 
 
-def load_runs(
-    directory: Path, policies: Sequence[str], seeds: Sequence[int], untrained: Sequence[str] = ()
-) -> list[Run]:
+def load_runs(directory: Path, policies: Sequence[str], seeds: Sequence[int]) -> list[Run]:
     """Test predictions of every policy at every seed, after checking that they can be compared.
 
-    An `untrained` policy has no seeds: it is evaluated once, under the first one, and counts for each.
+    The one evaluation of an untrained policy counts for each seed.
     """
     runs: list[Run] = []
     first: tuple[Path, dict[str, Any]] | None = None
     for policy in policies:
         for seed in seeds:
-            folder = directory / f"{policy}-{seeds[0] if policy in untrained else seed}"
+            folder = directory / f"{policy}-{seeds[0] if policy in UNTRAINED else seed}"
             for name in ("predictions.jsonl", "manifest.json"):
                 if not (folder / name).is_file():
                     raise UserError(f"{folder / name}: missing; run stage evaluate for it")

@@ -296,7 +296,6 @@ def open_pool(task: Task, example: Example, group: Sequence[Row]) -> dict[str, A
         "candidates": [
             {
                 "text": made["text"],
-                "shown": task.render_candidate(made["text"], example),
                 "reward": made["reward"],
                 "correct": made["correct"],
                 "copies": made["copies"],

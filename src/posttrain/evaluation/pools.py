@@ -24,7 +24,6 @@ def reward_pool(
         scored.append(
             {
                 **made,
-                "shown": task.render_candidate(made["text"], example),
                 "reward": round(task.reward(verdict.components, weights), 6),
                 "reward_components": verdict.components,
                 "status": verdict.status,

@@ -3,8 +3,7 @@
 Each rule sees the K candidate texts of a pool and nothing else. A rule that prefers several candidates equally
 gets the share of them that is right, so accuracies are exact expectations, not samples. `learned` is the
 strongest: a linear softmax model over hashed tokens of the texts and over how each candidate relates to its
-pool, fitted on training pools (L-BFGS, L2), the "model without context"; `learned_shown` is the same
-on the candidates as a selector reads them, with the page's words for their references.
+pool, fitted on training pools (L-BFGS, L2), the "model without context".
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
-Pool = Sequence[Mapping[str, Any]]  # text, shown (optional), answer (or None), consistent, correct
+Pool = Sequence[Mapping[str, Any]]  # text, answer (or None), consistent, correct
 Array = NDArray[np.float64]
 
 _TOKEN = re.compile(r"[A-Za-z_]+|[0-9]|[^\sA-Za-z0-9_]")
@@ -34,17 +33,13 @@ def audit_shortcuts(
     train: Sequence[Pool], splits: Mapping[str, Sequence[Pool]]
 ) -> dict[str, dict[str, float]]:
     """Accuracy of each rule on the pools of each split; `fixed_slot` is the best of the slots."""
-    learned = {
-        name: (field, fit_blind_model(_seen_as(field, train)))
-        for name, field in (("learned", "text"), ("learned_shown", "shown"))
-    }
+    blind = fit_blind_model(train)
     result = {}
     for split, pools in splits.items():
         rates = {name: _accuracy(pools, rule) for name, rule in RULES.items()}
         slots = range(max(map(len, pools)))
         rates["fixed_slot"] = max(_accuracy(pools, _slot_rule(slot)) for slot in slots)
-        for name, (field, model) in learned.items():
-            rates[name] = _accuracy(_seen_as(field, pools), partial(blind_scores, model=model))
+        rates["learned"] = _accuracy(pools, partial(blind_scores, model=blind))
         result[split] = rates
     return result
 
@@ -74,10 +69,6 @@ def fit_blind_model(pools: Sequence[Pool], l2: float = 1.0, iterations: int = 60
     options = {"maxiter": iterations}
     found = minimize(loss, start, jac=True, method="L-BFGS-B", options=options)
     return np.asarray(found.x, dtype=np.float64)
-
-
-def _seen_as(field: str, pools: Sequence[Pool]) -> list[Pool]:
-    return [[{**made, "text": made.get(field, made["text"])} for made in pool] for pool in pools]
 
 
 def blind_scores(pool: Pool, model: Array) -> Array:

@@ -11,10 +11,11 @@ Estimate, in bytes, for one forward and backward pass over t tokens:
     gradients    T * g                      T trainable parameters; g = 4 with LoRA, else b
     optimizer    T * 8                      AdamW's two float32 moments
     activations  L * t * b * (10 h + 5 f)   L layers of width h and MLP width f
+               + a * V * 8                  float32 scores of V tokens, and their gradient, after a answer tokens
 
-The last row bounds what autograd was seen to keep in float32 (Llama 10 h + 4 f, GPT-2 8 h + 5 f per
-layer and token). For the selector t = batch_size * (max_prompt_tokens + K * max_candidate_tokens),
-the prompt being read once.
+The first of the activations bounds what autograd was seen to keep in float32 (Llama 10 h + 4 f, GPT-2 8 h + 5 f per
+layer and token). For the selector a = batch_size * K * max_candidate_tokens (0 for an encoder) and
+t = a + batch_size * max_prompt_tokens, the prompt being read once.
 Left out: attention scores and dropout masks of encoders, the allocator's fragmentation, CUDA's
 context (about 0.5 GB), several devices.
 """
@@ -29,12 +30,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import AutoModel, PreTrainedConfig
+from transformers import AutoModel, AutoModelForCausalLM, PreTrainedConfig
 
 from posttrain.errors import UserError
 from posttrain.models.load import DTYPES, Dtype, load_config, locate, max_positions
 from posttrain.models.lora import add_lora, lora_targets
 from posttrain.params import Lora, Model, Params, load_params
+from posttrain.selector.model import is_causal
 
 ROUND = 128
 ANSWER_TOKENS = 256
@@ -72,14 +74,15 @@ class Memory:
 def count_parameters(config: PreTrainedConfig, lora: Lora | None) -> Parameters:
     """Count on a model built on torch's meta device, which holds no weights."""
     with torch.device("meta"):
-        backbone = AutoModel.from_config(config)
+        kind = AutoModelForCausalLM if is_causal(config) else AutoModel
+        backbone = kind.from_config(config)
         total = sum(parameter.numel() for parameter in backbone.parameters())
         adapters = None
         if lora is not None:
             model = add_lora(backbone, lora.r, lora.alpha, lora.dropout, lora.targets)
             adapters = sum(p.numel() for p in model.parameters() if p.requires_grad)
     width = int(config.hidden_size)
-    return Parameters(total, adapters, 2 * (width * width + width + width + 1))
+    return Parameters(total, adapters, 2 * (width * width + width + width + 1) + 1)
 
 
 def estimate_memory(
@@ -89,11 +92,13 @@ def estimate_memory(
     size = DTYPES[entry.dtype].itemsize
     tokens = entry.batch_size * (entry.max_prompt_tokens + candidates * entry.max_candidate_tokens)
     width, layers = int(config.hidden_size), int(config.num_hidden_layers)
+    answers = entry.batch_size * candidates * entry.max_candidate_tokens
+    logits = answers * int(config.vocab_size) * 4 * 2 if is_causal(config) else 0
     return Memory(
         weights=counts.backbone * size + counts.heads * 4,
         gradients=counts.trainable * (4 if counts.adapters is not None else size),
         optimizer=counts.trainable * 8,
-        activations=layers * tokens * size * (10 * width + 5 * intermediate_size(config)),
+        activations=layers * tokens * size * (10 * width + 5 * intermediate_size(config)) + logits,
     )
 
 

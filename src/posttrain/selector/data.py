@@ -29,7 +29,7 @@ def make_pools(
     until `with_reference` sets it.
     """
     texts = [
-        PoolText(row["id"], row["prompt"], [made["shown"] for made in row["candidates"]])
+        PoolText(row["id"], row["prompt"], [made["text"] for made in row["candidates"]])
         for row in rows
     ]
     pools, dropped = tokenize_pools(

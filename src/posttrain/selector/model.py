@@ -1,9 +1,14 @@
-"""The selector: a backbone that reads the prompt once, a score per candidate, and a value of the
+"""The selector: a language model that reads the prompt once, a score per candidate, and a value of the
 pool.
 
     h_k    = mean hidden state of the tokens of candidate k after the prompt      (d,)
-    logit  = w2 . tanh(W1 h_k + b1) + b2            the policy is softmax over the K logits
+    l_k    = log p(candidate k | prompt), the sum over its tokens, by the language-model head
+    logit  = a l_k + w2 . tanh(W1 h_k + b1) + b2    the policy is softmax over the K logits
     value  = v2 . tanh(V1 mean_k h_k + c1) + c2     the PPO baseline, one number per pool
+
+At first a = 0.1 and w2 = 0: an untrained selector chooses what the language model would most likely have written, at
+a temperature of 10, as likelihoods of whole answers are far too sure on pages unlike those of the pretraining (the small
+model on real FinQA: a cross-entropy of 12 nats at a = 1, 2.3 at 0.1). Encoders have no l_k; their w2 starts random.
 
 Decoders read the prompt once: its keys and values are cached, and all K candidates follow it in one
 packed row without pads between them, under a block mask that lets a token see the real prompt tokens and
@@ -41,9 +46,27 @@ from transformers.models.auto.modeling_auto import (
 from posttrain.errors import UserError
 from posttrain.files import atomic_directory, read_json, write_json
 from posttrain.models.architecture import SHARED_PREFIX, hidden_size, sliding_window
-from posttrain.models.load import Dtype, describe_base, load_backbone, max_positions, read_base
+from posttrain.models.load import (
+    Dtype,
+    describe_base,
+    load_backbone,
+    load_causal_lm,
+    load_config,
+    max_positions,
+    read_base,
+)
 from posttrain.models.lora import save_adapter
 from posttrain.selector.batch import PoolBatch
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """What is known of the candidates of a batch, float32: `pooled` (B, K, d), the mean hidden state of each, and
+    `likelihood` (B, K), its log-probability after the prompt; None without a language-model head.
+    """
+
+    pooled: torch.Tensor
+    likelihood: torch.Tensor | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +94,10 @@ class ScoringHead(nn.Module):
 
 
 class Selector(nn.Module):
-    """Backbone with a scoring head and a value head; see the module's docstring.
+    """Language model with a scoring head and a value head; see the module's docstring.
 
-    `backbone` is a model from `AutoModel`, or a `PeftModel` around one. `share_prefix=False` always
-    encodes pairs apart.
+    `backbone` is a model from `AutoModelForCausalLM` or, without likelihoods, from `AutoModel`; or a `PeftModel`
+    around one. `share_prefix=False` always encodes pairs apart.
     """
 
     def __init__(self, backbone: nn.Module, share_prefix: bool = True) -> None:
@@ -87,42 +110,62 @@ class Selector(nn.Module):
         self.share_prefix = share_prefix and self.causal and config.model_type in SHARED_PREFIX
         self.score = ScoringHead(hidden_size(config))
         self.value = ScoringHead(hidden_size(config))
+        self.likelihood_weight = nn.Parameter(torch.tensor(0.1))
+        if self._language_model.get_output_embeddings() is not None:
+            nn.init.zeros_(self.score.outer.weight)
+
+    @property
+    def _language_model(self) -> PreTrainedModel:
+        """The backbone without PEFT's wrapper; adapters are inside its layers."""
+        wrapped = self.backbone
+        model = wrapped.get_base_model() if isinstance(wrapped, PeftModel) else wrapped
+        assert isinstance(model, PreTrainedModel)
+        return model
 
     def forward(self, batch: PoolBatch) -> SelectorOutput:
         """Score every candidate of every pool."""
-        pooled = self.encode(batch)
-        return SelectorOutput(self.score(pooled), self.value(pooled.float().mean(dim=1)))
+        return self.output(self.encode(batch))
 
-    def encode(self, batch: PoolBatch) -> torch.Tensor:
-        """Mean hidden state of each candidate's tokens, (B, K, d) float32."""
+    def output(self, encoding: Encoding) -> SelectorOutput:
+        """Logits and values of an encoded batch."""
+        logits = self.score(encoding.pooled)
+        if encoding.likelihood is not None:
+            logits = logits + self.likelihood_weight * encoding.likelihood
+        return SelectorOutput(logits, self.value(encoding.pooled.mean(dim=1)))
+
+    def encode(self, batch: PoolBatch) -> Encoding:
+        """Read every candidate of every pool after its prompt."""
         if self._can_share(batch):
             return self.encode_shared(batch)
         return self.encode_separately(batch)
 
-    def encode_shared(self, batch: PoolBatch) -> torch.Tensor:
-        """(B, K, d) with the prompt read once; only for causal backbones."""
-        k = batch.candidate_ids.shape[1]
+    def encode_shared(self, batch: PoolBatch) -> Encoding:
+        """With the prompt read once; only for causal backbones."""
+        read = self._language_model.base_model
         # The prompt needs no mask: pads are on its right, and the candidates are kept from seeing
         # them below.
-        prefix = self.backbone(
-            input_ids=batch.prompt_ids, past_key_values=DynamicCache(), use_cache=True
-        )
+        prefix = read(input_ids=batch.prompt_ids, past_key_values=DynamicCache(), use_cache=True)
         packed = _pack(batch.candidate_mask)
         ids = batch.candidate_ids.flatten(1).gather(1, packed.source)
-        positions = batch.prompt_mask.sum(dim=1)[:, None] + packed.offset
-        output = self.backbone(
+        lengths = batch.prompt_mask.sum(dim=1)
+        positions = lengths[:, None] + packed.offset
+        output = read(
             input_ids=ids,
             attention_mask=self._block_mask(batch.prompt_mask, packed),
             position_ids=self._within_table(positions),
             past_key_values=prefix.past_key_values,
             use_cache=True,
         )
-        return _mean(output.last_hidden_state, packed.membership(k))
+        states = output.last_hidden_state
+        membership = packed.membership(batch.candidate_ids.shape[1])
+        # A token is predicted by the state before it: the first of a candidate by the prompt's last.
+        last = prefix.last_hidden_state[torch.arange(len(batch), device=ids.device), lengths - 1]
+        first = (packed.offset == 0)[:, :, None]
+        before = torch.where(first, last[:, None], states.roll(1, dims=1))
+        return Encoding(_mean(states, membership), self._likelihood(before, ids, membership))
 
-    def encode_separately(self, batch: PoolBatch) -> torch.Tensor:
-        """(B, K, d) with each prompt + candidate as a sequence of its own: the reference, and the
-        way of encoders.
-        """
+    def encode_separately(self, batch: PoolBatch) -> Encoding:
+        """With each prompt + candidate as a sequence of its own: the reference, and the way of encoders."""
         b, k, _ = batch.candidate_ids.shape
         prompt_ids = batch.prompt_ids[:, None].expand(-1, k, -1)
         prompt_mask = batch.prompt_mask[:, None].expand(-1, k, -1)
@@ -138,10 +181,29 @@ class Selector(nn.Module):
         inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": mask.long()}
         if self.causal:
             inputs["use_cache"] = False
-        states = self.backbone(**inputs).last_hidden_state
+        states = self._language_model.base_model(**inputs).last_hidden_state
         starts = batch.prompt_mask.sum(dim=1).repeat_interleave(k)
-        own = mask & (torch.arange(width, device=lengths.device) >= starts[:, None])
-        return _mean(states, own[:, None]).view(b, k, -1)
+        own = (mask & (torch.arange(width, device=lengths.device) >= starts[:, None]))[:, None]
+        likelihood = self._likelihood(states[:, :-1], ids[:, 1:], own[:, :, 1:])
+        return Encoding(
+            _mean(states, own).view(b, k, -1), None if likelihood is None else likelihood.view(b, k)
+        )
+
+    def _likelihood(
+        self, before: torch.Tensor, ids: torch.Tensor, membership: torch.Tensor
+    ) -> torch.Tensor | None:
+        """Log-probability of each candidate, (B, K) float32, from the states that predict its tokens.
+
+        before: (B, S, d), ids: (B, S), membership: (B, K, S). None without a language-model head.
+        """
+        head = self._language_model.get_output_embeddings()
+        if head is None:
+            return None
+        own = membership.any(dim=1)
+        logits = head(before[own]).float()
+        of_token = logits.new_zeros(own.shape)
+        of_token[own] = -nn.functional.cross_entropy(logits, ids[own], reduction="none")
+        return torch.bmm(membership.float(), of_token[:, :, None]).squeeze(-1)
 
     def _can_share(self, batch: PoolBatch) -> bool:
         if not self.share_prefix:
@@ -174,6 +236,13 @@ class Selector(nn.Module):
         """
         limit = max_positions(self.config)
         return positions if limit is None else positions.clamp(max=limit - 1)
+
+
+def load_reader(model: Path, dtype: Dtype) -> PreTrainedModel:
+    """The model that a selector reads with: a decoder with its language-model head, an encoder without."""
+    if is_causal(load_config(model)):
+        return load_causal_lm(model, dtype=dtype)
+    return load_backbone(model, dtype=dtype)
 
 
 def is_causal(config: PreTrainedConfig) -> bool:
@@ -247,9 +316,9 @@ def save_selector(
             assert isinstance(backbone, PreTrainedModel)
             backbone.save_pretrained(temporary / "backbone")
         head = {
-            f"{part}.{name}": tensor.detach().cpu().contiguous()
-            for part in ("score", "value")
-            for name, tensor in getattr(selector, part).state_dict().items()
+            name: tensor.detach().cpu().contiguous()
+            for name, tensor in selector.state_dict().items()
+            if not name.startswith("backbone.")
         }
         save_file(head, temporary / "head.safetensors")
         lora = isinstance(backbone, PeftModel)
@@ -280,12 +349,12 @@ def load_selector(
         )
     try:
         if saved["lora"]:
-            bare = load_backbone(base_directory, dtype=dtype)
+            bare = load_reader(base_directory, dtype)
             backbone = PeftModel.from_pretrained(
                 bare, directory / "adapter", is_trainable=trainable
             )
         else:
-            backbone = load_backbone(directory / "backbone", dtype=dtype)
+            backbone = load_reader(directory / "backbone", dtype)
         selector = Selector(backbone)
         head = load_file(directory / "head.safetensors")
     except (OSError, SafetensorError, ValueError) as error:

@@ -142,9 +142,6 @@ class Task(Protocol):
         `variant` is how it asks; the form of the answer is the same in all.
         """
 
-    def render_candidate(self, text: str, example: Example) -> str:
-        """An answer of a pool as a selector reads it after the prompt."""
-
     def render_target(self, example: Example) -> str:
         """The gold answer as a model should write it."""
 

@@ -57,7 +57,6 @@ def prepare_row(row: Mapping[str, Any], context: str, top_n: int, operands: str)
         "exe_ans": qa["exe_ans"],
         "table": row["table"],
         "references": page.references,
-        "names": page.names,
         "operands": operands,
         "facts": len(visible),
         "gold_facts": len(qa["gold_inds"].keys() & visible),

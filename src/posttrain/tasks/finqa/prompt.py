@@ -12,14 +12,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from posttrain.params import Variant
 from posttrain.tasks.finqa.program import OPERATIONS, ProgramError, parse, render
 
-_REFERENCE = re.compile(r"\b[A-Z]{1,3}[0-9]+\b")
 _INSTRUCTION = (
     'Answer with one JSON object and nothing else: "program" is a list of steps, "answer" is its '
     "result as text. A step is one of {operations}, with two arguments: numbers as they stand on "
@@ -65,21 +63,6 @@ def render_answer(program_text: str, answer: str) -> str:
     return json.dumps({"program": steps, "answer": answer}, ensure_ascii=False)
 
 
-def render_candidate(text: str, row: Mapping[str, Any]) -> str:
-    """An answer as a selector reads it: with cells, each reference is followed by what the page calls it.
-
-        {"program": ["subtract(B3, C3)"], "answer": "94"} B3 net revenue 2009 C3 net revenue 2008
-
-    A large model finds that on the page; a small one learns to compare these words with the question long before
-    it learns to look cells up. With literal operands the answer stands alone.
-    """
-    if row["operands"] != "cells":
-        return text
-    names: Mapping[str, str] = row["names"]
-    used = dict.fromkeys(name for name in _REFERENCE.findall(text) if name in names)
-    return " ".join([text, *(f"{name} {names[name]}" for name in used)])
-
-
 def prompt_hash(variant: Variant = "direct") -> str:
     """SHA-256 over fixed rows as rendered: it changes when what models read in this variant does.
 
@@ -91,5 +74,4 @@ def prompt_hash(variant: Variant = "direct") -> str:
         render_prompt({**row, "operands": operands}, variant) for operands in ("cells", "literal")
     ]
     texts.append(render_answer("subtract(5829, 5735), divide(#0, 5735)", "0.01639"))
-    texts.append(render_candidate("B2", {"operands": "cells", "names": {"B2": "net revenue 2009"}}))
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()

@@ -43,7 +43,7 @@ class Page:
 
     `references` maps "B3", "A3", "T1" to a literal operand; `sources` maps the same keys to the
     fact that shows them (`table_2`, `text_12`); `columns` maps a column letter to its header's
-    words.
+    words, `names` the number T1 of a text to the words before it.
     """
 
     text: str
@@ -116,10 +116,6 @@ class _Builder:
                     name = f"{column_letter(column)}{index + 1}"
                     self.references[name] = literal
                     self.sources[name] = f"{_TABLE_PREFIX}{index}"
-                    heading = table[0][column] if index and column < len(table[0]) else ""
-                    self.names[name] = " ".join(
-                        f"{table[index][0]} {heading if column else ''}".split()
-                    )
         self.columns = {column_letter(i): cell for i, cell in enumerate(table[0]) if i}
         if self.cells:
             header = [f"{column_letter(i)} {cell}".rstrip() for i, cell in enumerate(table[0]) if i]

@@ -15,7 +15,6 @@ from posttrain.tasks.finqa.prepare import prepare
 from posttrain.tasks.finqa.prompt import (
     prompt_hash,
     render_answer,
-    render_candidate,
     render_prompt,
 )
 from posttrain.tasks.finqa.score import Score, score
@@ -30,7 +29,6 @@ __all__ = [
     "make_pools",
     "prepare",
     "prompt_hash",
-    "render_candidate",
     "render_prompt",
     "render_target",
     "reward",
