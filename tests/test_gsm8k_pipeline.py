@@ -22,7 +22,7 @@ CHANGES = TINY | {
     **{f"datasets.gsm8k-sample.{split}": size for split, size in SIZES.items()},
     "rl.selector.methods": [*METHODS],
     "rl.generator.methods": [*GENERATOR_METHODS],
-    "compare.policies": ["sft", *METHODS],
+    "compare.policies": ["base", "sft", *METHODS],
     "candidates.count": 4,
     "sample.questions": SIZES["train"],
     "sample.variants": [*VARIANTS],
@@ -58,7 +58,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("file", "policies"),
     [
-        ("compare", {"sft", *METHODS, "best_trivial_rule"}),
+        ("compare", {"base", "sft", *METHODS, "best_trivial_rule"}),
         ("compare_generator", {"base", "sft", *GENERATOR_METHODS}),
     ],
 )

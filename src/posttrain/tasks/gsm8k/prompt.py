@@ -51,11 +51,6 @@ def render_target(example: Example) -> str:
     return render_answer(example["target_program"], example["target_answer"])
 
 
-def render_candidate(text: str, example: Example) -> str:
-    """An answer as a selector reads it: alone, as it says in words what its numbers are."""
-    return text
-
-
 def prompt_hash(variant: Variant = "direct") -> str:
     """SHA-256 over fixed examples as rendered: it changes when what models read in this variant does."""
     example = {"question": "What is half of 48?"}

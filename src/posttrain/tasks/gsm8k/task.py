@@ -12,7 +12,7 @@ from posttrain.tasks.gsm8k.explain import explain
 from posttrain.tasks.gsm8k.fetch import fetch
 from posttrain.tasks.gsm8k.options import Options
 from posttrain.tasks.gsm8k.prepare import prepare
-from posttrain.tasks.gsm8k.prompt import prompt_hash, render_candidate, render_prompt, render_target
+from posttrain.tasks.gsm8k.prompt import prompt_hash, render_prompt, render_target
 from posttrain.tasks.gsm8k.score import Score, score
 from posttrain.tasks.reward import reward
 
@@ -25,7 +25,6 @@ __all__ = [
     "make_pools",
     "prepare",
     "prompt_hash",
-    "render_candidate",
     "render_prompt",
     "render_target",
     "reward",
