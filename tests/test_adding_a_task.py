@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from pathlib import Path
@@ -66,9 +67,20 @@ def test_every_task_offers_the_whole_protocol(name: str) -> None:
     assert [function for function in asked if not hasattr(get_task(name), function)] == []
 
 
-def test_nothing_outside_the_tasks_knows_one_of_them() -> None:
-    """Data sets and models are named in params.yaml; code asks `get_task`."""
+def code(path: Path) -> str:
+    """The file without comments and docstrings, which may tell of measurements."""
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(
+            node
+        ):
+            node.body = node.body[1:] or [ast.Pass()]
+    return ast.unparse(tree)
+
+
+def test_no_code_outside_the_tasks_knows_one_of_them() -> None:
+    """Data sets are named in params.yaml; code asks `get_task`."""
     files = [*(ROOT / "src").rglob("*.py"), *(ROOT / "stages").glob("*.py")]
     outside = [path for path in files if not path.is_relative_to(ROOT / "src/posttrain/tasks")]
     names = re.compile("|".join(TASKS), re.I)
-    assert [str(path) for path in outside if names.search(path.read_text())] == []
+    assert [str(path) for path in outside if names.search(code(path))] == []
