@@ -14,7 +14,7 @@ from posttrain.evaluation.report.page import html_report, markdown_report
 from posttrain.files import atomic_write, read_jsonl, read_text
 from posttrain.params import Params
 from posttrain.stage import run
-from posttrain.tasks import get_task
+from posttrain.tasks import Task, get_task
 
 PLOTS = Path("plots")
 
@@ -32,7 +32,7 @@ def main(params: Params) -> None:
     data = browser_data(task, examples, pools, policies, weights, params.report.questions)
     margins = {f"preferences/{seed}.png": f"preference pairs, seed {seed}" for seed in seeds}
     markdown = markdown_report(
-        what_was_run(params, len(examples)),
+        what_was_run(task, params, len(examples)),
         {
             "Selector: chooses one of the candidates": [
                 read_text(PLOTS / "compare.md"),
@@ -67,14 +67,14 @@ def generator_names(params: Params) -> list[str]:
     return ["base", "sft", *params.rl.generator.methods]
 
 
-def what_was_run(params: Params, questions: int) -> dict[str, str]:
+def what_was_run(task: Task, params: Params, questions: int) -> dict[str, str]:
     """The lines at the top of the report."""
     model = params.selected_model
     revision = f" at revision {model.revision}" if model.revision else ""
     return {
         "data set": f"{params.dataset}, {questions} test questions",
         "base model": f"{params.model} ({model.name}{revision})",
-        "page": f"context {params.prepare.context}, operands as {params.operands}",
+        **task.describe(params),
         "seeds": ", ".join(map(str, params.seeds)),
         "selectors": ", ".join(params.compare.policies),
         "generators": ", ".join(generator_names(params)),

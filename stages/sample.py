@@ -5,7 +5,7 @@ python stages/sample.py SEED
 
 from pathlib import Path
 
-from posttrain.evaluation.generation import sampled_metrics
+from posttrain.evaluation.generation import mean_quality, sampled_metrics
 from posttrain.files import atomic_directory, write_json, write_jsonl
 from posttrain.generator.run import (
     BASE,
@@ -50,7 +50,8 @@ def main(params: Params, seed_text: str) -> None:
             seed=1000 * seed + number,
             variant=variant,
         )
-        metrics[variant] = sampled_metrics(drawn, sorted({1, config.count}))
+        measured = sampled_metrics(drawn, sorted({1, config.count}))
+        metrics[variant] = {**measured, "quality": mean_quality(drawn)}
         records += drawn
     with atomic_directory(Path("data/sample") / str(seed)) as output:
         write_jsonl(output / "samples.jsonl", records)

@@ -27,6 +27,11 @@ def finqa_dir() -> Path:
 
 
 @pytest.fixture(scope="session")
+def gsm8k_dir() -> Path:
+    return _shared("datasets/gsm8k")
+
+
+@pytest.fixture(scope="session")
 def oracle_path() -> Path:
     return _shared("oracles/finqa_official_verdicts_dev.jsonl")
 

@@ -87,8 +87,20 @@ CHECKPOINTS = {
 }
 
 
-def write_checkpoint(folder: Path, name: str) -> dict[str, Any]:
-    """Save a tiny model with the tokenizer of pocket; its entry of `models`."""
+def finqa_examples(operands: str) -> list[dict[str, Any]]:
+    """The training questions of this module's pipeline."""
+    rows = generate(0, SIZES)["train"]
+    return [prepare_row(row, CONTEXT, 8, operands) for row in rows]
+
+
+def write_checkpoint(
+    folder: Path,
+    name: str,
+    examples: list[dict[str, Any]],
+    task: str = "finqa",
+    answer_tokens: int = ANSWER_TOKENS,
+) -> dict[str, Any]:
+    """Save a tiny model with the tokenizer of pocket, taught the examples; its entry of `models`."""
     checkpoint = CHECKPOINTS[name]
     tokenizer = AutoTokenizer.from_pretrained(ROOT / "pretrain/pocket")
     torch.manual_seed(0)
@@ -99,10 +111,8 @@ def write_checkpoint(folder: Path, name: str) -> dict[str, Any]:
         eos_token_id=tokenizer.eos_token_id,
     )
     model = AutoModelForCausalLM.from_config(config)
-    rows = generate(0, SIZES)["train"]
-    examples = [prepare_row(row, CONTEXT, 8, checkpoint.operands) for row in rows]
-    task = get_task("finqa")
-    teach(model, prompt_completion_rows(examples, task, tokenizer, 1024, ANSWER_TOKENS)[0])
+    rows = prompt_completion_rows(examples, get_task(task), tokenizer, 1024, answer_tokens)[0]
+    teach(model, rows)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return {
@@ -113,7 +123,7 @@ def write_checkpoint(folder: Path, name: str) -> dict[str, Any]:
         "operands": checkpoint.operands,
         "lora": checkpoint.lora,
         "max_prompt_tokens": 1024,
-        "max_candidate_tokens": ANSWER_TOKENS,
+        "max_candidate_tokens": answer_tokens,
         "batch_size": 8,
         "accumulation": 1,
     }
@@ -159,7 +169,10 @@ def run_stage(stage: Stage) -> None:
 def origin(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The project with the three checkpoints among its models."""
     folder = tmp_path_factory.mktemp("checkpoints")
-    models = {f"models.{name}": write_checkpoint(folder / name, name) for name in CHECKPOINTS}
+    models = {
+        f"models.{name}": write_checkpoint(folder / name, name, finqa_examples(made.operands))
+        for name, made in CHECKPOINTS.items()
+    }
     return copy_project(tmp_path_factory.mktemp("origin"), CHANGES | models)
 
 

@@ -13,11 +13,13 @@ import pytest
 
 from posttrain.errors import UserError
 from posttrain.files import git_blob_id
-from posttrain.tasks.finqa.fetch import download, fetch_generated, fetch_hub, fetch_path
+from posttrain.tasks.fetching import download, fetch_hub, fetch_path
+from posttrain.tasks.finqa.fetch import PATHS, fetch_generated
 from posttrain.tasks.finqa.load import SPLIT_FILES, load_split
 
 BODY = bytes(range(256)) * 2000
 NAMES = list(SPLIT_FILES.values())
+KEY = "datasets.finqa"
 
 
 class Server(ThreadingHTTPServer):
@@ -151,7 +153,7 @@ def hub(server: Server, folder: Path, names: list[str] = NAMES) -> dict[str, str
 
 def fetch_from(server: Server, folder: Path, blobs: dict[str, str]) -> None:
     scratch = folder / "scratch"
-    fetch_hub(folder / "out", "me/FinQA", "abc", blobs, scratch=scratch, base_url=server.url)
+    fetch_hub(folder / "out", "me/FinQA", "abc", blobs, PATHS, KEY, scratch, server.url)
 
 
 def test_the_hub_fills_the_folder_and_clears_the_scratch(server, tmp_path) -> None:
@@ -185,7 +187,8 @@ def test_an_unreachable_hub_names_the_host_and_the_way_out(tmp_path) -> None:
         port = unused.getsockname()[1]
     blobs = dict.fromkeys(NAMES, "0" * 40)
     with pytest.raises(UserError) as caught:
-        fetch_hub(tmp_path / "out", "a/b", "c", blobs, tmp_path, f"http://127.0.0.1:{port}")
+        url = f"http://127.0.0.1:{port}"
+        fetch_hub(tmp_path / "out", "a/b", "c", blobs, PATHS, KEY, tmp_path, url)
     message = str(caught.value)
     assert f"127.0.0.1:{port} cannot be reached" in message
     assert "datasets.finqa.path" in message
@@ -194,7 +197,7 @@ def test_an_unreachable_hub_names_the_host_and_the_way_out(tmp_path) -> None:
 
 def test_a_blob_id_is_needed_for_each_file(tmp_path) -> None:
     with pytest.raises(UserError, match=r"blobs: no git blob id for train\.json"):
-        fetch_hub(tmp_path / "out", "a/b", "c", {}, tmp_path, "http://127.0.0.1:9")
+        fetch_hub(tmp_path / "out", "a/b", "c", {}, PATHS, KEY, tmp_path, "http://127.0.0.1:9")
 
 
 def test_generated_files_have_the_original_layout(tmp_path) -> None:
@@ -209,20 +212,20 @@ def test_generated_files_have_the_original_layout(tmp_path) -> None:
 
 def test_a_path_is_copied_byte_for_byte(tmp_path) -> None:
     fetch_generated(tmp_path / "in", seed=0, sizes={"train": 3, "val": 3, "test": 3})
-    fetch_path(tmp_path / "out", tmp_path / "in")
+    fetch_path(tmp_path / "out", tmp_path / "in", PATHS, load_split, KEY)
     for name in NAMES:
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "in" / name).read_bytes()
 
 
 def test_a_bad_path_is_one_line(tmp_path) -> None:
     with pytest.raises(UserError, match=r"datasets\.finqa\.path: .*nowhere is not a folder"):
-        fetch_path(tmp_path / "out", tmp_path / "nowhere")
+        fetch_path(tmp_path / "out", tmp_path / "nowhere", PATHS, load_split, KEY)
     with pytest.raises(UserError, match=r"has no file train\.json"):
-        fetch_path(tmp_path / "out", tmp_path)
+        fetch_path(tmp_path / "out", tmp_path, PATHS, load_split, KEY)
     fetch_generated(tmp_path / "in", seed=0, sizes={"train": 3, "val": 3, "test": 3})
     (tmp_path / "in" / "test.json").write_text('[{"id": "x"')
     with pytest.raises(UserError, match=r"test\.json:1:\d+: not valid JSON"):
-        fetch_path(tmp_path / "out", tmp_path / "in")
+        fetch_path(tmp_path / "out", tmp_path / "in", PATHS, load_split, KEY)
     assert not (tmp_path / "out").exists()
 
 

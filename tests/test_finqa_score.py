@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from posttrain.errors import UserError
 from posttrain.tasks.finqa.official import official_verdict, tokenize
 from posttrain.tasks.finqa.program import format_answer
-from posttrain.tasks.finqa.score import COMPONENTS, FAILURES, Score, reward, score
+from posttrain.tasks.finqa.score import FAILURES, Score, score
+from posttrain.tasks.reward import COMPONENTS, reward
 
 TABLE = [["", "2009", "2008"], ["net revenue", "5829", "5735"], ["loss (net)", "1", "2"]]
 REFERENCES = {

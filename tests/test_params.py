@@ -69,6 +69,8 @@ def test_the_projects_own_file_is_valid() -> None:
         ("models.llama-3-8b.dtype", "fp16", "models.llama-3-8b.dtype: 'fp16' is not one of 'float32', 'bfloat16' or 'float16'"),
         ("models.llama-3-8b.revision", None, "models.llama-3-8b: source is hub, so revision must pin a commit"),
         ("datasets.finqa.source", "path", "datasets.finqa.path: source is path, so path must name a folder"),
+        ("datasets.finqa.task", "finka", "datasets.finqa.task: not one of the tasks finqa, gsm8k; did you mean 'finqa'?"),
+        ("datasets.gsm8k.vall", 5, "datasets.gsm8k.vall: unknown parameter; did you mean 'val'?"),
         ("datasets.finqa.commit", "main", "datasets.finqa.commit: "),
         ("prepare.context", "retreived", "prepare.context: 'retreived' is not one of 'full', 'retrieved' or 'gold'; did you mean 'retrieved'?"),
     ],

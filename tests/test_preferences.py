@@ -28,7 +28,9 @@ TASK = get_task("finqa")
 VARIANTS: tuple[Variant, ...] = ("direct", "reflective", "deliberative")
 CONFIG = Preferences(
     pairs_per_question=2,
-    quality=PairQuality(program_valid=0.4, format_valid=0.4, brevity=0.2),
+    quality=PairQuality(
+        program_valid=0.4, format_valid=0.4, steps_used=0.2, no_repetition=0.2, brevity=0.2
+    ),
     minimal_margin=0.05,
     held_out=0.1,
 )
@@ -58,7 +60,7 @@ def draw(
         "status": status,
         "reward": reward,
         "correct": reward >= 0.6 if correct is None else correct,
-        "components": {"program_valid": float(status == "scored"), "format_valid": form},
+        "quality": {"program_valid": float(status == "scored"), "format_valid": form},
     }
 
 
@@ -172,8 +174,16 @@ def test_quality_is_the_weighted_mean_with_brevity_between_the_shortest_and_the_
     ]
     assert qualities(right, CONFIG.quality) == pytest.approx([1.0, 0.9, 0.4])
     assert qualities(right[:1], CONFIG.quality) == [1.0]
-    doubled = PairQuality(program_valid=0.8, format_valid=0.8, brevity=0.4)
+    doubled = PairQuality(
+        program_valid=0.8, format_valid=0.8, steps_used=0.0, no_repetition=0.0, brevity=0.4
+    )
     assert qualities(right, doubled) == pytest.approx(qualities(right, CONFIG.quality))
+
+
+def test_every_part_that_the_score_offers_has_its_weight() -> None:
+    parts = {"program_valid": 0.5, "format_valid": 1.0, "steps_used": 1.0, "no_repetition": 0.0}
+    right = [{**draw("a", 1.0), "quality": parts}]
+    assert qualities(right, CONFIG.quality) == pytest.approx([(0.2 + 0.4 + 0.2 + 0.2) / 1.4])
 
 
 def test_right_answers_nearer_than_the_minimal_margin_are_no_pair() -> None:
@@ -194,7 +204,7 @@ def test_brevity_does_not_beat_the_reward() -> None:
 
 
 def test_weights_that_weigh_nothing_are_an_error() -> None:
-    nothing = config(quality={"program_valid": 0, "format_valid": 0, "brevity": 0})
+    nothing = config(quality=dict.fromkeys(CONFIG.quality.model_dump(), 0) | {"steps_used": 1})
     with pytest.raises(UserError, match=r"preferences\.quality"):
         make_pairs([draw("a", 1.0)], nothing)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from posttrain.errors import UserError
 from posttrain.schema import (
@@ -27,24 +27,43 @@ Policy = Literal["base", "sft", Method]
 POLICIES: tuple[Policy, ...] = get_args(Policy)
 
 
+def _known_task(name: str) -> str:
+    # The folders are listed and not imported: a stage that asks no task must not depend on all of them.
+    known = sorted(path.parent.name for path in Path(__file__).parent.glob("tasks/*/task.py"))
+    if name not in known:
+        raise ValueError(f"not one of the tasks {', '.join(known)}{nearest(name, known)}")
+    return name
+
+
+TaskName = Annotated[str, AfterValidator(_known_task)]
+
+
 class GeneratedDataset(Section):
-    task: Literal["finqa"]
+    task: TaskName
     source: Literal["generated"]
     seed: Seed
     train: Positive
     val: Positive
     test: Positive
+    options: Annotated[dict[str, Any], Field(default_factory=dict)]
 
 
 class StoredDataset(Section):
-    """A data set kept elsewhere: downloaded at a pinned commit, or read from `path` if set."""
+    """A data set kept elsewhere: downloaded at a pinned commit, or read from `path` if set.
 
-    task: Literal["finqa"]
+    Where it has no validation split, `val` rows of train become one, drawn by `seed`. `options` are
+    the task's own, which it checks (`posttrain.tasks.read_options`).
+    """
+
+    task: TaskName
     source: Literal["hub", "path"]
     path: str | None
     repository: str
     commit: Annotated[str, Field(pattern="^[0-9a-f]{40}$")]
     blobs: dict[str, Annotated[str, Field(pattern="^[0-9a-f]{40}$")]]
+    val: Positive | None = None
+    seed: Seed = 0
+    options: Annotated[dict[str, Any], Field(default_factory=dict)]
 
     @model_validator(mode="after")
     def _path_is_named(self) -> StoredDataset:
@@ -271,10 +290,15 @@ class Sample(Section):
 
 
 class PairQuality(Section):
-    """Weights of a right answer's quality, by which right answers are ranked among themselves."""
+    """Weights of a right answer's quality, by which right answers are ranked among themselves.
+
+    Those of parts that a task's score does not offer count for nothing.
+    """
 
     program_valid: NonNegative
     format_valid: NonNegative
+    steps_used: NonNegative
+    no_repetition: NonNegative
     brevity: NonNegative
 
 

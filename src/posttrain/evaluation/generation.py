@@ -7,8 +7,9 @@ A record is one JSON line of data/sample or of an evaluation; `score_completion`
     status, failure              scored | unparseable | unscorable; the first failure, None if right
     value, answer                what the program executes to, what the text states; None if neither
     components, reward           the parts of the reward and their weighted mean
+    quality                      what ranks right answers among themselves, by part
     correct, program_correct     the program gives the gold answer; it equals the gold program
-    answer_strict, answer_lenient, valid_json     of the text alone
+    answer_strict, answer_lenient, valid_json     of the text alone; JSON is not every task's form
 
 Every rate has all questions of the split below the line: what cannot be read is not left out.
 
@@ -91,6 +92,7 @@ def score_completion(
         "value": verdict.value,
         "answer": verdict.answer,
         "components": dict(verdict.components),
+        "quality": {name: round(part, DIGITS) for name, part in verdict.quality.items()},
         "reward": round(task.reward(verdict.components, weights), DIGITS),
         "correct": verdict.execution_correct,
         "program_correct": verdict.program_correct,
@@ -255,6 +257,14 @@ def sampled_columns(records: Sequence[Row], ks: Sequence[int]) -> Columns:
         "reward": _numbers(_average(record["reward"] for record in group) for group in groups),
         "tokens": _numbers(_average(record["tokens"] for record in group) for group in groups),
         "distinct": _numbers(len({record["text"] for record in group}) / n for group in groups),
+    }
+
+
+def mean_quality(records: Sequence[Row]) -> dict[str, float]:
+    """The mean over all draws of each part of their quality; what is unparseable has none of it."""
+    return {
+        part: round(_average(record["quality"][part] for record in records), DIGITS)
+        for part in records[0]["quality"]
     }
 
 

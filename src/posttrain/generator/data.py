@@ -126,7 +126,8 @@ def _fitting(
         raise UserError(
             f"{len(over)} of {len(ids)} examples exceed max_prompt_tokens={max_prompt_tokens} or "
             f"max_candidate_tokens={max_completion_tokens}, the first is {ids[over[0]]}: prompt {prompt}, "
-            f"completion {completion} tokens; raise the limit or shorten the context (prepare.context, prepare.top_n)"
+            f"completion {completion} tokens; raise the limit or, where the task has pages, shorten them "
+            "(prepare.context, prepare.top_n)"
         )
     if not kept:
         raise UserError(

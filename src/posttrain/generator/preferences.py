@@ -5,7 +5,7 @@ Input are the records of `evaluation.generation.score_completion`. For the draws
     correctness   a right answer (official execution) over a wrong one; margin = reward - reward > 0
     quality       a right answer over a right one; margin = quality - quality > minimal_margin, and
                   the chosen one's reward is not the lower: brevity must not teach a wrong `answer`
-    quality       = weighted mean of program_valid, format_valid and brevity, where
+    quality       = weighted mean of the parts that the task's score offers (`Score.quality`) and brevity, where
     brevity       = (longest - tokens) / (longest - shortest) among the right answers to the same
                   prompt, 1 if all are equally long
 
@@ -64,22 +64,20 @@ def make_pairs(samples: Sequence[Record], config: Preferences) -> list[Pair]:
 
 def qualities(right: Sequence[Record], weights: PairQuality) -> list[float]:
     """The quality in [0, 1] of each of the right answers to one prompt."""
-    total = weights.program_valid + weights.format_valid + weights.brevity
-    if total <= 0:
-        raise UserError("preferences.quality: at least one weight must be above 0")
     lengths = [record["tokens"] for record in right]
     longest, shortest = max(lengths, default=0), min(lengths, default=0)
     result = []
     for record in right:
         span = longest - shortest
         brevity = (longest - record["tokens"]) / span if span else 1.0
-        parts = record["components"]
-        weighted = (
-            weights.program_valid * parts["program_valid"]
-            + weights.format_valid * parts["format_valid"]
-            + weights.brevity * brevity
-        )
-        result.append(weighted / total)
+        parts = {**record["quality"], "brevity": brevity}
+        offered = {name: weight for name, weight in weights.model_dump().items() if name in parts}
+        total = sum(offered.values())
+        if total <= 0:
+            raise UserError(
+                f"preferences.quality: at least one weight of {', '.join(parts)} must be above 0"
+            )
+        result.append(sum(weight * parts[name] for name, weight in offered.items()) / total)
     return result
 
 

@@ -69,8 +69,8 @@ class Answers:
         if over:
             raise UserError(
                 f"{len(over)} of {len(prompts)} prompts exceed max_prompt_tokens={limit}, the first is "
-                f"{examples[over[0]]['id']} with {len(prompts[over[0]])} tokens; raise the limit or shorten "
-                "the context (prepare.context, prepare.top_n)"
+                f"{examples[over[0]]['id']} with {len(prompts[over[0]])} tokens; raise the limit or, where "
+                "the task has pages, shorten them (prepare.context, prepare.top_n)"
             )
         return prompts
 

@@ -101,7 +101,7 @@ def tokenize_pools(
         raise UserError(
             f"{len(dropped)} of {len(rows)} pools exceed max_prompt_tokens={max_prompt_tokens} or "
             f"max_candidate_tokens={max_candidate_tokens}, the first is {first}; "
-            "raise the limit or shorten the context (prepare.context, prepare.top_n)"
+            "raise the limit or, where the task has pages, shorten them (prepare.context, prepare.top_n)"
         )
     return pools, dropped
 

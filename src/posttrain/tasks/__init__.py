@@ -2,7 +2,7 @@
 
 The rest of the project reaches it through `get_task(name)`, the module `posttrain.tasks.NAME.task`, whose
 functions are the protocol below. An example is one JSON object; outside the task only `id`, `question`,
-`input_text`, `target_answer` and `target_program` may be read from it.
+`input_text`, `target_answer` and `target_program` may be read from it. `docs/adding-a-task.md` adds one.
 """
 
 from __future__ import annotations
@@ -11,21 +11,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, TypeVar, cast
 
 from posttrain.params import Params, Variant
+from posttrain.schema import Section, check
 
 SPLITS = ("train", "val", "test")
 
 Example = Mapping[str, Any]
+Options = TypeVar("Options", bound=Section)
 
 
 class Score(Protocol):
     """The verdict on one answer. `status` is scored, unparseable or unscorable.
 
-    `value` is what the program executes to, `answer` what the text states; None where there is
-    none. `execution_correct` and `program_correct` judge the program, `answer_strict` and
-    `answer_lenient` the stated answer.
+    `value` is what the program executes to (a task without programs: the stated answer), `answer`
+    what the text states; None where there is none. `execution_correct`, the headline, and
+    `program_correct` judge the program, `answer_strict` and `answer_lenient` the stated answer.
+    `quality` has parts in [0, 1], of those that `preferences.quality` names: how good the way to a
+    right answer is.
     """
 
     @property
@@ -48,6 +52,8 @@ class Score(Protocol):
     def self_consistent(self) -> bool: ...
     @property
     def failure(self) -> str | None: ...
+    @property
+    def quality(self) -> dict[str, float]: ...
 
 
 class Candidate(Protocol):
@@ -114,13 +120,13 @@ class Explanation:
 
 
 class Task(Protocol):
-    """What a task package offers; see `posttrain.tasks.finqa.task`."""
+    """What a task package offers."""
 
     def fetch(self, params: Params, directory: Path) -> None:
         """Put the raw data set in `directory`."""
 
     def audit(self, source: Path, directory: Path) -> dict[str, Any]:
-        """Check the raw data; write {train,val,test}.jsonl and rejected.jsonl; return the metrics."""
+        """Check the raw data; write the sound rows by file and rejected.jsonl; return the metrics."""
 
     def prepare(self, params: Params, source: Path, directory: Path) -> dict[str, Any]:
         """Turn audited rows into examples, {train,val,test}.jsonl; return the metrics."""
@@ -150,6 +156,15 @@ class Task(Protocol):
 
     def explain(self, example: Example, text: str) -> Explanation:
         """The page, and what an answer to its question does step by step; any text is explained."""
+
+    def describe(self, params: Params) -> dict[str, str]:
+        """Lines of the report: how `params` makes pages and answers."""
+
+
+def read_options(params: Params, kind: type[Options]) -> Options:
+    """The task's own options of the chosen data set; `UserError` names the first wrong key."""
+    source = f"params.yaml: datasets.{params.dataset}.options"
+    return check(kind, params.selected_dataset.options, source)
 
 
 def get_task(name: str) -> Task:

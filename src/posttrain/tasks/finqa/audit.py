@@ -21,12 +21,11 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from posttrain.errors import UserError
-from posttrain.files import atomic_directory, write_jsonl
+from posttrain.files import atomic_directory
+from posttrain.tasks.auditing import Audit, Rejected, count_words, describe_lengths, write_audit
 from posttrain.tasks.finqa.context import row_sentence
 from posttrain.tasks.finqa.load import SPLIT_FILES, load_split
 from posttrain.tasks.finqa.program import (
@@ -37,33 +36,11 @@ from posttrain.tasks.finqa.program import (
     parse,
 )
 
-LENGTH_LIMITS = (256, 512, 1024, 2048)
 HUGE = 1e15
 
-_TOKEN = re.compile(r"\w+|[^\w\s]")
 _OPTIONAL_QA = ("answer", "program_re")
 
 Row = Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Rejected:
-    """A row that was left out: where it was and why (`reason` is a class, `detail` one line)."""
-
-    split: str
-    row: int
-    id: str
-    reason: str
-    detail: str
-
-
-@dataclass(frozen=True, slots=True)
-class Audit:
-    """`clean` rows per split in order, the `rejected` ones, and `metrics` as nested numbers."""
-
-    clean: dict[str, list[dict[str, Any]]]
-    rejected: list[Rejected]
-    metrics: dict[str, Any]
 
 
 def audit(source: Path, directory: Path) -> dict[str, Any]:
@@ -72,16 +49,8 @@ def audit(source: Path, directory: Path) -> dict[str, Any]:
     Returns the metrics of `audit_splits`; `UserError` when a split keeps no row.
     """
     result = audit_splits({split: load_split(source / name) for split, name in SPLIT_FILES.items()})
-    for split, rows in result.clean.items():
-        if not rows:
-            raise UserError(
-                f"{source / SPLIT_FILES[split]}: every row was rejected, the first because "
-                f"{next(row.detail for row in result.rejected if row.split == split)}"
-            )
     with atomic_directory(directory) as output:
-        for split, rows in result.clean.items():
-            write_jsonl(output / f"{split}.jsonl", rows)
-        write_jsonl(output / "rejected.jsonl", [asdict(row) for row in result.rejected])
+        write_audit(result, source, SPLIT_FILES, output)
     return result.metrics
 
 
@@ -112,7 +81,7 @@ def audit_splits(
             "rows": len(rows),
             "clean": len(clean[split]),
             "rejected": dict(sorted(reasons.items())),
-            **_describe(rows, count_tokens or _count_words),
+            **_describe(rows, count_tokens or count_words),
         }
     metrics["leakage"] = _leakage(splits)
     return Audit(clean, rejected, metrics)
@@ -180,7 +149,6 @@ def _describe(rows: Sequence[Row], count_tokens: Callable[[str], int]) -> dict[s
             continue
         steps[str(len(program))] += 1
         operations.update(step.op for step in program)
-    lengths = sorted(count_tokens(page_text(row)) for row in rows)
     return {
         "missing_fields": {
             f"qa.{name}": sum(not row["qa"].get(name) for row in rows) for name in _OPTIONAL_QA
@@ -204,8 +172,7 @@ def _describe(rows: Sequence[Row], count_tokens: Callable[[str], int]) -> dict[s
                 ).items()
             )
         ),
-        "length": _distribution(lengths)
-        | {f"over_{limit}": sum(length > limit for length in lengths) for limit in LENGTH_LIMITS},
+        "length": describe_lengths([count_tokens(page_text(row)) for row in rows]),
     }
 
 
@@ -279,25 +246,3 @@ def _leakage(splits: Mapping[str, Sequence[Row]]) -> dict[str, dict[str, int]]:
 def _shared(a: Sequence[Row], b: Sequence[Row], key: Callable[[Row], object]) -> int:
     known = {key(row) for row in a}
     return sum(key(row) in known for row in b)
-
-
-def _distribution(lengths: Sequence[int]) -> dict[str, float]:
-    """Mean, quantiles (nearest rank) and maximum of sorted lengths; zeros for none."""
-    if not lengths:
-        return dict.fromkeys(("mean", "p50", "p90", "p95", "p99", "max"), 0.0)
-
-    def quantile(share: float) -> int:
-        return lengths[max(0, math.ceil(share * len(lengths)) - 1)]
-
-    return {
-        "mean": round(sum(lengths) / len(lengths), 1),
-        "p50": quantile(0.5),
-        "p90": quantile(0.9),
-        "p95": quantile(0.95),
-        "p99": quantile(0.99),
-        "max": lengths[-1],
-    }
-
-
-def _count_words(text: str) -> int:
-    return len(_TOKEN.findall(text))

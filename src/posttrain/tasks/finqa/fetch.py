@@ -1,49 +1,30 @@
-"""Bring a FinQA data set to one folder, in the original layout: generated, copied, or downloaded
-and checked.
-
-The download takes each file at the pinned commit and accepts it only when its git blob id is the
-one in params.yaml. A broken download leaves a `.part` file in the scratch folder, named by the blob
-id it should become, and the next one continues it; a file that turns out wrong is deleted. The
-output folder appears whole, when all its files are right.
-"""
+"""Bring a FinQA data set to one folder, in the original layout: generated, copied, or downloaded and checked."""
 
 from __future__ import annotations
 
-import http.client
-import shutil
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
-from urllib.parse import urlsplit
 
-from tqdm import tqdm
-
-from posttrain.errors import UserError
-from posttrain.files import atomic_directory, atomic_write, git_blob_id, write_json
+from posttrain.files import atomic_directory, write_json
 from posttrain.params import GeneratedDataset, Params
+from posttrain.schema import Section
+from posttrain.tasks import read_options
+from posttrain.tasks.fetching import fetch_dataset
 from posttrain.tasks.finqa.load import SPLIT_FILES, load_split
 from posttrain.tasks.finqa.sample import generate
 
-HUB = "https://raw.githubusercontent.com"
-SCRATCH = Path(".downloads")
-TIMEOUT = 30.0
-
-_CHUNK = 1 << 16
-_COMPLETE_AND_MORE = 416
+PATHS = tuple(f"dataset/{name}" for name in SPLIT_FILES.values())
 
 
 def fetch(params: Params, directory: Path) -> None:
     """Put the data set that `params` chooses into `directory`: generated, copied or downloaded."""
-    dataset = params.selected_dataset
-    if isinstance(dataset, GeneratedDataset):
-        sizes = {"train": dataset.train, "val": dataset.val, "test": dataset.test}
-        fetch_generated(directory, dataset.seed, sizes)
-    elif dataset.path is not None:
-        fetch_path(directory, Path(dataset.path), key=f"datasets.{params.dataset}")
-    else:
-        key = f"datasets.{params.dataset}"
-        fetch_hub(directory, dataset.repository, dataset.commit, dataset.blobs, key=key)
+    read_options(params, Section)
+    fetch_dataset(params, directory, PATHS, generate=_generate, check=load_split)
+
+
+def _generate(dataset: GeneratedDataset, directory: Path) -> None:
+    sizes = {"train": dataset.train, "val": dataset.val, "test": dataset.test}
+    fetch_generated(directory, dataset.seed, sizes)
 
 
 def fetch_generated(output: Path, seed: int, sizes: Mapping[str, int]) -> None:
@@ -52,138 +33,3 @@ def fetch_generated(output: Path, seed: int, sizes: Mapping[str, int]) -> None:
     with atomic_directory(output) as directory:
         for split, name in SPLIT_FILES.items():
             write_json(directory / name, splits[split])
-
-
-def fetch_path(output: Path, source: Path, key: str = "datasets.finqa") -> None:
-    """Copy the split files of `source` into `output`, once each is seen to be whole."""
-    if not source.is_dir():
-        raise UserError(f"{key}.path: {source} is not a folder")
-    for name in SPLIT_FILES.values():
-        if not (source / name).is_file():
-            raise UserError(f"{key}.path: {source} has no file {name}")
-        load_split(source / name)
-    with atomic_directory(output) as directory:
-        for name in SPLIT_FILES.values():
-            shutil.copyfile(source / name, directory / name)
-
-
-def fetch_hub(
-    output: Path,
-    repository: str,
-    commit: str,
-    blobs: Mapping[str, str],
-    scratch: Path = SCRATCH,
-    base_url: str = HUB,
-    key: str = "datasets.finqa",
-) -> None:
-    """Download the split files of `repository` at `commit`.
-
-    `blobs` maps file names to their git blob ids; `key` is the data set's place in params.yaml, for
-    messages.
-    """
-    missing = [name for name in SPLIT_FILES.values() if name not in blobs]
-    if missing:
-        raise UserError(f"{key}.blobs: no git blob id for {missing[0]}")
-    parts = {name: scratch / f"{blobs[name]}.part" for name in SPLIT_FILES.values()}
-    for name, part in parts.items():
-        url = f"{base_url}/{repository}/{commit}/dataset/{name}"
-        try:
-            download(url, part, blobs[name])
-        except Unreachable as error:
-            advice = f"to use a copy on disk set {key}.path to its folder"
-            raise UserError(f"{error}; {advice}") from error
-        except OSError as error:
-            raise UserError(f"cannot write {part}: {error.strerror or error}") from error
-    with atomic_directory(output) as directory:
-        for name, part in parts.items():
-            with part.open("rb") as source, atomic_write(directory / name, "wb") as target:
-                shutil.copyfileobj(source, target)
-    for part in parts.values():
-        part.unlink()
-
-
-class Unreachable(UserError):
-    """The server cannot be reached or refuses the file."""
-
-
-def download(url: str, part: Path, blob: str) -> None:
-    """Fill `part` with what `url` serves, continuing what is there; its git blob id must be `blob`.
-
-    `UserError` when the server cannot be reached, refuses, breaks off (`part` is kept), or serves
-    other content (`part` is deleted). A continued download that ends wrong is started over once:
-    its beginning may be another file's.
-    """
-    part.parent.mkdir(parents=True, exist_ok=True)
-    continued = part.exists() and part.stat().st_size > 0
-    if continued and git_blob_id(part) == blob:
-        return
-    _transfer(url, part)
-    found = git_blob_id(part)
-    if found != blob and continued:
-        part.unlink()
-        _transfer(url, part)
-        found = git_blob_id(part)
-    if found != blob:
-        part.unlink()
-        raise UserError(f"{url}: checksum mismatch: git blob id {found}, expected {blob}")
-
-
-def _transfer(url: str, part: Path) -> None:
-    """Append what `part` lacks, or replace it when the server sends everything."""
-    have = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(url, headers={"Accept-Encoding": "identity"})
-    if have:
-        request.add_header("Range", f"bytes={have}-")
-    try:
-        response = urllib.request.urlopen(request, timeout=TIMEOUT)
-    except urllib.error.HTTPError as error:
-        error.close()
-        if error.code == _COMPLETE_AND_MORE and have:
-            return
-        raise Unreachable(f"{url}: the server answers {error.code} {error.reason}") from error
-    except (
-        urllib.error.URLError,
-        http.client.HTTPException,
-        TimeoutError,
-        ConnectionError,
-    ) as error:
-        reason = getattr(error, "reason", None) or error
-        host = urlsplit(url).netloc
-        raise Unreachable(f"{host} cannot be reached ({reason})") from error
-    with response:
-        resumed = response.status == http.HTTPStatus.PARTIAL_CONTENT and _starts_at(response, have)
-        if response.status == http.HTTPStatus.PARTIAL_CONTENT and not resumed:
-            raise UserError(f"{url}: the server sent another range than the one asked for")
-        length = response.headers.get("Content-Length")
-        total = int(length) + (have if resumed else 0) if length and length.isdigit() else None
-        with (
-            part.open("ab" if resumed else "wb") as file,
-            tqdm(
-                desc=url.rsplit("/", 1)[-1],
-                initial=have if resumed else 0,
-                total=total,
-                unit="B",
-                unit_scale=True,
-            ) as progress,
-        ):
-            while chunk := _read(response, url, part):
-                file.write(chunk)
-                progress.update(len(chunk))
-    received = part.stat().st_size
-    if total is not None and received < total:
-        raise UserError(_broken(url, part, f"{received} of {total} bytes"))
-
-
-def _read(response: http.client.HTTPResponse, url: str, part: Path) -> bytes:
-    try:
-        return response.read(_CHUNK)
-    except (http.client.HTTPException, TimeoutError, ConnectionError) as error:
-        raise UserError(_broken(url, part, type(error).__name__)) from error
-
-
-def _starts_at(response: http.client.HTTPResponse, offset: int) -> bool:
-    return response.headers.get("Content-Range", "").startswith(f"bytes {offset}-")
-
-
-def _broken(url: str, part: Path, how: str) -> str:
-    return f"{url}: the download broke off ({how}); run again to continue {part}"

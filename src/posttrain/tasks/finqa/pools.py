@@ -1,20 +1,11 @@
-"""Candidate pools of whole splits, filtered so that the candidates alone tell little of which is right.
-
-For each question `oversample` times as many wrong candidates are made as the pool needs
-(`candidates.make_candidates`), and the ones kept are drawn with probability proportional to exp(score) of a linear
-model that never sees page or question, fitted on the training split's larger pools: adversarial filtering
-(Zellers et al., SWAG, EMNLP 2018; one round). Wrong candidates that look wrong by themselves become rare; the
-share of corrupted ones stays `corruption_rate`. `oversample: 1` switches the filter off.
-"""
+"""Candidate pools of whole splits: `candidates.make_candidates` for each question, then the filter."""
 
 from __future__ import annotations
 
-import math
-import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from posttrain.evaluation.shortcuts import Pool, blind_scores, fit_blind_model
+from posttrain.tasks import pools
 from posttrain.tasks.finqa.candidates import Candidate, collect_shapes, make_candidates
 from posttrain.tasks.finqa.score import score
 
@@ -31,79 +22,14 @@ def build_pools(
 ) -> dict[str, list[list[Candidate]]]:
     """For each split a pool of exactly `count` distinct candidates per example, gold once, in random order."""
     shapes = collect_shapes(splits["train"])
-    wide = {
-        split: [
-            make_candidates(
-                example,
-                shapes,
-                count=1 + oversample * (count - 1),
-                corruption_rate=corruption_rate,
-                noise=noise,
-                seed=seed,
-            )
-            for example in examples
-        ]
-        for split, examples in splits.items()
-    }
-    if oversample == 1:
-        return wide
-    views = {
-        split: [
-            _view(pool, example, tolerance)
-            for pool, example in zip(wide[split], examples, strict=True)
-        ]
-        for split, examples in splits.items()
-    }
-    model = fit_blind_model(views["train"])
-    return {
-        split: [
-            _filter(
-                pool,
-                blind_scores(view, model).tolist(),
-                count,
-                corruption_rate,
-                f"{seed}/{example['id']}",
-            )
-            for pool, view, example in zip(wide[split], views[split], examples, strict=True)
-        ]
-        for split, examples in splits.items()
-    }
-
-
-def _view(pool: Sequence[Candidate], example: Mapping[str, Any], tolerance: float) -> Pool:
-    view = []
-    for made in pool:
-        verdict = score(made.text, example, tolerance)
-        view.append(
-            {
-                "text": made.text,
-                "answer": verdict.answer,
-                "consistent": verdict.self_consistent,
-                "correct": verdict.execution_correct,
-            }
-        )
-    return view
-
-
-def _filter(
-    pool: Sequence[Candidate],
-    scores: Sequence[float],
-    count: int,
-    corruption_rate: float,
-    seed: str,
-) -> list[Candidate]:
-    """Gold, and `count - 1` others: how many of each kind is drawn first, then which, by score."""
-    rng = random.Random(f"filter/{seed}")
-    # The largest of score + Gumbel noise are a sample without replacement in proportion to exp(score).
-    keys = [score - math.log(-math.log(rng.random() or 0.5)) for score in scores]
-    order = sorted(range(len(pool)), key=lambda index: -keys[index])
-    corrupted = sum(rng.random() < corruption_rate for _ in range(count - 1))
-    room = {"gold": 1, "corrupted": corrupted, "plausible": count - 1 - corrupted}
-    kept = []
-    for index in order:
-        if room[pool[index].kind] > 0:
-            room[pool[index].kind] -= 1
-            kept.append(index)
-    kept += [index for index in order if index not in kept][: count - len(kept)]
-    rng.shuffle(kept)
-    return [pool[index] for index in kept]
+    return pools.build_pools(
+        splits,
+        lambda example, size: make_candidates(
+            example, shapes, count=size, corruption_rate=corruption_rate, noise=noise, seed=seed
+        ),
+        lambda text, example: score(text, example, tolerance),
+        count=count,
+        corruption_rate=corruption_rate,
+        oversample=oversample,
+        seed=seed,
+    )

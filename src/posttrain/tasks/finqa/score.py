@@ -38,8 +38,8 @@ from posttrain.tasks.finqa.program import (
     render,
     resolve,
 )
+from posttrain.tasks.reward import COMPONENTS
 
-COMPONENTS = ("exact_match", "numeric_close", "program_valid", "format_valid")
 FAILURES = (
     "unparseable",
     "unscorable",
@@ -89,6 +89,10 @@ class Score:
     answer_lenient: bool
     self_consistent: bool
     failure: str | None
+
+    @property
+    def quality(self) -> dict[str, float]:
+        return {name: self.components[name] for name in ("program_valid", "format_valid")}
 
 
 def score(text: str | bytes, example: Mapping[str, Any], tolerance: float) -> Score:
@@ -154,23 +158,6 @@ def score(text: str | bytes, example: Mapping[str, Any], tolerance: float) -> Sc
         self_consistent=value is not None and _equal(answer, value),
         failure=failure,
     )
-
-
-def reward(components: Mapping[str, float], weights: Mapping[str, float]) -> float:
-    """The weighted mean of the components, in [0, 1]: sum of weight * component / sum of
-    weights."""
-    total = 0.0
-    weighted = 0.0
-    for name, weight in weights.items():
-        if name not in components:
-            raise UserError(f"reward weight {name!r} is not one of {', '.join(COMPONENTS)}")
-        if not (math.isfinite(weight) and weight >= 0):
-            raise UserError(f"reward weight {name} must be a number of 0 or more, not {weight}")
-        total += weight
-        weighted += weight * components[name]
-    if total <= 0:
-        raise UserError("at least one reward weight must be above 0")
-    return weighted / total
 
 
 def read_answer(text: str | bytes) -> tuple[str, str | None, bool] | None:

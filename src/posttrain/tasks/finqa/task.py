@@ -17,11 +17,13 @@ from posttrain.tasks.finqa.prompt import (
     render_answer,
     render_prompt,
 )
-from posttrain.tasks.finqa.score import Score, reward, score
+from posttrain.tasks.finqa.score import Score, score
+from posttrain.tasks.reward import reward
 
 __all__ = [
     "Score",
     "audit",
+    "describe",
     "explain",
     "fetch",
     "make_pools",
@@ -53,3 +55,8 @@ def make_pools(
         seed=chosen.seed,
         tolerance=params.rewards.tolerance,
     )
+
+
+def describe(params: Params) -> dict[str, str]:
+    """Lines of the report: how `params` makes pages and answers."""
+    return {"page": f"context {params.prepare.context}, operands as {params.operands}"}

@@ -1,0 +1,192 @@
+"""Bring a data set to one folder, in its original layout: generated, copied, or downloaded and checked.
+
+The download takes each file at the pinned commit and accepts it only when its git blob id is the
+one in params.yaml. A broken download leaves a `.part` file in the scratch folder, named by the blob
+id it should become, and the next one continues it; a file that turns out wrong is deleted. The
+output folder appears whole, when all its files are right.
+"""
+
+from __future__ import annotations
+
+import http.client
+import shutil
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from tqdm import tqdm
+
+from posttrain.errors import UserError
+from posttrain.files import atomic_directory, atomic_write, git_blob_id
+from posttrain.params import GeneratedDataset, Params
+
+HUB = "https://raw.githubusercontent.com"
+SCRATCH = Path(".downloads")
+TIMEOUT = 30.0
+
+_CHUNK = 1 << 16
+_COMPLETE_AND_MORE = 416
+
+
+def fetch_dataset(
+    params: Params,
+    directory: Path,
+    paths: Sequence[str],
+    *,
+    generate: Callable[[GeneratedDataset, Path], None],
+    check: Callable[[Path], object],
+) -> None:
+    """Put the data set that `params` chooses into `directory`.
+
+    paths: of its files in the repository, whose names they keep. generate: writes the files of a generated data
+    set. check: raises `UserError` for a file that is not whole.
+    """
+    dataset, key = params.selected_dataset, f"datasets.{params.dataset}"
+    if isinstance(dataset, GeneratedDataset):
+        generate(dataset, directory)
+    elif dataset.path is not None:
+        fetch_path(directory, Path(dataset.path), paths, check, key)
+    else:
+        fetch_hub(directory, dataset.repository, dataset.commit, dataset.blobs, paths, key)
+
+
+def fetch_path(
+    output: Path, source: Path, paths: Sequence[str], check: Callable[[Path], object], key: str
+) -> None:
+    """Copy the files of `source` into `output`, once each is seen to be whole."""
+    names = [Path(path).name for path in paths]
+    if not source.is_dir():
+        raise UserError(f"{key}.path: {source} is not a folder")
+    for name in names:
+        if not (source / name).is_file():
+            raise UserError(f"{key}.path: {source} has no file {name}")
+        check(source / name)
+    with atomic_directory(output) as directory:
+        for name in names:
+            shutil.copyfile(source / name, directory / name)
+
+
+def fetch_hub(
+    output: Path,
+    repository: str,
+    commit: str,
+    blobs: Mapping[str, str],
+    paths: Sequence[str],
+    key: str,
+    scratch: Path = SCRATCH,
+    base_url: str = HUB,
+) -> None:
+    """Download the files at `paths` of `repository` at `commit`.
+
+    `blobs` maps file names to their git blob ids; `key` is the data set's place in params.yaml, for
+    messages.
+    """
+    names = {Path(path).name: path for path in paths}
+    missing = [name for name in names if name not in blobs]
+    if missing:
+        raise UserError(f"{key}.blobs: no git blob id for {missing[0]}")
+    parts = {name: scratch / f"{blobs[name]}.part" for name in names}
+    for name, part in parts.items():
+        url = f"{base_url}/{repository}/{commit}/{names[name]}"
+        try:
+            download(url, part, blobs[name])
+        except Unreachable as error:
+            advice = f"to use a copy on disk set {key}.path to its folder"
+            raise UserError(f"{error}; {advice}") from error
+        except OSError as error:
+            raise UserError(f"cannot write {part}: {error.strerror or error}") from error
+    with atomic_directory(output) as directory:
+        for name, part in parts.items():
+            with part.open("rb") as source, atomic_write(directory / name, "wb") as target:
+                shutil.copyfileobj(source, target)
+    for part in parts.values():
+        part.unlink()
+
+
+class Unreachable(UserError):
+    """The server cannot be reached or refuses the file."""
+
+
+def download(url: str, part: Path, blob: str) -> None:
+    """Fill `part` with what `url` serves, continuing what is there; its git blob id must be `blob`.
+
+    `UserError` when the server cannot be reached, refuses, breaks off (`part` is kept), or serves
+    other content (`part` is deleted). A continued download that ends wrong is started over once:
+    its beginning may be another file's.
+    """
+    part.parent.mkdir(parents=True, exist_ok=True)
+    continued = part.exists() and part.stat().st_size > 0
+    if continued and git_blob_id(part) == blob:
+        return
+    _transfer(url, part)
+    found = git_blob_id(part)
+    if found != blob and continued:
+        part.unlink()
+        _transfer(url, part)
+        found = git_blob_id(part)
+    if found != blob:
+        part.unlink()
+        raise UserError(f"{url}: checksum mismatch: git blob id {found}, expected {blob}")
+
+
+def _transfer(url: str, part: Path) -> None:
+    """Append what `part` lacks, or replace it when the server sends everything."""
+    have = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(url, headers={"Accept-Encoding": "identity"})
+    if have:
+        request.add_header("Range", f"bytes={have}-")
+    try:
+        response = urllib.request.urlopen(request, timeout=TIMEOUT)
+    except urllib.error.HTTPError as error:
+        error.close()
+        if error.code == _COMPLETE_AND_MORE and have:
+            return
+        raise Unreachable(f"{url}: the server answers {error.code} {error.reason}") from error
+    except (
+        urllib.error.URLError,
+        http.client.HTTPException,
+        TimeoutError,
+        ConnectionError,
+    ) as error:
+        reason = getattr(error, "reason", None) or error
+        host = urlsplit(url).netloc
+        raise Unreachable(f"{host} cannot be reached ({reason})") from error
+    with response:
+        resumed = response.status == http.HTTPStatus.PARTIAL_CONTENT and _starts_at(response, have)
+        if response.status == http.HTTPStatus.PARTIAL_CONTENT and not resumed:
+            raise UserError(f"{url}: the server sent another range than the one asked for")
+        length = response.headers.get("Content-Length")
+        total = int(length) + (have if resumed else 0) if length and length.isdigit() else None
+        with (
+            part.open("ab" if resumed else "wb") as file,
+            tqdm(
+                desc=url.rsplit("/", 1)[-1],
+                initial=have if resumed else 0,
+                total=total,
+                unit="B",
+                unit_scale=True,
+            ) as progress,
+        ):
+            while chunk := _read(response, url, part):
+                file.write(chunk)
+                progress.update(len(chunk))
+    received = part.stat().st_size
+    if total is not None and received < total:
+        raise UserError(_broken(url, part, f"{received} of {total} bytes"))
+
+
+def _read(response: http.client.HTTPResponse, url: str, part: Path) -> bytes:
+    try:
+        return response.read(_CHUNK)
+    except (http.client.HTTPException, TimeoutError, ConnectionError) as error:
+        raise UserError(_broken(url, part, type(error).__name__)) from error
+
+
+def _starts_at(response: http.client.HTTPResponse, offset: int) -> bool:
+    return response.headers.get("Content-Range", "").startswith(f"bytes {offset}-")
+
+
+def _broken(url: str, part: Path, how: str) -> str:
+    return f"{url}: the download broke off ({how}); run again to continue {part}"

@@ -1,0 +1,15 @@
+"""The options of this task in a data set's entry of params.yaml."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from posttrain.schema import Section
+
+Annotations = Literal["keep", "strip", "execute"]
+
+
+class Options(Section):
+    """annotations: what becomes of the notes <<48/2=24>>; see `reading`."""
+
+    annotations: Annotations

@@ -1,0 +1,92 @@
+"""Turn audited GSM8K rows into the examples that every later stage reads, and carve the validation split from train.
+
+    example = prepare_row(row, annotations="keep")
+
+An example holds the problem, the gold answer's reasoning as models should write it (`target_program`) and with its
+annotations (`solution`, which candidates are made from), the final number, and how answers are read (`annotations`).
+The rows of the validation split are those whose hash of seed and id is smallest, so that which they are does not
+depend on the other rows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from posttrain.errors import UserError
+from posttrain.files import atomic_directory, read_jsonl, write_jsonl
+from posttrain.params import Params
+from posttrain.tasks import Example, read_options
+from posttrain.tasks.gsm8k.arithmetic import format_number, read_number
+from posttrain.tasks.gsm8k.options import Annotations, Options
+from posttrain.tasks.gsm8k.reading import MARK, read_steps, strict_answer, strip
+
+Row = Mapping[str, Any]
+
+
+def prepare(params: Params, source: Path, directory: Path) -> dict[str, Any]:
+    """Write {train,val,test}.jsonl of examples, made from those in `source`; return measures."""
+    dataset = params.selected_dataset
+    if dataset.val is None:
+        raise UserError(f"params.yaml: datasets.{params.dataset}.val: missing")
+    annotations = read_options(params, Options).annotations
+    rows = {name: read_jsonl(source / f"{name}.jsonl") for name in ("train", "test")}
+    if dataset.val >= len(rows["train"]):
+        raise UserError(
+            f"params.yaml: datasets.{params.dataset}.val: {dataset.val} of the "
+            f"{len(rows['train'])} rows of train leave none to train on"
+        )
+    train, val = carve(rows["train"], dataset.val, dataset.seed)
+    splits: dict[str, Sequence[Row]] = {"train": train, "val": val, "test": rows["test"]}
+    metrics = {}
+    with atomic_directory(directory) as output:
+        for split, chosen in splits.items():
+            examples = [prepare_row(row, annotations) for row in chosen]
+            write_jsonl(output / f"{split}.jsonl", examples)
+            metrics[split] = measure(examples)
+    return metrics
+
+
+def carve(rows: Sequence[Row], count: int, seed: int) -> tuple[list[Row], list[Row]]:
+    """(the others, `count` rows drawn by the seed), both in the order of `rows`."""
+    ranked = sorted(rows, key=lambda row: hashlib.sha256(f"{seed}/{row['id']}".encode()).digest())
+    drawn = {row["id"] for row in ranked[:count]}
+    return (
+        [row for row in rows if row["id"] not in drawn],
+        [row for row in rows if row["id"] in drawn],
+    )
+
+
+def prepare_row(row: Row, annotations: Annotations) -> dict[str, Any]:
+    """One example; the row is one that the audit lets through."""
+    solution, mark, last = row["answer"].rpartition(MARK)
+    solution = solution.strip()
+    answer = read_number(strict_answer(mark + last) or "")
+    if answer is None:
+        raise UserError(f"{row['id']}: the answer has no number behind {MARK.strip()}")
+    return {
+        "id": row["id"],
+        "input_text": row["question"],
+        "question": row["question"],
+        "target_program": strip(solution) if annotations == "strip" else solution,
+        "target_answer": format_number(answer),
+        "solution": solution,
+        "annotations": annotations,
+    }
+
+
+def measure(examples: Sequence[Example]) -> dict[str, float]:
+    """Counts and means over one split."""
+    steps = [len(read_steps(example["solution"], "keep")) for example in examples]
+    return {
+        "examples": len(examples),
+        "words_mean": round(fmean(len(example["question"].split()) for example in examples), 2),
+        "answer_words_mean": round(
+            fmean(len(example["target_program"].split()) for example in examples), 2
+        ),
+        "steps_mean": round(fmean(steps), 2),
+        "without_steps": sum(not count for count in steps),
+    }

@@ -1,0 +1,157 @@
+"""What stands in an answer: its calculator steps and its final number.
+
+    Natalia sold 48/2 = <<48/2=24>>24 clips in May.
+    Natalia sold 48+24 = <<48+24=72>>72 clips altogether.
+    #### 72
+
+The final number is read in the two ways of the field, which Cobbe et al.'s script and the filters `strict-match` and
+`flexible-extract` of lm-evaluation-harness define: the first number behind `#### `, and the last number of the text.
+$, thousands commas and a full stop behind are forgiven in both; numbers are compared as numbers, where those two
+compare text (they hold 18 and 18.00 for different).
+
+What becomes of the annotations is a parameter of the data set:
+
+    keep       a step is an annotation, with its expression and the result stated in it
+    strip      answers have no annotations; a step is an equation of the text, "48/2 = 24"
+    execute    as keep, but the calculator has the last word, as it has while Cobbe et al. sample: a result that its
+               expression does not give is replaced by what it gives, in the annotation, right behind it, and wherever
+               a later annotation or the final line states the same number
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+
+from posttrain.tasks.gsm8k.arithmetic import (
+    InvalidExpression,
+    agrees,
+    evaluate,
+    format_number,
+    read_number,
+)
+from posttrain.tasks.gsm8k.options import Annotations
+
+MARK = "#### "
+ANNOTATION = re.compile(r"<<([^<>\n]{0,120})>>")
+
+_STRICT = re.compile(r"#### (\-?[0-9\.\,]+)")
+_FLEXIBLE = re.compile(r"(-?[$0-9.,]{2,})|(-?[0-9]+)")
+# Not "6 * 4 + 2 = 24 + 2": there the number is the beginning of another expression.
+_RESULT = re.compile(
+    r"=\s*\$?\s*(-?(?:\d+(?:,\d{3})*(?:\.\d+)?|\.\d+))(?![\d,.]?\d)(?!\s*[-+*/x×]\s*[\d$(])"
+)
+_UNKNOWN = re.compile(r"[-+*/(][+*/]")  # "6x+12": x is no multiplication there
+_CLAUSE = re.compile(r"[,.:;]\s")
+_NUMBER = re.compile(r"\d+\.?\d*|\.\d+")
+_EXPRESSION = " \t$.,()+-*/x×0123456789"
+_WIDTH = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One calculation as written. `value` is what its expression gives, None where `error` says why it gives none."""
+
+    expression: str
+    stated: str
+    value: Fraction | None
+    error: str | None = None
+
+    @property
+    def right(self) -> bool:
+        return self.value is not None and agrees(self.stated, self.value)
+
+
+def read_steps(text: str, annotations: Annotations) -> list[Step]:
+    """The calculations of an answer, in its order."""
+    if annotations == "strip":
+        return _equations(text)
+    steps = [_step(match[1]) for match in ANNOTATION.finditer(text)]
+    if text.count("<<") != len(steps):
+        steps.append(Step("", "", None, "an annotation is not closed, or too long"))
+    return steps
+
+
+def strict_answer(text: str) -> str | None:
+    """The number behind the first `#### ` that has one, as written; None if it is not readable."""
+    match = _STRICT.search(text)
+    return match[1] if match and read_number(match[1]) is not None else None
+
+
+def flexible_answer(text: str) -> str | None:
+    """The last thing in the text that looks like a number, as written; None if it is not readable."""
+    last = deque(_FLEXIBLE.finditer(text), maxlen=1)
+    return last[0][0] if last and read_number(last[0][0]) is not None else None
+
+
+def strip(text: str) -> str:
+    """The text without annotations."""
+    return ANNOTATION.sub("", text)
+
+
+def execute(text: str) -> str:
+    """The text with the calculator's results in place of the stated ones."""
+    replaced: dict[Fraction, str] = {}
+    pieces = []
+    end = 0
+    for match in ANNOTATION.finditer(text):
+        expression, _, stated = match[1].rpartition("=")
+        expression = _NUMBER.sub(lambda found: _latest(found[0], replaced), expression)
+        pieces.append(text[end : match.start()])
+        end = match.end()
+        value = _value(expression)
+        if value is None or (number := read_number(stated)) is None:
+            pieces.append(match[0])
+            continue
+        result = stated if agrees(stated, value) else format_number(value)
+        pieces.append(f"<<{expression}={result}>>")
+        if result != stated:
+            replaced[number] = result
+            if text.startswith(stated, end):
+                pieces.append(result)
+                end += len(stated)
+    rest = _STRICT.sub(lambda found: MARK + _latest(found[1], replaced), text[end:], count=1)
+    return "".join([*pieces, rest])
+
+
+def _latest(written: str, replaced: Mapping[Fraction, str]) -> str:
+    number = read_number(written)
+    return written if number is None else replaced.get(number, written)
+
+
+def _step(note: str) -> Step:
+    expression, equals, stated = note.rpartition("=")
+    if not equals:
+        return Step(note, "", None, "no result stated")
+    try:
+        return Step(expression, stated, evaluate(expression))
+    except InvalidExpression as error:
+        return Step(expression, stated, None, str(error))
+
+
+def _value(expression: str) -> Fraction | None:
+    try:
+        return evaluate(expression)
+    except InvalidExpression:
+        return None
+
+
+def _equations(text: str) -> list[Step]:
+    """Equations with an operator whose left side can be read; others are prose."""
+    steps = []
+    for match in _RESULT.finditer(text):
+        left = text[max(0, match.start() - _WIDTH) : match.start()]
+        left = left[len(left.rstrip(_EXPRESSION)) :]
+        left = _CLAUSE.split(left)[-1].lstrip(" \t$,)")
+        if left.startswith(tuple("+-*/x×")):  # its beginning is in words
+            continue
+        expression = left.replace(" ", "").replace("$", "").replace(",", "")
+        expression = expression.replace("x", "*").replace("×", "*")
+        value = _value(expression)
+        arithmetic = not _NUMBER.fullmatch(expression) and not _UNKNOWN.search(expression)
+        if value is not None and arithmetic:
+            steps.append(Step(expression, match[1].replace(",", ""), value))
+    return steps

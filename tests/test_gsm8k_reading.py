@@ -1,0 +1,204 @@
+"""Claims about the arithmetic of calculator annotations, and about what is read from an answer."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from posttrain.tasks.gsm8k.arithmetic import (
+    MAX_EXPRESSION,
+    InvalidExpression,
+    agrees,
+    evaluate,
+    format_number,
+    read_number,
+)
+from posttrain.tasks.gsm8k.reading import (
+    execute,
+    flexible_answer,
+    read_steps,
+    strict_answer,
+    strip,
+)
+
+MAY = """Natalia sold 48/2 = <<48/2=24>>24 clips in May.
+Natalia sold 48+24 = <<48+24=72>>72 clips altogether in April and May.
+#### 72"""
+
+NUMBERS = st.integers(0, 999).map(lambda n: (str(n), Fraction(n)))
+DECIMALS = st.integers(0, 9999).map(lambda n: (f"{n / 100:.2f}", Fraction(n, 100)))
+
+
+def combined(
+    children: st.SearchStrategy[tuple[str, Fraction]],
+) -> st.SearchStrategy[tuple[str, Fraction]]:
+    def combine(
+        sign: str, a: tuple[str, Fraction], b: tuple[str, Fraction]
+    ) -> tuple[str, Fraction]:
+        value = {"+": a[1] + b[1], "-": a[1] - b[1], "*": a[1] * b[1]}
+        return f"({a[0]}){sign} ({b[0]})", value[sign]
+
+    return st.builds(combine, st.sampled_from("+-*"), children, children)
+
+
+@given(st.recursive(NUMBERS | DECIMALS, combined, max_leaves=5))
+def test_an_expression_has_the_value_that_it_was_built_with(built: tuple[str, Fraction]) -> None:
+    text, value = built
+    if len(text) <= MAX_EXPRESSION:
+        assert evaluate(text) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("100-50-30-15", 5),
+        ("2+3*4", 14),
+        ("(2+3)*4", 20),
+        ("12/4/3", 1),
+        ("1/3*3", 1),
+        (".20*85", 17),
+        ("5.*2", 10),
+        ("-5+8", 3),
+        ("+8", 8),
+        ("2*-3", -6),
+    ],
+)
+def test_products_bind_before_sums_and_both_from_the_left(text: str, value: int) -> None:
+    assert evaluate(text) == value
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "2+", "(2", "2)", "2 3", "1/0", "5//2", "2**9", "two", "1e5", "__import__('os')", "9" * 40, "(" * 200],
+)  # fmt: skip
+def test_what_is_no_arithmetic_is_refused(text: str) -> None:
+    with pytest.raises(InvalidExpression):
+        evaluate(text)
+
+
+@given(st.text(max_size=150))
+def test_any_text_is_evaluated_or_refused(text: str) -> None:
+    with contextlib.suppress(InvalidExpression):
+        evaluate(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("1,200", 1200), ("$3.50", Fraction(7, 2)), ("72.", 72), ("-4", -4), (".5", Fraction(1, 2))],
+)
+def test_a_number_may_have_a_dollar_sign_commas_and_a_full_stop(text: str, value: Fraction) -> None:
+    assert read_number(text) == value
+
+
+@pytest.mark.parametrize("text", ["", ".", "-", "NaN", "inf", "1.2.3", "seven", "9" * 5000])
+def test_what_is_no_number_is_none(text: str) -> None:
+    assert read_number(text) is None
+
+
+@given(st.integers(-(10**9), 10**9), st.integers(0, 4))
+def test_a_decimal_is_written_so_that_it_is_read_again(digits: int, places: int) -> None:
+    value = Fraction(digits, 10**places)
+    assert read_number(format_number(value)) == value
+
+
+def test_a_result_agrees_exactly_or_rounded_to_its_last_digit_and_never_more_than_one_percent_off() -> (
+    None
+):
+    third = Fraction(100, 3)
+    assert agrees("33.33", third) and agrees("33.3", third) and agrees("33", third)
+    assert not agrees("33.34", third) and not agrees("30", third)
+    assert not agrees("3", Fraction(5, 2)) and not agrees("2", Fraction(5, 2))
+    assert agrees("36.00", Fraction(36)) and not agrees("3/4", Fraction(3, 4))
+
+
+# ------------------------------------------------------------------------------ answers
+
+
+@pytest.mark.parametrize(
+    ("text", "strict", "flexible"),
+    [
+        (MAY, "72", "72"),
+        ("so 5.\n#### 1,200", "1,200", "1,200"),
+        ("#### -3", "-3", "-3"),
+        ("#### 72.", "72.", "72."),
+        ("#### 5\n#### 6", "5", "6"),
+        ("#### $72", None, "$72"),
+        ("####72", None, "72"),
+        ("the answer is 7", None, "7"),
+        ("the answer is 7 of them.", None, "7"),
+        ("#### seven", None, None),
+        ("and so on ...", None, None),
+        ("", None, None),
+    ],
+)
+def test_strict_is_the_first_number_behind_the_mark_and_flexible_the_last_of_all(
+    text: str, strict: str | None, flexible: str | None
+) -> None:
+    assert (strict_answer(text), flexible_answer(text)) == (strict, flexible)
+
+
+def test_steps_are_annotations_or_without_them_the_equations_of_the_text() -> None:
+    for steps in (read_steps(MAY, "keep"), read_steps(strip(MAY), "strip")):
+        assert [(step.expression, step.stated, step.right) for step in steps] == [
+            ("48/2", "24", True),
+            ("48+24", "72", True),
+        ]
+    assert read_steps(strip(MAY), "keep") == []
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("she earned 0.2 x 50 = $10.", [("0.2*50", "10")]),
+        ("so she pays $1,200 - $200 = $1,000 now", [("1200-200", "1000")]),
+        ("(3 + 4) * 2 = 14", [("(3+4)*2", "14")]),
+        ("a tip of .20*85 = 17", [(".20*85", "17")]),
+        ("6 * 4 + 2 = 24 + 2 = 26", [("24+2", "26")]),
+        ("2 hours * 3 = 6, and 6x+12 = 24, so 20% of 50 = 10", []),
+        ("there were 10, 75 - 10 = 65 more", [("75-10", "65")]),
+    ],
+)
+def test_an_equation_counts_if_its_left_side_can_be_read(
+    text: str, expected: list[tuple[str, str]]
+) -> None:
+    assert [(step.expression, step.stated) for step in read_steps(text, "strip")] == expected
+
+
+@pytest.mark.parametrize(
+    "note", ["<<48/2>>", "<<=>>", "<<48/2=24", "<<__import__('os')=1>>", "<<1/0=0>>", "<<2=2=2>>"]
+)
+def test_an_annotation_that_is_no_calculation_is_a_step_that_is_not_right(note: str) -> None:
+    (step,) = read_steps(f"so {note} it is", "keep")
+    assert not step.right and step.error
+
+
+# ------------------------------------------------------------------------------ execute
+
+
+def test_the_calculator_corrects_a_result_and_what_uses_it() -> None:
+    slip = "half is <<48/2=25>>25\nin all <<48+25=73>>73\n#### 73"
+    assert execute(slip) == "half is <<48/2=24>>24\nin all <<48+24=72>>72\n#### 72"
+
+
+def test_the_calculator_leaves_what_is_right_rounded_or_no_arithmetic() -> None:
+    for text in (MAY, "<<100/3=33.33>>33.33\n#### 33.33", "<<2+=5>>5\n#### 5", "no steps"):
+        assert execute(text) == text
+
+
+@given(st.lists(st.tuples(st.integers(1, 99), st.integers(1, 99), st.integers(0, 3)), min_size=1))
+def test_after_execution_every_calculation_is_right(sums: list[tuple[int, int, int]]) -> None:
+    text = "\n".join(f"so <<{a}+{b}={a + b + slip}>>{a + b + slip}" for a, b, slip in sums)
+    assert all(step.right for step in read_steps(execute(text), "keep"))
+
+
+def test_ten_thousand_steps_are_read_in_a_moment() -> None:
+    text = "\n".join(f"now <<{n}+1={n + 1}>>{n + 1}" for n in range(10_000))
+    start = time.process_time()
+    assert all(step.right for step in read_steps(execute(text), "keep"))
+    assert len(read_steps(strip(text.replace("<<", "").replace(">>", " ")), "strip")) == 10_000
+    assert time.process_time() - start < 10

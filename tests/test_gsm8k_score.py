@@ -1,0 +1,175 @@
+"""Claims about the one scorer of GSM8K, about its reward and quality, and about what a reader is shown."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from posttrain.errors import UserError
+from posttrain.tasks import get_task
+from posttrain.tasks.gsm8k.score import FAILURES, Score, score
+from posttrain.tasks.reward import COMPONENTS
+
+TASK = get_task("gsm8k")
+WEIGHTS = {"exact_match": 0.6, "numeric_close": 0.2, "program_valid": 0.1, "format_valid": 0.1}
+REASONING = "In May it was 48/2 = <<48/2=24>>24.\nIn all 48+24 = <<48+24=72>>72."
+GOLD = f"{REASONING}\n#### 72"
+EXAMPLE: dict[str, Any] = {
+    "id": "hand",
+    "question": "Natalia sold 48 clips in April. In May she sold half as many. How many in all?",
+    "target_program": REASONING,
+    "target_answer": "72",
+    "annotations": "keep",
+}
+
+
+def judged(text: str, **changes: Any) -> Score:
+    return score(text, {**EXAMPLE, **changes}, 0.01)
+
+
+def worth(text: str, **changes: Any) -> float:
+    return TASK.reward(judged(text, **changes).components, WEIGHTS)
+
+
+def test_the_gold_answer_is_right_in_every_respect() -> None:
+    verdict = judged(TASK.render_target(EXAMPLE))
+    assert verdict.status == "scored" and verdict.failure is None
+    assert verdict.value == verdict.answer == 72.0
+    assert verdict.execution_correct and verdict.program_correct and verdict.self_consistent
+    assert verdict.answer_strict and verdict.answer_lenient
+    assert set(verdict.components.values()) == set(verdict.quality.values()) == {1.0}
+
+
+@pytest.mark.parametrize(
+    ("text", "failure", "reward"),
+    [
+        (GOLD, None, 1.0),
+        ("it is 72 in all", "unparseable", 0.0),
+        ("#### many", "unparseable", 0.0),
+        ("I think\n#### 70", "no_steps", 0.1),
+        ("so <<48/2>>24\n#### 24", "invalid_step", 0.1),
+        ("so <<48/2=25>>25\n#### 25", "wrong_arithmetic", 0.1),
+        ("so <<48/2=24>>24\n#### 30", "inconsistent_answer", 0.2),
+        ("so <<48/2=24>>24\n#### 24", "wrong_answer", 0.2),
+        ("so <<48/2=25>>25 and\n#### 72", "wrong_steps_only", 0.9),
+        ("I know it\n#### 72", None, 0.9),
+        ("so <<48+24=72>>72\n#### 72 clips", None, 0.9),
+        ("so <<48+24=72>>72\n#### 72\n#### 72", None, 0.9),
+        ("<<48+24=72>>#### 72", None, 0.9),
+        ("so <<145/2=72.5>>72.5\n#### 72.5", "wrong_answer", 0.4),
+    ],
+)
+def test_what_is_wrong_with_an_answer_is_named_and_costs_its_part(
+    text: str, failure: str | None, reward: float
+) -> None:
+    assert judged(text).failure == failure
+    assert worth(text) == pytest.approx(reward)
+    assert failure is None or failure in FAILURES
+
+
+def test_the_last_number_is_judged_also_where_the_mark_is_missing() -> None:
+    verdict = judged("It is 48+24 = <<48+24=72>>72.")
+    assert verdict.status == "unparseable"
+    assert verdict.answer_lenient and not verdict.answer_strict and not verdict.execution_correct
+
+
+@pytest.mark.parametrize("stated", ["72", "72.", "72.0", "72.00"])
+def test_answers_are_compared_as_numbers(stated: str) -> None:
+    assert judged(f"so\n#### {stated}").execution_correct
+
+
+def test_a_right_answer_by_other_steps_is_right_and_by_wrong_ones_is_not_a_right_program() -> None:
+    assert judged("so 24*3 = <<24*3=72>>72\n#### 72").program_correct
+    assert not judged("so <<24*3=71>>71\n#### 72").program_correct
+    assert not judged("so <<24*2=48>>48\n#### 72").program_correct
+
+
+def test_an_example_without_a_number_is_unscorable_and_without_a_field_an_error() -> None:
+    assert judged(GOLD, target_answer="many").status == "unscorable"
+    with pytest.raises(UserError, match="'hand' has no field 'target_answer'"):
+        score(GOLD, {name: v for name, v in EXAMPLE.items() if name != "target_answer"}, 0.01)
+
+
+def test_annotations_decide_what_a_step_is() -> None:
+    bare = "In May it was 48/2 = 24.\nIn all 48+24 = 72.\n#### 72"
+    assert judged(bare, annotations="strip").components["program_valid"] == 1.0
+    assert judged(bare).components["program_valid"] == 0.0
+    slip = "so <<48/2=25>>25\nso <<48+25=73>>73\n#### 73"
+    assert judged(slip).failure == "wrong_arithmetic"
+    assert judged(slip, annotations="execute").program_correct
+
+
+def test_quality_counts_right_steps_used_steps_and_repeated_lines() -> None:
+    unused = f"They met 3*4 = <<3*4=12>>12 people.\n{GOLD}"
+    assert judged(unused).quality["steps_used"] == pytest.approx(2 / 3)
+    assert judged(unused).quality["program_valid"] == 1.0
+    again = GOLD.replace("\n####", "\nThat is all.\nThat is all.\n####")
+    assert judged(again).quality["no_repetition"] == pytest.approx(4 / 5)
+    half = GOLD.replace("48/2=24", "48/2=25")
+    assert judged(half).quality["program_valid"] == 0.5
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "####",
+        "#### NaN",
+        "#### 1e999",
+        f"#### {'9' * 5000}",
+        "<<__import__('os').system('true')=1>>\n#### 1",
+        "<<" * 40_000,
+        "9," * 40_000,
+        "\ud800 \x00 #### 7",
+        "x" * 200_000 + GOLD,
+        "\n".join(f"<<{n}+1={n + 1}>>" for n in range(10_000)) + "\n#### 1",
+    ],
+)
+@pytest.mark.parametrize("annotations", ["keep", "strip", "execute"])
+def test_odd_text_is_scored_and_explained_in_bounded_time(text: str, annotations: str) -> None:
+    start = time.process_time()
+    verdict = judged(text, annotations=annotations)
+    explained = TASK.explain({**EXAMPLE, "annotations": annotations}, text)
+    assert time.process_time() - start < 10
+    assert not verdict.execution_correct and len(explained.steps) <= 30
+    json.dumps(asdict(verdict), allow_nan=False)
+
+
+@given(st.text(alphabet="0123456789.,$#<>=+-*/x() \nab", max_size=80) | st.text(max_size=80))
+def test_every_text_has_a_score_whose_parts_are_shares(text: str) -> None:
+    verdict = judged(text)
+    assert verdict.components.keys() == {*COMPONENTS}
+    assert all(0 <= part <= 1 for part in [*verdict.components.values(), *verdict.quality.values()])
+    assert verdict.execution_correct <= verdict.answer_strict
+    assert verdict.program_correct <= verdict.execution_correct
+    assert 0 <= TASK.reward(verdict.components, WEIGHTS) <= 1
+
+
+def test_a_reader_sees_the_sentences_and_what_each_step_gives() -> None:
+    explained = TASK.explain(EXAMPLE, "so <<48/2=25>>25\nso <<48/0+1=3>>\n#### 73")
+    assert [part.pieces[0].text for part in explained.page] == [  # type: ignore[union-attr]
+        "Natalia sold 48 clips in April.",
+        "In May she sold half as many.",
+        "How many in all?",
+    ]
+    first, second = explained.steps
+    assert (first.operation, first.text, first.value) == ("divide", "48/2=25", "24")
+    assert (second.operation, second.value) == ("divide and add", None) and second.error
+    assert explained.answer == "73"
+    assert TASK.explain(EXAMPLE, "no idea").error
+
+
+def test_each_variant_asks_in_one_line_more_and_has_its_own_hash() -> None:
+    direct = TASK.render_prompt(EXAMPLE).split("\n")
+    for variant in ("reflective", "deliberative"):
+        asked = TASK.render_prompt(EXAMPLE, variant).split("\n")
+        assert len(asked) == len(direct) + 1 and set(direct) < set(asked)
+    assert len({TASK.prompt_hash(v) for v in ("direct", "reflective", "deliberative")}) == 3
+    stripped = TASK.render_prompt({**EXAMPLE, "annotations": "strip"})
+    assert "<<" in TASK.render_prompt(EXAMPLE) and "<<" not in stripped
