@@ -138,6 +138,20 @@ def test_the_change_is_the_difference_of_the_means(pairs: list[tuple[float, floa
     assert low <= high
 
 
+def test_a_policy_that_chooses_the_same_with_more_certainty_has_a_higher_expected_reward_only() -> (
+    None
+):
+    sft = run("sft", 0, [1.0, 0.2, 1.0])
+    surer = Run(
+        "exact", 0, [row | {"mean_reward": row["mean_reward"] + 0.1} for row in sft.predictions]
+    )
+    _, exact = compare([sft, surer], 100)
+    assert exact.reward_change is not None and exact.expected_reward_change is not None
+    assert exact.reward_change.value == 0
+    assert exact.expected_reward_change.value == pytest.approx(0.1)
+    assert exact.expected_reward_change.interval == pytest.approx((0.1, 0.1))
+
+
 def test_without_sft_there_is_nothing_to_compare_with() -> None:
     with pytest.raises(UserError, match="compare needs sft"):
         compare([run("ppo", 0, [1.0])], 10)
@@ -214,7 +228,7 @@ def results() -> list[PolicyResult]:
 def test_metrics_are_flat_and_few(results: list[PolicyResult]) -> None:
     metrics = flat_metrics(results, TRIVIAL)
     assert metrics["best_trivial_rule"] == {"accuracy": 0.25}
-    assert set(metrics["sft"]) == {"accuracy", "reward", "reward_ratio"}
+    assert set(metrics["sft"]) == {"accuracy", "reward", "reward_ratio", "expected_reward"}
     changes = {"reward_change", "reward_change_low", "reward_change_high", "reward_change_p"}
     assert set(metrics["ppo"]) == set(metrics["sft"]) | changes
 

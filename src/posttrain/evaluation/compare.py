@@ -5,8 +5,11 @@ null for one seed). Its 95 % interval, and that of the paired change against SFT
 bootstrap over questions: a question's value is first averaged over seeds (for a change: method
 minus SFT of the same seed, on the same question), then questions are resampled. So the interval
 says what other test questions would have given to these trained models; what other seeds would have
-given shows in the spread and in the per-seed rows. The p-value of a change is that of a paired
+given shows in the spread and in the per-seed rows. The p-value of a change in reward is that of a paired
 permutation test on the same per-question differences, adjusted for the number of policies (Holm).
+
+The reward is that of the best-scored candidate (the greedy answer), the expected reward that of a draw from the
+policy, which is what reinforcement learning raises: a policy may grow surer and choose the same.
 
 The models compared are the ones named in params. A missing one, or one evaluated on other
 questions, pools, prompts or by another evaluator, is a `UserError`.
@@ -31,7 +34,9 @@ LEVEL = 0.95
 BASELINE = "sft"
 UNTRAINED = ("base",)  # evaluated once, under the first seed
 SPLIT = "test"
-REWARD = 1  # place of the reward in `metrics.columns`
+# Places in `metrics.columns`.
+REWARD = 1
+EXPECTED_REWARD = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +79,7 @@ class PolicyResult:
     probability_correct: Estimate
     reward_change: Estimate | None
     accuracy_change: Estimate | None
+    expected_reward_change: Estimate | None
     p_value: float | None
     chosen: Mapping[str, Estimate]
     kind_reward: Mapping[str, float | None]
@@ -82,8 +88,9 @@ class PolicyResult:
     def estimates(self) -> dict[str, Estimate]:
         """All of them by name."""
         named = {name: getattr(self, name) for name in HEADLINES}
-        if self.reward_change is not None and self.accuracy_change is not None:
-            named |= {"reward_change": self.reward_change, "accuracy_change": self.accuracy_change}
+        for name in ("reward_change", "accuracy_change", "expected_reward_change"):
+            if (change := getattr(self, name)) is not None:
+                named[name] = change
         return named | {f"chosen_{kind}": share for kind, share in self.chosen.items()}
 
 
@@ -165,6 +172,7 @@ def flat_metrics(
             "accuracy": result.accuracy.value,
             "reward": result.reward.value,
             "reward_ratio": result.reward_ratio.value,
+            "expected_reward": result.expected_reward.value,
         }
         change = result.reward_change
         if change is not None and change.interval is not None and result.p_value is not None:
@@ -211,14 +219,16 @@ def markdown(
     kinds = sorted({kind for result in results for kind in result.chosen})
     lines = [
         f"{questions} test questions; means over seeds {seeds}, ± the standard deviation over "
-        "seeds. Brackets: 95 % bootstrap intervals over questions; the change is paired with SFT "
-        "by seed and question, and its p-value (paired permutation test) adjusted for the number of policies (Holm).",
+        "seeds. Brackets: 95 % bootstrap intervals over questions; changes are paired with SFT by seed and question, "
+        "and the p-value (paired permutation test) is adjusted for the number of policies (Holm). The reward is that of "
+        "the greedy answer, the expected reward that of a draw from the policy.",
         "",
-        "| policy | accuracy | reward | reward ratio | change in reward against SFT | p | seeds |",
-        "|---|---|---|---|---|---|---|",
+        "| policy | accuracy | reward | reward ratio | change in reward against SFT | p "
+        "| expected reward | its change |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for rule, accuracy in sorted(trivial.items(), key=lambda item: item[1]):
-        lines.append(f"| rule: {rule.replace('_', ' ')} | {accuracy:.3f} | | | | | |")
+        lines.append(f"| rule: {rule.replace('_', ' ')} | {accuracy:.3f} | | | | | | |")
     for result in results:
         cells = [
             result.policy,
@@ -227,7 +237,10 @@ def markdown(
             f"{result.reward_ratio.value:.3f}",
             _with_interval(result.reward_change, sign=True) if result.reward_change else "",
             "" if result.p_value is None else f"{result.p_value:.3f}",
-            str(len(result.seeds)),
+            _with_spread(result.expected_reward),
+            _with_interval(result.expected_reward_change, sign=True)
+            if result.expected_reward_change
+            else "",
         ]
         lines.append(f"| {' | '.join(cells)} |")
     lines += [
@@ -298,6 +311,7 @@ def _result(
         **headlines,
         accuracy_change=None if is_baseline else of_column(width),
         reward_change=None if is_baseline else of_column(width + REWARD),
+        expected_reward_change=None if is_baseline else of_column(width + EXPECTED_REWARD),
         p_value=None,
         chosen={kind: of_column(2 * width + i) for i, kind in enumerate(kinds)},
         kind_reward={
