@@ -18,10 +18,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from matplotlib.transforms import ScaledTranslation
 
-from posttrain.evaluation.compare import Estimate, PolicyResult
+from posttrain.evaluation.compare import BASELINE, UNTRAINED, Estimate, PolicyResult
 from posttrain.files import atomic_write
 
-BLUE, PALE, GREY, INK = "#1f5a99", "#a9c4e0", "#8a8f96", "#23272e"
+BLUE, PALE, GREY, INK, ORANGE = "#1f5a99", "#a9c4e0", "#8a8f96", "#23272e", "#c46a1b"
 STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 10,
@@ -44,9 +44,9 @@ BIN = 0.05
 def plot_comparison(
     results: Sequence[PolicyResult], trivial: Mapping[str, float], questions: int, path: Path
 ) -> None:
-    """Accuracy of trivial rules, SFT and the methods; beside it the paired change in reward."""
-    methods = [result for result in results if result.reward_change is not None]
-    baseline = [result for result in results if result.reward_change is None]
+    """Accuracy of trivial rules, base, SFT and the methods; beside it the methods' paired change in reward."""
+    before = [result for result in results if result.policy in (*UNTRAINED, BASELINE)]
+    methods = [result for result in results if result not in before]
     methods.sort(key=lambda result: result.accuracy.value)
     rules = sorted(trivial.items(), key=lambda item: item[1])
     rows = len(rules) + len(results)
@@ -54,10 +54,10 @@ def plot_comparison(
         left, right = figure.subplots(1, 2, gridspec_kw={"width_ratios": [1.25, 1]})
         for row, (_, value) in enumerate(rules):
             left.plot(value, row, "o", color=GREY, markersize=5)
-        for row, result in enumerate([*baseline, *methods], start=len(rules)):
+        for row, result in enumerate([*before, *methods], start=len(rules)):
             _draw(left, result.accuracy, row)
         labels = [rule.replace("_", " ") for rule, _ in rules]
-        labels += [result.policy for result in [*baseline, *methods]]
+        labels += [result.policy for result in [*before, *methods]]
         _rows(left, labels)
         for label in left.get_yticklabels()[: len(rules)]:
             label.set_color(GREY)
@@ -71,11 +71,14 @@ def plot_comparison(
 
         methods.sort(key=lambda result: _change(result).value)
         for row, result in enumerate(methods):
+            assert result.expected_reward_change is not None
             _draw(right, _change(result), row)
+            _draw(right, result.expected_reward_change, row + 0.25, ORANGE)
         right.axvline(0, color=INK, linewidth=0.8)
+        right.xaxis.set_major_locator(MaxNLocator(5))
         _rows(right, [result.policy for result in methods])
         right.set_title("Change in mean reward against SFT")
-        right.set_xlabel("reward of the answer, paired by question")
+        right.set_xlabel("of the greedy answer (blue), of a draw (orange)")
         seeds = len(results[0].seeds)
         counted = f"{seeds} seeds" if seeds > 1 else "1 seed"
         figure.text(
@@ -152,15 +155,15 @@ def _change(result: PolicyResult) -> Estimate:
     return result.reward_change
 
 
-def _draw(axes: Axes, estimate: Estimate, row: int) -> None:
-    """Interval, mean and single seeds of one estimate."""
+def _draw(axes: Axes, estimate: Estimate, row: float, color: str = BLUE) -> None:
+    """Interval and mean of one estimate, with its single seeds if it is a blue one."""
     if estimate.interval is not None:
-        axes.plot(estimate.interval, [row, row], color=BLUE, linewidth=2, solid_capstyle="butt")
-    if len(estimate.seeds) > 1:
+        axes.plot(estimate.interval, [row, row], color=color, linewidth=2, solid_capstyle="butt")
+    if len(estimate.seeds) > 1 and color == BLUE:
         rows = [row] * len(estimate.seeds)
         below = axes.transData + ScaledTranslation(0, -7 / 72, axes.figure.dpi_scale_trans)
         axes.plot(estimate.seeds, rows, "o", color=PALE, markersize=3.5, transform=below)
-    axes.plot(estimate.value, row, "o", color=BLUE, markersize=6)
+    axes.plot(estimate.value, row, "o", color=color, markersize=6)
 
 
 def _rows(axes: Axes, labels: Sequence[str]) -> None:
