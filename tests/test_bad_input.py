@@ -101,7 +101,7 @@ def test_params_that_are_no_yaml_are_named(project: Path) -> None:
     [
         ("rl_selector", ("grop", "0"), "method 'grop': expected one of ppo, grpo, rloo, dpo, exact"),
         ("rl_selector", ("ppo", "zero"), "seed 'zero': expected a number of 0 or more"),
-        ("evaluate", ("ppoo", "0"), "policy 'ppoo': expected one of sft, ppo, grpo, rloo, dpo, exact"),
+        ("evaluate", ("ppoo", "0"), "policy 'ppoo': expected one of base, sft, ppo, grpo, rloo, dpo, exact"),
         ("sft_selector", ("-1",), "seed '-1': expected a number of 0 or more"),
     ],
 )  # fmt: skip

@@ -182,7 +182,7 @@ def test_the_stage_keeps_every_choice_and_few_metrics(project: Path) -> None:
 @pytest.mark.parametrize(
     ("policy", "seed", "message"),
     [
-        ("sarsa", "0", "policy 'sarsa': expected one of sft, ppo"),
+        ("sarsa", "0", "policy 'sarsa': expected one of base, sft, ppo"),
         ("sft", "first", "seed 'first'"),
         ("ppo", "0", "models/rl_selector/ppo-0"),
     ],
