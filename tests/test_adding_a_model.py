@@ -38,7 +38,9 @@ def test_the_printed_entry_makes_a_model_that_the_pipeline_loads(tmp_path: Path)
 
 
 def test_the_files_that_the_page_names_hold_what_it_says() -> None:
-    for name, path in re.findall(r"`([A-Z_]+)` in\s+`(src/\S+?)`", PAGE):
+    tables = re.findall(r"`([A-Z_]+)` in\s+`(src/\S+?)`", PAGE)
+    assert tables
+    for name, path in tables:
         assert f"\n{name} = " in (ROOT / path).read_text(encoding="utf-8")
     for path in re.findall(r"`(src/\S+?)`|(tests/\S+?)`", PAGE):
         assert (ROOT / "".join(path)).is_file()

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
-from workspace import ROOT
+from workspace import ROOT, rewarded_pools
 
-from posttrain.evaluation.pools import reward_pool, summarise_pools
+from posttrain.evaluation.pools import summarise_pools
 from posttrain.evaluation.shortcuts import audit_shortcuts
 from posttrain.params import Candidates, Params, load_params
 from posttrain.tasks import get_task
@@ -52,19 +52,7 @@ def with_candidates(**changes: Any) -> Params:
 
 
 def rewarded(examples: Examples, params: Params = PARAMS) -> dict[str, list[list[dict[str, Any]]]]:
-    pools = TASK.make_pools(params, examples)
-    return {
-        split: [
-            reward_pool(
-                TASK,
-                example,
-                [{"text": c.text, "kind": c.kind, "edit": c.edit} for c in pool],
-                params.rewards,
-            )["candidates"]
-            for example, pool in zip(examples[split], pools[split], strict=True)
-        ]
-        for split in examples
-    }
+    return rewarded_pools(TASK, params, examples)
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 from scipy.stats import chisquare
-from workspace import ROOT
+from workspace import ROOT, rewarded_pools
 
-from posttrain.evaluation.pools import reward_pool, summarise_pools
+from posttrain.evaluation.pools import summarise_pools
 from posttrain.evaluation.shortcuts import audit_shortcuts, blind_scores, fit_blind_model
 from posttrain.files import read_jsonl
 from posttrain.params import load_params
@@ -89,20 +89,8 @@ def finqa_pools(finqa_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> di
     task.audit(finqa_dir, directory / "audit")
     task.prepare(params, directory / "audit", directory / "prepare")
     examples = {split: read_jsonl(directory / "prepare" / f"{split}.jsonl") for split in SPLITS}
-    pools = task.make_pools(params, examples)
     assert params.candidates.count == 8
-    return {
-        split: [
-            reward_pool(
-                task,
-                example,
-                [{"text": c.text, "kind": c.kind, "edit": c.edit} for c in pool],
-                params.rewards,
-            )["candidates"]
-            for example, pool in zip(examples[split], pools[split], strict=True)
-        ]
-        for split in SPLITS
-    }
+    return rewarded_pools(task, params, examples)
 
 
 def test_no_trivial_rule_wins_on_real_pools(finqa_pools: dict[str, list[Pool]]) -> None:

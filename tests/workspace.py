@@ -6,13 +6,15 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
 from ruamel.yaml import YAML
 
-from posttrain.params import GeneratorMethod, Method
+from posttrain.evaluation.pools import reward_pool
+from posttrain.params import GeneratorMethod, Method, Params
+from posttrain.tasks import Example, Task
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
@@ -137,3 +139,22 @@ def must(project: Path, *command: str) -> str:
     done = run(project, *command)
     assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
     return done.stdout
+
+
+def rewarded_pools(
+    task: Task, params: Params, examples: Mapping[str, Sequence[Example]]
+) -> dict[str, list[list[dict[str, Any]]]]:
+    """The candidates of each example by split, as stages candidates and rewards make them."""
+    pools = task.make_pools(params, examples)
+    return {
+        split: [
+            reward_pool(
+                task,
+                example,
+                [{"text": c.text, "kind": c.kind, "edit": c.edit} for c in pool],
+                params.rewards,
+            )["candidates"]
+            for example, pool in zip(examples[split], pools[split], strict=True)
+        ]
+        for split in examples
+    }
