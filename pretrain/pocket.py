@@ -149,7 +149,7 @@ def training_documents(
     world: World, tokenizer: PreTrainedTokenizerBase, chosen: Pocket
 ) -> Callable[[int, float], PageTokens | None]:
     def draw(index: int, progress: float) -> PageTokens | None:
-        rng = Random(f"{chosen['seed']}/train/{index}")
+        rng = Random(f"{chosen.seed}/train/{index}")
         small = progress < chosen.small_until or rng.random() < chosen.small_share
         kind, size = ("table", SMALL) if small else (None, None)
         look_ups, programs = (8, 6) if small else (14, 14)
