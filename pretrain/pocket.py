@@ -74,6 +74,7 @@ class Settings(Section):
     """pretrain/params.yaml."""
 
     pages: str | None
+    start: str | None
     pocket: Pocket
 
 
@@ -89,19 +90,11 @@ def main() -> None:
         print(json.dumps(measure(model.eval(), tokenizer, world), indent=1))
         return
     chosen = settings.pocket
-    manifest = build_manifest("pocket", chosen.model_dump(), [], pages=sha256_file(source))
-    tokenizer = train_tokenizer(tokenizer_texts(world), chosen.vocabulary, chosen.positions)
-    config = llama_config(
-        len(tokenizer),
-        chosen.hidden_size,
-        chosen.layers,
-        chosen.heads,
-        chosen.intermediate_size,
-        chosen.positions,
-        chosen.head_size,
-    )
-    newline = tokenizer.encode("\n", add_special_tokens=False)[0]
-    model = build_model(config, chosen.seed, newline)
+    origins = {"pages": sha256_file(source)}
+    if settings.start is not None:
+        origins["start"] = sha256_file(Path(settings.start) / "model.safetensors")
+    manifest = build_manifest("pocket", chosen.model_dump(), [], **origins)
+    model, tokenizer = begin(world, chosen, settings.start)
     checkpoint = CheckpointFile(digest(manifest))
     with tqdm(
         desc="pocket", total=chosen.tokens, unit="token", unit_scale=True, mininterval=20
@@ -132,6 +125,34 @@ def main() -> None:
     write_json("pretrain/metrics.json", metrics)
     write_curve(curve)
     checkpoint.remove()
+
+
+def begin(
+    world: World, chosen: Pocket, start: str | None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A new model and tokenizer, or those of the folder `start`, whose sizes must be the ones chosen."""
+    if start is None:
+        tokenizer = train_tokenizer(tokenizer_texts(world), chosen.vocabulary, chosen.positions)
+    else:
+        tokenizer = AutoTokenizer.from_pretrained(start)
+    config = llama_config(
+        len(tokenizer),
+        chosen.hidden_size,
+        chosen.layers,
+        chosen.heads,
+        chosen.intermediate_size,
+        chosen.positions,
+        chosen.head_size,
+    )
+    newline = tokenizer.encode("\n", add_special_tokens=False)[0]
+    model = build_model(config, chosen.seed, newline)
+    if start is not None:
+        found = AutoModelForCausalLM.from_pretrained(start)
+        try:
+            model.load_state_dict(found.state_dict())
+        except RuntimeError as error:
+            raise UserError(f"{start}: its sizes are not those of {SETTINGS}") from error
+    return model, tokenizer
 
 
 def tokenizer_texts(world: World) -> list[str]:
@@ -187,16 +208,18 @@ def measure(
     """Share of exercises on newly drawn pages whose reference or program greedy decoding writes exactly.
 
     `look_up.RxC` asks for one cell of a table of R rows and C years beside two to four sentences, `.row` and
-    `.column` count the two halves of the reference apart; `two_cells` are programs over two different cells.
+    `.column` count the two halves of the reference apart; in `.alike` three labels in ten are those of other rows but
+    for the last word, as in training; `two_cells` are programs over two different cells.
     """
     metrics: dict[str, float] = {}
     for rows, columns in ((3, 2), (6, 3), (12, 4), (20, 7)):
-        size = Size((rows,), (columns,), (2, 3, 4), plain=True)
-        rights = measured(model, tokenizer, world, is_look_up, "table", size)
-        name = f"look_up.{rows}x{columns}"
-        metrics[name] = share(all(right) for right in rights)
-        metrics[f"{name}.column"] = share(right[1] for right in rights)
-        metrics[f"{name}.row"] = share(all(right[2:]) for right in rights)
+        for alike in (0.0, Size().alike):
+            size = Size((rows,), (columns,), (2, 3, 4), plain=True, alike=alike)
+            rights = measured(model, tokenizer, world, is_look_up, "table", size)
+            name = f"look_up.{rows}x{columns}{'.alike' if alike else ''}"
+            metrics[name] = share(all(right) for right in rights)
+            metrics[f"{name}.column"] = share(right[1] for right in rights)
+            metrics[f"{name}.row"] = share(all(right[2:]) for right in rights)
     text = measured(model, tokenizer, world, is_text, "sample")
     metrics["look_up.text"] = share(all(right) for right in text)
     size = Size((6,), (3,), (2, 3, 4), plain=True)
@@ -266,7 +289,8 @@ same pages as in training, and `real_tables` are those pages themselves, shuffle
 {lines}
 
 `look_up.RxC`: one cell of a table of R rows and C years beside two to four sentences, `.column` and `.row` the halves
-of its name; `look_up.text`: a number in the text by the words before it; `two_cells`: programs over two cells.
+of its name; `.alike`: three labels in ten are those of other rows but for the last word; `look_up.text`: a number in
+the text by the words before it; `two_cells`: programs over two cells (tables as in `.alike`).
 
 **What it cannot do.** Talk, know anything about the world, calculate (the number after `"answer"` is a guess), or read
 numbers without the sheet's names. It is no base for anything but this project's tests and offline runs.

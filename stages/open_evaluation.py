@@ -1,18 +1,12 @@
-"""Let the SFT selector choose among the SFT generator's sampled answers to the test questions: no gold in the pool.
+"""Let the SFT selector choose among the SFT generator's answers to the test questions: no gold in the pool.
 
 python stages/open_evaluation.py SEED
 """
 
 from pathlib import Path
 
-from posttrain.evaluation.generation import (
-    by_question,
-    intervals,
-    open_columns,
-    open_evaluation,
-    open_pool,
-    open_rows,
-)
+from posttrain.evaluation.generation import by_question, intervals
+from posttrain.evaluation.open import open_columns, open_evaluation, open_pool, open_rows
 from posttrain.files import atomic_directory, read_jsonl, write_json, write_jsonl
 from posttrain.models.load import load_tokenizer
 from posttrain.params import Params
@@ -32,7 +26,10 @@ def main(params: Params, seed_text: str) -> None:
     greedy = [row for row in read_jsonl(answered / "greedy.jsonl") if row["split"] == "test"]
     groups = by_question(read_jsonl(answered / "samples.jsonl"))
     examples = read_jsonl(Path("data/prepare/test.jsonl"))
-    pools = [open_pool(task, e, group) for e, group in zip(examples, groups, strict=True)]
+    pools = [
+        open_pool(task, example, [answer, *draws])
+        for example, answer, draws in zip(examples, greedy, groups, strict=True)
+    ]
     selector, _ = load_selector(
         Path("models/sft_selector") / str(seed), BASE, model.dtype, device()
     )

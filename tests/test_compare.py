@@ -39,7 +39,7 @@ def prediction(number: int, reward: float, split: str = "test") -> dict[str, Any
         "correct": reward == 1,
         "reward": reward,
         "best_reward": 1.0,
-        "mean_reward": reward / 2,
+        "expected_reward": reward / 2,
         "probability_correct": 0.5,
         "logits": [0.0, 1.0],
         "chosen": 1,
@@ -143,7 +143,9 @@ def test_a_policy_that_chooses_the_same_with_more_certainty_has_a_higher_expecte
 ):
     sft = run("sft", 0, [1.0, 0.2, 1.0])
     surer = Run(
-        "exact", 0, [row | {"mean_reward": row["mean_reward"] + 0.1} for row in sft.predictions]
+        "exact",
+        0,
+        [row | {"expected_reward": row["expected_reward"] + 0.1} for row in sft.predictions],
     )
     _, exact = compare([sft, surer], 100)
     assert exact.reward_change is not None and exact.expected_reward_change is not None

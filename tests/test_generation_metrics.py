@@ -15,23 +15,24 @@ from workspace import ROOT
 from posttrain.errors import UserError
 from posttrain.evaluation.compare import Run, compare
 from posttrain.evaluation.generation import (
-    RULES,
     by_question,
-    candidates,
     greedy_columns,
     greedy_metrics,
     intervals,
-    is_json_object,
     majority_at_k,
-    open_columns,
-    open_evaluation,
-    open_pool,
-    open_rows,
     pass_at_k,
     prediction_rows,
     sampled_columns,
     sampled_metrics,
     score_completion,
+)
+from posttrain.evaluation.open import (
+    RULES,
+    candidates,
+    open_columns,
+    open_evaluation,
+    open_pool,
+    open_rows,
 )
 from posttrain.params import load_params
 from posttrain.tasks import get_task
@@ -73,13 +74,12 @@ def draw(
         "failure": "unparseable" if value is None else None if correct else "wrong_program",
         "value": value,
         "answer": value,
-        "components": {},
+        "components": {"format_valid": float(value is not None)},
         "reward": 0.0 if value is None else 1.0 if correct else 0.2,
         "correct": correct,
         "program_correct": correct,
         "answer_strict": correct,
         "answer_lenient": correct,
-        "valid_json": value is not None,
         **changes,
     }
 
@@ -129,13 +129,6 @@ def test_no_record_of_an_odd_text_holds_more_of_it_than_its_text(text: str) -> N
     assert json.dumps(record, ensure_ascii=False, allow_nan=False).encode()
 
 
-def test_valid_json_is_the_whole_text_as_one_object_of_any_keys() -> None:
-    assert is_json_object(GOLD) and is_json_object(' {"a": 1e999}\n')
-    assert is_json_object('{"a": ' + "9" * 5000 + "}")
-    for text in ("", "[]", GOLD + "x", GOLD[:-1], "5", "[" * 100_000):
-        assert not is_json_object(text)
-
-
 def test_a_draw_that_is_there_twice_is_an_error() -> None:
     with pytest.raises(UserError, match="a: draw 0 of variant direct is there twice"):
         by_question([draw("a", 0, 1.0), draw("a", 0, 1.0)])
@@ -157,7 +150,7 @@ def test_greedy_rates_are_over_the_whole_split() -> None:
         "program_accuracy": 1 / 4,
         "answer_strict": 1 / 4,
         "answer_lenient": 2 / 4,
-        "valid_json": 3 / 4,
+        "format_valid": 2 / 4,
         "parsed": 2 / 4,
         "unscorable": 1 / 4,
         "unfinished": 1 / 4,
@@ -234,7 +227,7 @@ def test_sampled_figures_count_by_hand() -> None:
         "majority_at_2": 1 / 2,
         "majority_at_4": 1 / 2,
         "parsed": 7 / 8,
-        "valid_json": 7 / 8,
+        "format_valid": 7 / 8,
         "unfinished": 1 / 8,
         "reward": pytest.approx((2.2 + 1.6) / 8),
         "tokens": 11.5,
@@ -279,8 +272,8 @@ def test_the_pool_holds_what_was_drawn_and_nothing_else() -> None:
 def test_each_rule_chooses_as_defined() -> None:
     groups = [draws("a", 2.0, 2.0, 1.0, None), draws("b", 2.0, 3.0, 1.0, 1.0)]
     greedy = [draw("a", 0, 2.0), draw("b", 0, 1.0)]
-    # a: the selector prefers the right one 3 : 1 to each copy of the wrong one; b: it takes a wrong one.
-    scores = [[0.0, np.log(3.0)], [1.0, 0.0, 0.9]]
+    # a: the selector prefers the right one 4 : 1 to each copy of the wrong one; b: it takes a wrong one.
+    scores = [[0.0, np.log(4.0)], [0.9, 1.0, 0.0]]
     rows = open_rows(greedy, groups, scores)
     chosen = {rule: [row[rule]["correct"] for row in rows] for rule in RULES}
     assert chosen == {
@@ -288,7 +281,7 @@ def test_each_rule_chooses_as_defined() -> None:
         "random": [1 / 4, 2 / 4],
         "majority": [False, True],
         "selector": [True, False],
-        "weighted_vote": [True, True],  # 3 > 2 * 1; 2 * e^0.9 > e^1
+        "weighted_vote": [True, True],  # 4 > 3 * 1; 3 * e^0.9 > e^1
         "oracle": [True, True],
     }
     assert [row["candidates"] for row in rows] == [2, 3]
@@ -307,8 +300,9 @@ def test_copies_outweigh_a_small_preference_in_the_vote_only() -> None:
 
 def test_a_selector_without_preference_votes_like_the_majority() -> None:
     groups = [draws("a", 2.0, 1.0, 1.0), draws("b", 1.0, 2.0, None), draws("c", None, 2.0, 2.0)]
-    greedy = [group[0] for group in groups]
-    rows = open_rows(greedy, groups, [[0.0] * len(candidates(group)) for group in groups])
+    greedy = [draw("a", 0, 3.0), draw("b", 0, 2.0), draw("c", 0, None)]
+    answers = [[one, *group] for one, group in zip(greedy, groups, strict=True)]
+    rows = open_rows(greedy, groups, [[0.0] * len(candidates(given)) for given in answers])
     assert [row["weighted_vote"] for row in rows] == [row["majority"] for row in rows]
 
 
@@ -320,7 +314,7 @@ def test_no_rule_beats_the_oracle_and_a_shift_of_the_scores_changes_nothing(
     values: list[float | None], scores: list[float]
 ) -> None:
     group = draws("a", *values)
-    used = scores[: len(candidates(group))]
+    used = scores[: len(candidates([group[0], *group]))]
     (row,) = open_rows([group[0]], [group], [used])
     for rule in RULES:
         assert row[rule]["correct"] <= row["oracle"]["correct"]
@@ -334,7 +328,7 @@ def test_no_rule_beats_the_oracle_and_a_shift_of_the_scores_changes_nothing(
 
 def test_the_gain_over_greedy_is_paired() -> None:
     groups = [draws(str(n), 1.0, 2.0) for n in range(20)]
-    rows = open_rows([g[1] for g in groups], groups, [[1.0, 0.0]] * 20)
+    rows = open_rows([g[1] for g in groups], groups, [[0.0, 1.0]] * 20)
     gain = intervals(open_columns(rows), [0.95], 100)["selector_over_greedy"]["0.95"]
     assert gain == [1.0, 1.0]
 

@@ -107,5 +107,5 @@ def test_scores_that_are_not_numbers_are_an_error_that_names_the_question() -> N
 def test_a_common_shift_of_the_scores_changes_nothing(scores: list[float], shift: float) -> None:
     plain = predict("test", POOLS[:1], np.array([scores]))[0]
     moved = predict("test", POOLS[:1], np.array([scores]) + shift)[0]
-    assert moved["mean_reward"] == pytest.approx(plain["mean_reward"], abs=1e-5)
+    assert moved["expected_reward"] == pytest.approx(plain["expected_reward"], abs=1e-5)
     assert 0 <= plain["probability_correct"] <= 1

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import importlib.util
 import random
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from workspace import ROOT
 
 from posttrain.checkpoint import CheckpointFile
+from posttrain.errors import UserError
+from posttrain.files import read_json, sha256_file
 from posttrain.models.pages import (
     EXTRA_WEIGHT,
     ROW,
@@ -24,6 +30,7 @@ from posttrain.models.pages import (
 from posttrain.models.pocket import build_model, llama_config, train_tokenizer
 from posttrain.models.pretraining import learning_rate_at, pretrain, window_batches
 from posttrain.models.tokens import special_ids, tokenize_answers, tokenize_prompts
+from posttrain.tasks.finqa.fetch import fetch_generated
 
 PAGE = "1 | B 2009 | C 2008\n3 net revenue | 5829 | 5735\nquestion: what was it in 2009?\nanswer:"
 ANSWER = '{"program": ["subtract(B3, C12)", "divide(#0, const_100)"], "answer": "0.94"}'
@@ -206,3 +213,47 @@ def test_an_exact_answer_is_one_that_greedy_decoding_writes() -> None:
         ids = torch.tensor([made.page + asked])
         written = model.generate(input_ids=ids, max_new_tokens=1, do_sample=False)[0, -1]
         assert right == [bool(written == made.page[3])]
+
+
+def recipe(project: Path, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
+    """Run pretrain/pocket.py in `project` on generated pages, small in every way; `changes` to its settings."""
+    spec = importlib.util.spec_from_file_location("recipe", ROOT / "pretrain/pocket.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    fetch_generated(project / "pages", 0, {"train": 30, "val": 1, "test": 1})
+    chosen = yaml.safe_load((ROOT / "pretrain/params.yaml").read_text())
+    chosen |= {"pages": "pages", **changes}
+    chosen["pocket"] |= {
+        "vocabulary": 600, "hidden_size": 16, "layers": 2, "heads": 2, "head_size": 8,
+        "intermediate_size": 16, "tokens": 3000, "batch_tokens": 1500,
+    }  # fmt: skip
+    (project / "pretrain").mkdir(exist_ok=True)
+    (project / "pretrain/params.yaml").write_text(yaml.safe_dump(chosen))
+    monkeypatch.chdir(project)
+    monkeypatch.setattr(sys, "argv", ["pretrain/pocket.py"])
+    monkeypatch.setattr(module, "TOKENIZER_DOCUMENTS", 5)
+    monkeypatch.setattr(module, "MEASURED_DOCUMENTS", 4)
+    module.main()
+
+
+def test_the_recipe_makes_a_model_with_its_card_and_figures_and_goes_on_from_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe(tmp_path, monkeypatch)
+    first = files(tmp_path / "pretrain/pocket")
+    figures = read_json(tmp_path / "pretrain/metrics.json")
+    assert 0 <= figures["look_up.6x3"] <= 1 and b"| look_up.6x3 |" in first["README.md"]
+    assert not list(tmp_path.glob(".checkpoints/*"))
+    (tmp_path / "pretrain/pocket").rename(tmp_path / "start")
+    recipe(tmp_path, monkeypatch, start="start")
+    second = files(tmp_path / "pretrain/pocket")
+    assert second["tokenizer.json"] == first["tokenizer.json"]
+    assert second["model.safetensors"] != first["model.safetensors"]
+    origin = read_json(tmp_path / "pretrain/pocket/manifest.json")["start"]
+    assert origin == sha256_file(tmp_path / "start/model.safetensors")
+
+
+def test_a_start_of_other_sizes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match="its sizes are not those of"):
+        recipe(tmp_path, monkeypatch, start=str(ROOT / "pretrain/pocket"))

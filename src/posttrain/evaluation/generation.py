@@ -9,7 +9,7 @@ A record is one JSON line of data/sample or of an evaluation; `score_completion`
     components, reward           the parts of the reward and their weighted mean
     quality                      what ranks right answers among themselves, by part
     correct, program_correct     the program gives the gold answer; it equals the gold program
-    answer_strict, answer_lenient, valid_json     of the text alone; JSON is not every task's form
+    answer_strict, answer_lenient                 of the text alone
 
 Every rate has all questions of the split below the line: what cannot be read is not left out.
 
@@ -19,23 +19,11 @@ Every rate has all questions of the split below the line: what cannot be read is
                  self-consistency). What does not execute has no vote, unless nothing does; then, as
                  in a tie, the first drawn counts
 
-Open evaluation lets a selector choose among the n draws of a question. Identical texts are one
-candidate, with the number of its copies; texts that do not execute are left out unless all are
-such, as in the vote. No gold answer is added. The rules compared:
-
-    greedy, majority   the greedy answer; majority@n
-    random, oracle     expected value of a draw taken at random; the best draw, a right one if there is one
-    selector           the candidate with the highest score; copies do not count
-    weighted_vote      sum of copies * exp(score) over the candidates of each executed answer, the
-                       largest sum wins: the vote, each draw with the selector's unnormalised
-                       probability as weight (Li et al. 2023, DiVeRSe); its best candidate is taken
-
-Left out: majority@k over all subsets of k draws (the first k are taken), and calling the selector.
+Left out: majority@k over all subsets of k draws (the first k are taken).
 """
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from math import comb
@@ -55,7 +43,6 @@ Columns = dict[str, NDArray[Any]]  # name -> (N,), one value per question; bool 
 
 DIGITS = 6
 RIGHT = "right"
-RULES = ("greedy", "random", "majority", "selector", "weighted_vote", "oracle")
 
 
 def evaluator_hash() -> str:
@@ -98,17 +85,7 @@ def score_completion(
         "program_correct": verdict.program_correct,
         "answer_strict": verdict.answer_strict,
         "answer_lenient": verdict.answer_lenient,
-        "valid_json": is_json_object(text),
     }
-
-
-def is_json_object(text: str) -> bool:
-    """Whether the whole text is one JSON object, of whatever keys."""
-    try:
-        # Numbers stay text: one of 5,000 digits is valid JSON, and no int.
-        return isinstance(json.loads(text, parse_int=str, parse_float=str), dict)
-    except (ValueError, RecursionError):
-        return False
 
 
 def by_question(records: Sequence[Row]) -> list[list[Row]]:
@@ -178,16 +155,16 @@ def greedy_columns(records: Sequence[Row]) -> Columns:
         if len(group) > 1:
             raise UserError(f"{group[0]['id']}: {len(group)} greedy answers to one question")
     return {
-        "execution_accuracy": _verdicts(record["correct"] for record in records),
-        "program_accuracy": _verdicts(record["program_correct"] for record in records),
-        "answer_strict": _verdicts(record["answer_strict"] for record in records),
-        "answer_lenient": _verdicts(record["answer_lenient"] for record in records),
-        "valid_json": _verdicts(record["valid_json"] for record in records),
-        "parsed": _verdicts(_parsed(record) for record in records),
-        "unscorable": _verdicts(record["status"] == "unscorable" for record in records),
-        "unfinished": _verdicts(not record["finished"] for record in records),
-        "reward": _numbers(record["reward"] for record in records),
-        "tokens": _numbers(record["tokens"] for record in records),
+        "execution_accuracy": verdicts(record["correct"] for record in records),
+        "program_accuracy": verdicts(record["program_correct"] for record in records),
+        "answer_strict": verdicts(record["answer_strict"] for record in records),
+        "answer_lenient": verdicts(record["answer_lenient"] for record in records),
+        "format_valid": verdicts(_in_form(record) for record in records),
+        "parsed": verdicts(_parsed(record) for record in records),
+        "unscorable": verdicts(record["status"] == "unscorable" for record in records),
+        "unfinished": verdicts(not record["finished"] for record in records),
+        "reward": numbers(record["reward"] for record in records),
+        "tokens": numbers(record["tokens"] for record in records),
     }
 
 
@@ -243,144 +220,27 @@ def sampled_columns(records: Sequence[Row], ks: Sequence[int]) -> Columns:
     counts = [sum(bool(record["correct"]) for record in group) for group in groups]
     columns: Columns = {f"pass_at_{k}": pass_at_k(counts, n, k) for k in ks}
     for k in ks:
-        columns[f"majority_at_{k}"] = _verdicts(
+        columns[f"majority_at_{k}"] = verdicts(
             majority_at_k(group, k)["correct"] for group in groups
         )
     return columns | {
-        "parsed": _numbers(_average(map(_parsed, group)) for group in groups),
-        "valid_json": _numbers(
-            _average(record["valid_json"] for record in group) for group in groups
+        "parsed": numbers(average(map(_parsed, group)) for group in groups),
+        "format_valid": numbers(average(map(_in_form, group)) for group in groups),
+        "unfinished": numbers(
+            average(not record["finished"] for record in group) for group in groups
         ),
-        "unfinished": _numbers(
-            _average(not record["finished"] for record in group) for group in groups
-        ),
-        "reward": _numbers(_average(record["reward"] for record in group) for group in groups),
-        "tokens": _numbers(_average(record["tokens"] for record in group) for group in groups),
-        "distinct": _numbers(len({record["text"] for record in group}) / n for group in groups),
+        "reward": numbers(average(record["reward"] for record in group) for group in groups),
+        "tokens": numbers(average(record["tokens"] for record in group) for group in groups),
+        "distinct": numbers(len({record["text"] for record in group}) / n for group in groups),
     }
 
 
 def mean_quality(records: Sequence[Row]) -> dict[str, float]:
     """The mean over all draws of each part of their quality; what is unparseable has none of it."""
     return {
-        part: round(_average(record["quality"][part] for record in records), DIGITS)
+        part: round(average(record["quality"][part] for record in records), DIGITS)
         for part in records[0]["quality"]
     }
-
-
-# ------------------------------------------------------------------------------- open evaluation
-
-
-def candidates(group: Sequence[Row]) -> list[dict[str, Any]]:
-    """What a selector may choose from: distinct texts in the order drawn, each with its `copies`.
-
-    Texts whose program does not execute are left out, unless all are such.
-    """
-    executed = [record for record in group if record["value"] is not None]
-    copies = Counter(record["text"] for record in executed or group)
-    first: dict[str, Row] = {}
-    for record in executed or group:
-        first.setdefault(record["text"], record)
-    return [{**record, "copies": copies[text]} for text, record in first.items()]
-
-
-def open_pool(task: Task, example: Example, group: Sequence[Row]) -> dict[str, Any]:
-    """The candidates of a question as a pool that a selector reads (as in data/rewards).
-
-    Pools differ in size. The selector reads the prompt it was trained on, however the draws were
-    asked for.
-    """
-    return {
-        "id": example["id"],
-        "prompt": task.render_prompt(example),
-        "candidates": [
-            {
-                "text": made["text"],
-                "reward": made["reward"],
-                "correct": made["correct"],
-                "copies": made["copies"],
-            }
-            for made in candidates(group)
-        ],
-    }
-
-
-def open_rows(
-    greedy: Sequence[Row], groups: Sequence[Sequence[Row]], scores: Sequence[Sequence[float]]
-) -> list[dict[str, Any]]:
-    """Per question, `correct` and `reward` of what each of `RULES` chooses.
-
-    groups: the draws of each question; scores: the selector's logits of its `candidates`, in their
-    order. `UserError` names the question whose scores are missing, or are no numbers.
-    """
-    rows = []
-    for answer, group, logits in zip(greedy, groups, scores, strict=True):
-        made = candidates(group)
-        name = answer["id"]
-        if any(record["id"] != name for record in group):
-            raise UserError(f"{name}: its greedy answer stands beside draws of another question")
-        if len(logits) != len(made):
-            raise UserError(f"{name}: {len(logits)} scores for {len(made)} candidates")
-        values = np.array(logits, dtype=np.float64)
-        if not np.isfinite(values).all():
-            raise UserError(f"{name}: the selector's scores are not finite")
-        chosen = {
-            "greedy": answer,
-            "majority": majority_at_k(group, len(group)),
-            "selector": made[int(values.argmax())],
-            "weighted_vote": _weighted_vote(made, values),
-            "oracle": max(group, key=lambda record: (record["correct"], record["reward"])),
-        }
-        of_rule = {rule: _worth(record) for rule, record in chosen.items()}
-        of_rule["random"] = {
-            key: _average(record[key] for record in group) for key in ("correct", "reward")
-        }
-        rows.append(
-            {
-                "id": name,
-                "samples": len(group),
-                "candidates": len(made),
-                "chosen": chosen["selector"]["text"],
-                **{rule: of_rule[rule] for rule in RULES},
-            }
-        )
-    return rows
-
-
-def open_evaluation(rows: Sequence[Row]) -> dict[str, float]:
-    """Means of `open_columns`, the number of questions, and mean candidates per question."""
-    columns = open_columns(rows)
-    offered = {"candidates": _numbers(row["candidates"] for row in rows)}
-    return {"questions": len(rows), **means(offered), **means(columns)}
-
-
-def open_columns(rows: Sequence[Row]) -> Columns:
-    """Per question, accuracy and reward of each rule, and what the selector gains in accuracy."""
-    if not rows:
-        raise UserError("there are no questions to choose answers for")
-    columns: Columns = {}
-    for rule in RULES:
-        right = [row[rule]["correct"] for row in rows]
-        columns[f"{rule}_accuracy"] = _numbers(right) if rule == "random" else _verdicts(right)
-        columns[f"{rule}_reward"] = _numbers(row[rule]["reward"] for row in rows)
-    selector = columns["selector_accuracy"].astype(np.float64)
-    for rule in ("greedy", "random", "majority"):
-        columns[f"selector_over_{rule}"] = selector - columns[f"{rule}_accuracy"]
-    return columns
-
-
-def _weighted_vote(made: Sequence[Row], logits: NDArray[np.float64]) -> Row:
-    mass = np.exp(logits - logits.max())
-    votes: dict[Any, float] = {}
-    for candidate, weight in zip(made, mass, strict=True):
-        value = candidate["value"]
-        votes[value] = votes.get(value, 0.0) + candidate["copies"] * float(weight)
-    best = max(range(len(made)), key=lambda i: (votes[made[i]["value"]], logits[i]))
-    return made[best]
-
-
-def _worth(record: Row) -> dict[str, Any]:
-    return {"correct": bool(record["correct"]), "reward": float(record["reward"])}
 
 
 # ------------------------------------------------------------------------------- comparison
@@ -394,7 +254,7 @@ def prediction_rows(
     The greedy answer takes the place of the chosen candidate, its failure (or `right`) that of the
     candidate's kind. best_reward is 1, what a right answer in the right form earns: there is no pool
     that could offer less, so the reward ratio is the reward. With `groups`, the draws of each
-    question, mean_reward and probability_correct are means over the draws; without, the policy is
+    question, expected_reward and probability_correct are means over the draws; without, the policy is
     greedy decoding itself, which gives its one answer for certain.
     """
     rows = []
@@ -413,9 +273,9 @@ def prediction_rows(
                 "correct": bool(answer["correct"]),
                 "reward": answer["reward"],
                 "best_reward": 1.0,
-                "mean_reward": round(_average(record["reward"] for record in group), DIGITS),
+                "expected_reward": round(average(record["reward"] for record in group), DIGITS),
                 "probability_correct": round(
-                    _average(record["correct"] for record in group), DIGITS
+                    average(record["correct"] for record in group), DIGITS
                 ),
                 "text": answer["text"],
                 "tokens": answer["tokens"],
@@ -431,13 +291,17 @@ def _parsed(record: Row) -> bool:
     return bool(record["status"] == "scored")
 
 
-def _verdicts(values: Iterable[Any]) -> NDArray[np.bool_]:
+def _in_form(record: Row) -> bool:
+    return bool(record["components"]["format_valid"] == 1)
+
+
+def verdicts(values: Iterable[Any]) -> NDArray[np.bool_]:
     return np.array([bool(value) for value in values])
 
 
-def _numbers(values: Iterable[Any]) -> NDArray[np.float64]:
+def numbers(values: Iterable[Any]) -> NDArray[np.float64]:
     return np.array([float(value) for value in values])
 
 
-def _average(values: Iterable[Any]) -> float:
+def average(values: Iterable[Any]) -> float:
     return float(np.mean([float(value) for value in values]))

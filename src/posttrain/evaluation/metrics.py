@@ -66,7 +66,7 @@ def predict(split: str, pools: Sequence[Row], logits: Array) -> list[dict[str, A
                 "correct": bool(right[chosen]),
                 "reward": float(rewards[chosen]),
                 "best_reward": float(rewards.max()),
-                "mean_reward": round(float(policy @ rewards), DIGITS),
+                "expected_reward": round(float(policy @ rewards), DIGITS),
                 "probability_correct": round(float(policy[right].sum()), DIGITS),
                 "logits": [round(float(score), DIGITS) for score in scores],
             }
@@ -153,7 +153,7 @@ def by_edit(predictions: Sequence[Row], pools: Sequence[Row]) -> dict[str, dict[
 
 def columns(predictions: Sequence[Row]) -> Array:
     """(N, 5): correct, reward, best reward, expected reward, probability of right candidates."""
-    names = ("correct", "reward", "best_reward", "mean_reward", "probability_correct")
+    names = ("correct", "reward", "best_reward", "expected_reward", "probability_correct")
     return np.array([[row[name] for name in names] for row in predictions], dtype=np.float64)
 
 

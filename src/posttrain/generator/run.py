@@ -159,7 +159,7 @@ def validation(
         records = answers.best(model, examples)
         tqdm.write(f"{examples[0]['question']}\n  {records[0]['text'][:200]}")
         metrics = greedy_metrics(records)
-        kept = ("reward", "execution_accuracy", "program_accuracy", "valid_json", "tokens")
+        kept = ("reward", "execution_accuracy", "program_accuracy", "format_valid", "tokens")
         return {name: float(metrics[name]) for name in kept}
 
     return evaluate, examples

@@ -104,12 +104,15 @@ class World:
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """Bounds of a drawn table: numbers of rows and columns to choose from, and of sentences beside it."""
+    """Bounds of a drawn table: numbers of rows and columns to choose from, and of sentences beside it; `alike` is the
+    chance that a row's label is that of another row but for its last word.
+    """
 
     rows: Sequence[int] = (3, 4, 5, 6, 6, 7, 8, 9, 10, 12, 14, 16, 20)
     columns: Sequence[int] = (1, 2, 2, 3, 3, 4, 5, 6, 7)
     sentences: Sequence[int] = (0, 1, 2, 3, 5, 8)
     plain: bool = False  # years as headings and every fact shown
+    alike: float = 0.3
 
 
 SMALL = Size(
@@ -172,7 +175,7 @@ def _table_page(rng: Random, world: World, size: Size) -> Row:
         headings = [_label(rng, world) for _ in range(columns)]
     else:
         headings = rng.sample(_PERIODS, min(columns, len(_PERIODS)))
-    labels = _labels(rng, world, count)
+    labels = _labels(rng, world, count, size.alike)
     if not size.plain and rng.random() < 0.1:
         headings = [_label(rng, world) for _ in range(columns)]
         labels = [str(year - back) for back in range(count)]
@@ -187,12 +190,12 @@ def _table_page(rng: Random, world: World, size: Size) -> Row:
     return {"pre_text": text[:cut], "post_text": text[cut:], "table": table}
 
 
-def _labels(rng: Random, world: World, count: int) -> list[str]:
-    """Distinct labels; some differ from another in their last word only."""
+def _labels(rng: Random, world: World, count: int, alike: float) -> list[str]:
+    """Distinct labels, a share of them those of others but for the last word."""
     labels: list[str] = []
     while len(labels) < count:
         name = _label(rng, world)
-        if labels and rng.random() < 0.3:
+        if labels and rng.random() < alike:
             words = rng.choice(labels).split()
             name = " ".join([*words[: max(1, len(words) - 1)], rng.choice(world.words)])
         if name not in labels:
@@ -327,14 +330,14 @@ def _look_ups(
     exercises = []
     tagged: set[str] = set()
     for letter, number, label, heading in cells[:count]:
-        words = _abridged(rng, label)
+        words = _abridged(rng, label, labels)
         asked = rng.choice(_LOOK_UPS).format(label=words, heading=heading).strip()
         name = f"{letter}{number}"
         exercises.append(_look_up(asked, name, page.references[name]))
         if heading and heading not in tagged:
             exercises.append(Exercise("tag", f"\ntag: {heading}", letter, 1))
         if label not in tagged:
-            asked = f"\ntag: {_abridged(rng, label)}"
+            asked = f"\ntag: {_abridged(rng, label, labels)}"
             exercises.append(Exercise("tag", asked, number, len(number), context="A"))
         tagged |= {heading, label}
     return exercises
@@ -355,12 +358,19 @@ def _look_up(asked: str, name: str, literal: str, kind: str = "look-up") -> Exer
     return Exercise(kind, f"\nlook up: {asked}\nanswer:", f"\n{name} {literal}", len(name) + 1)
 
 
-def _abridged(rng: Random, label: str) -> str:
-    """The label, now and then without one of its words, as people ask."""
+def _abridged(rng: Random, label: str, labels: Sequence[str]) -> str:
+    """The label, now and then without one of its words, as people ask, if no other label has the words that are left."""
     words = label.split()
     if len(words) > 2 and rng.random() < 0.25:
         words.pop(rng.randrange(len(words)))
+        if any(_has_in_order(other.split(), words) for other in labels if other != label):
+            return label
     return " ".join(words)
+
+
+def _has_in_order(words: Sequence[str], wanted: Sequence[str]) -> bool:
+    rest = iter(words)
+    return all(word in rest for word in wanted)
 
 
 def _programs(rng: Random, source: Page, page: sheet.Page, count: int) -> list[Exercise]:
