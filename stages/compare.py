@@ -23,7 +23,7 @@ def main(params: Params) -> None:
     results = compare(runs, params.compare.bootstrap)
     questions = len(runs[0].predictions)
     write_json("metrics/compare.json", flat_metrics(results, trivial))
-    rows = tidy_rows(results, trivial)
+    rows = tidy_rows(results, trivial, questions)
     with atomic_write("plots/compare.csv") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()

@@ -81,6 +81,8 @@ def test_figures_are_means_over_seeds_with_their_spread() -> None:
     assert sft.accuracy.value == pytest.approx(0.375)
     assert sft.accuracy.spread == pytest.approx(0.25 / np.sqrt(2))
     assert sft.reward_ratio.value == pytest.approx((0.4 + 0.6) / 2)
+    assert sft.reward_median == 0.2
+    assert sft.reward_deviation == pytest.approx(np.std([1, 1, 1] + [0.2] * 5, ddof=1))
     assert sft.chosen["gold"].value == pytest.approx(0.375)
     assert sft.kind_reward == {"gold": 1.0, "plausible": pytest.approx(0.2)}
     assert sft.reward_change is None
@@ -236,10 +238,11 @@ def test_metrics_are_flat_and_few(results: list[PolicyResult]) -> None:
 
 
 def test_the_long_table_has_one_number_per_row(results: list[PolicyResult]) -> None:
-    rows = tidy_rows(results, TRIVIAL)
+    rows = tidy_rows(results, TRIVIAL, 120)
     keys = [(row["policy"], row["seed"], row["metric"]) for row in rows]
     assert len(set(keys)) == len(keys)
     assert {("ppo", "2", "reward_change"), ("shortest", "", "accuracy")} <= set(keys)
+    assert (rows[0]["metric"], float(rows[0]["value"])) == ("questions", 120)
     assert all(row["value"] for row in rows)
 
 

@@ -5,18 +5,24 @@
     if __name__ == "__main__":
         run(main)
 
-Arguments of the command line follow `params` (`python stages/rl_selector.py ppo 0`).
+Arguments of the command line follow `params` (`python stages/rl_selector.py ppo 0`). What a stage cost goes to
+logs/times.jsonl, outside DVC's outputs, for `python -m posttrain.evaluation.cost`.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import resource
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from posttrain.errors import UserError
-from posttrain.params import load_params
+from posttrain.params import Params, load_params
+
+TIMES = Path("logs/times.jsonl")
 
 
 def run(main: Callable[..., None]) -> None:
@@ -26,7 +32,9 @@ def run(main: Callable[..., None]) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     _quieten_transformers()
     try:
-        main(load_params(), *sys.argv[1:])
+        params, started = load_params(), time.monotonic()
+        main(params, *sys.argv[1:])
+        note_cost(params, Path(sys.argv[0]).stem, sys.argv[1:], time.monotonic() - started)
     except UserError as error:
         sys.exit(f"{name}: {error}")
     except OSError as error:
@@ -34,6 +42,32 @@ def run(main: Callable[..., None]) -> None:
         sys.exit(f"{name}: {where}{error.strerror or error}")
     except KeyboardInterrupt:
         sys.exit(f"{name}: interrupted")
+
+
+def note_cost(params: Params, stage: str, arguments: Sequence[str], seconds: float) -> None:
+    """Add a line to logs/times.jsonl: what ran, on which data set and model, its seconds and peak memory in MiB.
+
+    The memory is the process's largest resident size, or what it allocated of a GPU if it used one.
+    """
+    if os.environ.get("RANK", "0") != "0":
+        return
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        peak = torch.cuda.max_memory_allocated()
+    else:
+        unit = 1 if sys.platform == "darwin" else 1024
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    line = {
+        "stage": stage,
+        "arguments": list(arguments),
+        "dataset": params.dataset,
+        "model": params.model,
+        "seconds": round(seconds, 2),
+        "peak_mib": round(peak / 2**20),
+    }
+    TIMES.parent.mkdir(exist_ok=True)
+    with TIMES.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
 
 
 def read_seed(text: str) -> int:

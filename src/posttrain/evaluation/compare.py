@@ -66,6 +66,7 @@ class Estimate:
 class PolicyResult:
     """What `compare` says of one policy; changes and `p_value` (of the change in reward) are None for SFT itself.
 
+    `reward_median` and `reward_deviation` (n - 1) are over all questions and seeds.
     `chosen` gives for each kind of candidate the share of the questions where it was chosen,
     `kind_reward` the mean reward there (None where it never was).
     """
@@ -74,6 +75,8 @@ class PolicyResult:
     seeds: tuple[int, ...]
     accuracy: Estimate
     reward: Estimate
+    reward_median: float
+    reward_deviation: float
     reward_ratio: Estimate
     expected_reward: Estimate
     probability_correct: Estimate
@@ -184,16 +187,22 @@ def flat_metrics(
 
 
 def tidy_rows(
-    results: Sequence[PolicyResult], trivial: Mapping[str, float]
+    results: Sequence[PolicyResult], trivial: Mapping[str, float], questions: int
 ) -> list[dict[str, str]]:
     """Long form: one row per policy (or trivial rule), seed (a number, or `mean`) and metric.
 
-    Columns policy, seed, metric, value, low, high (95 %), spread; empty where there is none.
+    Columns policy, seed, metric, value, low, high (95 %), spread; empty where there is none. The first row is the
+    number of questions.
     """
-    rows = [
+    rows = [_tidy("", "", "questions", Estimate(questions, None))]
+    rows += [
         _tidy(rule, "", "accuracy", Estimate(accuracy, None)) for rule, accuracy in trivial.items()
     ]
     for result in results:
+        for metric in ("reward_median", "reward_deviation"):
+            rows.append(
+                _tidy(result.policy, "mean", metric, Estimate(getattr(result, metric), None))
+            )
         for metric, estimate in result.estimates.items():
             rows.append(_tidy(result.policy, "mean", metric, estimate))
             for seed, value in zip(result.seeds, estimate.seeds, strict=True):
@@ -309,6 +318,8 @@ def _result(
         policy=policy,
         seeds=seeds,
         **headlines,
+        reward_median=float(np.median(rewards)),
+        reward_deviation=float(np.std(rewards, ddof=1)) if rewards.size > 1 else 0.0,
         accuracy_change=None if is_baseline else of_column(width),
         reward_change=None if is_baseline else of_column(width + REWARD),
         expected_reward_change=None if is_baseline else of_column(width + EXPECTED_REWARD),

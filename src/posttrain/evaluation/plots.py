@@ -5,7 +5,7 @@ Figures are drawn without pyplot: no global state, no window system, and matplot
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -148,6 +148,30 @@ def plot_margins(pairs: Sequence[Mapping[str, Any]], path: Path) -> None:
             "margin, chosen minus rejected (correctness: reward; quality: quality)"
         )
         figure.tight_layout(h_pad=0.6)
+
+
+def plot_cost(
+    families: Mapping[str, Mapping[str, tuple[float, float]]], beaten: Collection[str], path: Path
+) -> None:
+    """Accuracy against seconds of training, a panel per family of policies; `families` maps name and policy to
+    (seconds, accuracy), and `beaten` holds the policies, as `family/policy`, that another one dominates (pale).
+    """
+    with _figure(path, (5.2 * len(families), 3.6)) as figure:
+        panels = figure.subplots(1, len(families), squeeze=False)[0]
+        for panel, (family, points) in zip(panels, families.items(), strict=True):
+            for policy, (seconds, accuracy) in points.items():
+                color = PALE if f"{family}/{policy}" in beaten else BLUE
+                panel.plot(seconds, accuracy, "o", color=color, markersize=6)
+                panel.annotate(
+                    policy, (seconds, accuracy), xytext=(6, 4), textcoords="offset points"
+                )
+            panel.set_title(f"{family}: accuracy on the test questions")
+            panel.set_xlabel("seconds of training per seed, SFT included; pale: dominated")
+            panel.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
+            panel.margins(x=0.15, y=0.15)
+            panel.grid(color="#e4e6ea", linewidth=0.6)
+            panel.set_axisbelow(True)
+        figure.tight_layout(w_pad=3)
 
 
 def _change(result: PolicyResult) -> Estimate:

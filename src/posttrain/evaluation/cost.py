@@ -1,0 +1,144 @@
+"""What the stages cost on this machine, and which policies are worth their training.
+
+    python -m posttrain.evaluation.cost
+
+Each stage that runs adds a line to logs/times.jsonl (`posttrain.stage`): its wall-clock seconds and peak memory. They
+differ from run to run, so they stand outside DVC's outputs. Printed are the last times of each stage of the data set
+and model that params.yaml names, and for each policy of the comparisons its test accuracy and expected reward beside
+the seconds of its own training per seed, that of SFT before it included. A policy is dominated if another one is at
+least as accurate and trained in no more time, and better in one of the two. logs/cost.png draws them.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from posttrain.errors import UserError
+from posttrain.evaluation.pareto import dominated
+from posttrain.evaluation.plots import plot_cost
+from posttrain.files import read_json, read_jsonl
+from posttrain.params import load_params
+from posttrain.stage import TIMES
+
+FAMILIES = {"selector": "metrics/compare.json", "generator": "metrics/compare_generator.json"}
+PLOT = Path("logs/cost.png")
+Time = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyCost:
+    """What a policy reaches on the test questions, and the seconds and memory that its training took."""
+
+    accuracy: float
+    expected_reward: float
+    seconds: float
+    peak_mib: int
+
+
+def main() -> None:
+    params = load_params()
+    if not TIMES.is_file():
+        raise UserError(f"{TIMES}: missing; run dvc repro, each stage notes its time there")
+    times = last_times(read_jsonl(TIMES), params.dataset, params.model)
+    if not times:
+        raise UserError(f"{TIMES}: no stage of {params.model} on {params.dataset}; run dvc repro")
+    print(stage_table(times))
+    points, beaten = {}, set()
+    for family, path in FAMILIES.items():
+        if Path(path).is_file():
+            costs = policy_costs(read_json(path), times, family)
+            worse = dominated(
+                {policy: (cost.accuracy, -cost.seconds) for policy, cost in costs.items()}
+            )
+            print(f"\n{family}:\n\n{policy_table(costs, worse)}")
+            points[family] = {
+                policy: (cost.seconds, cost.accuracy) for policy, cost in costs.items()
+            }
+            beaten |= {f"{family}/{policy}" for policy in worse}
+    if points:
+        plot_cost(points, beaten, PLOT)
+
+
+def last_times(lines: Iterable[Time], dataset: str, model: str) -> list[Time]:
+    """The last line of each stage and its arguments, of one data set and model, in the order of first runs."""
+    found: dict[tuple[str, ...], Time] = {}
+    for line in lines:
+        if (line["dataset"], line["model"]) == (dataset, model):
+            found[(line["stage"], *line["arguments"])] = line
+    return list(found.values())
+
+
+def stage_table(times: Sequence[Time]) -> str:
+    """Markdown: runs, seconds in all, share of the whole, peak memory of each stage."""
+    total = sum(line["seconds"] for line in times)
+    names = dict.fromkeys(line["stage"] for line in times)
+    rows = ["| stage | runs | seconds | share | peak memory, MiB |", "|---|---|---|---|---|"]
+    for name in names:
+        of_stage = [line for line in times if line["stage"] == name]
+        seconds = sum(line["seconds"] for line in of_stage)
+        peak = max(line["peak_mib"] for line in of_stage)
+        rows.append(
+            f"| {name} | {len(of_stage)} | {seconds:.1f} | {seconds / total:.0%} | {peak} |"
+        )
+    return "\n".join([*rows, f"| all | {len(times)} | {total:.1f} | | |"])
+
+
+def policy_costs(
+    compared: Mapping[str, Any], times: Sequence[Time], family: str
+) -> dict[str, PolicyCost]:
+    """What each compared policy reaches and took, if all of its training was timed."""
+    found = {
+        policy: training(times, family, policy)
+        for policy, figures in compared.items()
+        if "expected_reward" in figures  # a rule has no training
+    }
+    return {
+        policy: PolicyCost(compared[policy]["accuracy"], compared[policy]["expected_reward"], *cost)
+        for policy, cost in found.items()
+        if cost is not None
+    }
+
+
+def policy_table(costs: Mapping[str, PolicyCost], beaten: Mapping[str, str]) -> str:
+    """Markdown: accuracy, expected reward and training cost of each policy, and by which one it is dominated."""
+    rows = [
+        "| policy | accuracy | expected reward | training seconds per seed | peak memory, MiB | dominated by |",
+        "|---|---|---|---|---|---|",
+    ]
+    for policy, cost in costs.items():
+        rows.append(
+            f"| {policy} | {cost.accuracy:.3f} | {cost.expected_reward:.3f} | {cost.seconds:.1f} "
+            f"| {cost.peak_mib} | {beaten.get(policy, '')} |"
+        )
+    return "\n".join(rows)
+
+
+def training(times: Sequence[Time], family: str, policy: str) -> tuple[float, int] | None:
+    """Mean seconds per seed of all training that a policy took, and its peak memory; None if a part was not timed."""
+    if policy == "base":
+        return 0.0, 0
+    parts = [(f"sft_{family}", None)] + ([] if policy == "sft" else [(f"rl_{family}", policy)])
+    seconds, peak = 0.0, 0
+    for stage, method in parts:
+        of_part = [
+            line
+            for line in times
+            if line["stage"] == stage and method in (None, line["arguments"][0])
+        ]
+        if not of_part:
+            return None
+        seconds += mean(line["seconds"] for line in of_part)
+        peak = max(peak, *(line["peak_mib"] for line in of_part))
+    return seconds, peak
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:
+        sys.exit(f"cost: {error}")

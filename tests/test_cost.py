@@ -1,0 +1,168 @@
+"""Claims about cost and the choice between methods: Pareto fronts, stage times, several data sets together."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from workspace import ROOT, copy_project, must
+
+from posttrain.errors import UserError
+from posttrain.evaluation import across, cost
+from posttrain.evaluation.pareto import dominated
+from posttrain.files import write_json, write_jsonl
+from posttrain.params import load_params
+from posttrain.stage import TIMES, note_cost
+
+FIGURES = st.lists(st.integers(0, 3).map(float), min_size=2, max_size=2)
+
+
+def test_a_point_is_dominated_by_one_as_good_everywhere_and_better_somewhere() -> None:
+    points = {"a": [1.0, 0.0], "b": [0.0, 1.0], "c": [0.5, 0.0], "d": [1.0, 0.0], "e": [0.0, 0.0]}
+    assert dominated(points) == {"c": "a", "e": "a"}
+    with pytest.raises(ValueError, match="same number"):
+        dominated({"a": [1.0], "b": [1.0, 2.0]})
+
+
+@given(st.dictionaries(st.sampled_from("abcdefgh"), FIGURES))
+def test_whoever_dominates_is_on_the_front_and_equals_stay(points: dict[str, list[float]]) -> None:
+    beaten = dominated(points)
+    for name, best in beaten.items():
+        assert best not in beaten
+        assert all(x >= y for x, y in zip(points[best], points[name], strict=True))
+    for one in points:
+        for other in points:
+            if points[one] == points[other]:
+                assert (one in beaten) == (other in beaten)
+
+
+# ------------------------------------------------------------------------------ stage times
+
+
+def line(stage: str, *arguments: str, seconds: float, **changes: Any) -> dict[str, Any]:
+    given = {"dataset": "sample", "model": "pocket", "peak_mib": 100}
+    return {"stage": stage, "arguments": list(arguments), "seconds": seconds, **given, **changes}
+
+
+TIMED = [
+    line("fetch", seconds=1),
+    line("sft_selector", "0", seconds=99),  # run again below
+    line("sft_selector", "0", seconds=10),
+    line("sft_selector", "1", seconds=20, peak_mib=300),
+    line("rl_selector", "ppo", "0", seconds=30),
+    line("rl_selector", "ppo", "1", seconds=50),
+    line("rl_selector", "dpo", "0", seconds=5),
+    line("fetch", seconds=7, dataset="finqa"),
+]
+
+
+def test_a_stage_counts_as_last_run_on_this_data_set_and_model() -> None:
+    table = cost.stage_table(cost.last_times(TIMED, "sample", "pocket"))
+    assert "| sft_selector | 2 | 30.0 | 26% | 300 |" in table
+    assert "| all | 6 | 116.0 | | |" in table
+
+
+def test_a_policy_costs_its_own_training_and_that_of_sft_per_seed() -> None:
+    times = cost.last_times(TIMED, "sample", "pocket")
+    assert cost.training(times, "selector", "ppo") == (15 + 40, 300)
+    assert cost.training(times, "selector", "sft") == (15, 300)
+    assert cost.training(times, "selector", "grpo") is None
+    assert cost.training(times, "generator", "sft") is None
+
+
+def test_a_policy_that_took_longer_for_no_more_accuracy_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    compared: dict[str, Any] = {
+        name: {"accuracy": accuracy, "expected_reward": 0.5}
+        for name, accuracy in {"base": 0.1, "sft": 0.6, "ppo": 0.6, "dpo": 0.7, "grpo": 0.9}.items()
+    }
+    copy_project(tmp_path, {})
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"logs/times\.jsonl: missing; run dvc repro"):
+        cost.main()
+    write_json("metrics/compare.json", compared | {"best_trivial_rule": {"accuracy": 0.95}})
+    write_jsonl(TIMES, TIMED)
+    Path("metrics/compare_generator.json").unlink(missing_ok=True)
+    cost.main()
+    table = capsys.readouterr().out.split("selector:")[1]
+    ends = {row.split(" | ")[0]: row.split(" | ")[-1] for row in table.splitlines()[4:]}
+    assert ends == {"| base": " |", "| sft": " |", "| ppo": "dpo |", "| dpo": " |"}
+    assert cost.PLOT.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_stage_notes_its_time_and_memory_once_over_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    params = load_params(ROOT / "params.yaml")
+    note_cost(params, "rl_selector", ["ppo", "0"], 1.234)
+    monkeypatch.setenv("RANK", "1")
+    note_cost(params, "rl_selector", ["ppo", "0"], 5.0)
+    (noted,) = map(json.loads, TIMES.read_text().splitlines())
+    peak = noted.pop("peak_mib")
+    assert noted == {
+        "stage": "rl_selector", "arguments": ["ppo", "0"], "dataset": "sample", "model": "pocket",
+        "seconds": 1.23,
+    }  # fmt: skip
+    assert 50 < peak < 100_000
+
+
+# ------------------------------------------------------------------------------ several data sets
+
+CSV = """policy,seed,metric,value,low,high,spread
+,,questions,{questions},,,
+shortest,,accuracy,0.3,,,
+sft,mean,accuracy,{sft},0,1,
+sft,0,accuracy,0.1,,,
+ppo,mean,accuracy,{ppo},0,1,
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A repository whose branch `other` compared the policies on another data set."""
+    monkeypatch.chdir(tmp_path)
+    for command in (
+        ["git", "init", "-q"],
+        ["dvc", "init", "-q"],
+        ["git", "checkout", "-qb", "other"],
+    ):
+        must(tmp_path, *command)
+    (tmp_path / "plots").mkdir()
+    for dataset, figures in (
+        ("finqa", {"questions": 300, "sft": 0.5, "ppo": 0.6}),
+        ("sample", {"questions": 100, "sft": 0.9, "ppo": 0.8}),
+    ):
+        (tmp_path / "params.yaml").write_text(f"dataset: {dataset}\n")
+        (tmp_path / "plots/compare.csv").write_text(CSV.format(**figures))
+        if dataset == "finqa":
+            author = ["-c", "user.name=a", "-c", "user.email=a@b"]
+            must(tmp_path, "git", "add", ".")
+            subprocess.run(["git", *author, "commit", "-qm", "x"], cwd=tmp_path, check=True)
+    return tmp_path
+
+
+def test_accuracies_of_data_sets_are_weighted_by_their_questions(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    across.main(["other", "."])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == (
+        "| policy | finqa (other), 300 questions | sample (.), 100 questions | weighted mean | dominated by |"
+    )
+    assert lines[2:] == ["| sft | 0.500 | 0.900 | 0.600 |  |", "| ppo | 0.600 | 0.800 | 0.650 |  |"]
+    across.main(["other"])
+    assert "| sft | 0.500 | 0.500 | ppo |" in capsys.readouterr().out
+
+
+def test_a_revision_without_a_comparison_is_named(project: Path) -> None:
+    with pytest.raises(UserError, match=r"nowhere: no plots/compare\.csv there"):
+        across.main(["nowhere"])
+    with pytest.raises(UserError, match=r"other: no plots/compare_generator\.csv there"):
+        across.main(["--generator", "other"])
