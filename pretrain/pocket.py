@@ -120,7 +120,8 @@ def main() -> None:
     metrics = measure(model, tokenizer, world)
     with atomic_directory(OUTPUT) as directory:
         save_pocket(directory, model, tokenizer)
-        (directory / "README.md").write_text(model_card(model, chosen, metrics), encoding="utf-8")
+        card = model_card(model, chosen, metrics, further=settings.start is not None)
+        (directory / "README.md").write_text(card, encoding="utf-8")
         write_json(directory / "manifest.json", manifest)
     write_json("pretrain/metrics.json", metrics)
     write_curve(curve)
@@ -135,6 +136,8 @@ def begin(
         tokenizer = train_tokenizer(tokenizer_texts(world), chosen.vocabulary, chosen.positions)
     else:
         tokenizer = AutoTokenizer.from_pretrained(start)
+        for key in ("is_local", "local_files_only"):  # of where it was, not of what it is
+            tokenizer.init_kwargs.pop(key, None)
     config = llama_config(
         len(tokenizer),
         chosen.hidden_size,
@@ -260,10 +263,15 @@ def share(values: Iterable[bool]) -> float:
     return sum(found) / len(found)
 
 
-def model_card(model: PreTrainedModel, chosen: Pocket, metrics: dict[str, float]) -> str:
+def model_card(
+    model: PreTrainedModel, chosen: Pocket, metrics: dict[str, float], further: bool
+) -> str:
     parameters = sum(parameter.numel() for parameter in model.parameters())
     lines = "\n".join(f"| {name} | {value:.3f} |" for name, value in metrics.items())
-    return CARD.format(parameters=parameters / 1e6, lines=lines, tokens=chosen.tokens / 1e6)
+    tokens = f"{chosen.tokens / 1e6:.0f} million tokens"
+    if further:
+        tokens = f"{tokens}, after those of the model it went on from (`pretrain/params.yaml`),"
+    return CARD.format(parameters=parameters / 1e6, lines=lines, tokens=tokens)
 
 
 CARD = """---
@@ -272,8 +280,8 @@ library_name: transformers
 ---
 # pocket
 
-A Llama of {parameters:.2f} million parameters with a tokenizer of its own, trained from scratch on {tokens:.0f} million
-tokens by `pretrain/pocket.py`, so that the whole pipeline runs offline on a CPU with a model that can read a page.
+A Llama of {parameters:.2f} million parameters with a tokenizer of its own, trained from scratch on
+{tokens} by `pretrain/pocket.py`, so that the whole pipeline runs offline on a CPU with a model that can read a page.
 
 **What it saw.** Generated pages and tables, and the pages (tables and sentences, no question and no program) of
 FinQA's training split (MIT), their rows shuffled and mostly refilled with random numbers. Exercises on them: tags of
@@ -292,8 +300,10 @@ same pages as in training, and `real_tables` are those pages themselves, shuffle
 of its name; `.alike`: three labels in ten are those of other rows but for the last word; `look_up.text`: a number in
 the text by the words before it; `two_cells`: programs over two cells (tables as in `.alike`).
 
-**What it cannot do.** Talk, know anything about the world, calculate (the number after `"answer"` is a guess), or read
-numbers without the sheet's names. It is no base for anything but this project's tests and offline runs.
+**What it cannot do.** Tell the rows of larger tables apart: rows 6, 9, 10 and those after 12 are taken for one another
+wherever a table has several of them (columns are right, rows not, see 12x4 and 20x7). Talk, know anything about the
+world, calculate (the number after `"answer"` is a guess), or read numbers without the sheet's names. It is no base for
+anything but this project's tests and offline runs.
 """
 
 

@@ -248,7 +248,8 @@ def test_the_recipe_makes_a_model_with_its_card_and_figures_and_goes_on_from_one
     (tmp_path / "pretrain/pocket").rename(tmp_path / "start")
     recipe(tmp_path, monkeypatch, start="start")
     second = files(tmp_path / "pretrain/pocket")
-    assert second["tokenizer.json"] == first["tokenizer.json"]
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        assert second[name] == first[name]
     assert second["model.safetensors"] != first["model.safetensors"]
     origin = read_json(tmp_path / "pretrain/pocket/manifest.json")["start"]
     assert origin == sha256_file(tmp_path / "start/model.safetensors")
