@@ -267,7 +267,7 @@ def test_sft_alone_can_be_plotted(tmp_path: Path) -> None:
 
 def test_rewards_are_plotted_for_any_kinds(tmp_path: Path) -> None:
     candidates = [{"kind": "gold", "reward": 1.0}, {"kind": "odd", "reward": 0.3}]
-    plot_rewards_by_kind([{"candidates": candidates}], tmp_path / "rewards.png")
+    plot_rewards_by_kind([candidates], tmp_path / "rewards.png")
     assert (tmp_path / "rewards.png").stat().st_size > 1000
 
 

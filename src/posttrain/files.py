@@ -88,18 +88,23 @@ def write_json(path: PathLike, value: Any) -> None:
 
 def read_jsonl(path: PathLike) -> list[dict[str, Any]]:
     """Parse one JSON object per line; `UserError` names the file and line of what is broken."""
-    rows = []
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
-        if not line:
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path}:{number}: not valid JSON: {error.msg}") from error
-        if not isinstance(row, dict):
-            raise UserError(f"{path}:{number}: expected a JSON object, found {type(row).__name__}")
-        rows.append(row)
-    return rows
+    return list(iterate_jsonl(path))
+
+
+def iterate_jsonl(path: PathLike) -> Iterator[dict[str, Any]]:
+    """The rows of `read_jsonl` one by one, so that they need not be in memory together."""
+    with _readable(path), Path(path).open(encoding="utf-8", newline="\n") as file:
+        for number, line in enumerate(file, start=1):
+            if line == "\n":
+                continue
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise UserError(f"{path}:{number}: not valid JSON: {error.msg}") from error
+            if not isinstance(row, dict):
+                found = type(row).__name__
+                raise UserError(f"{path}:{number}: expected a JSON object, found {found}")
+            yield row
 
 
 def write_jsonl(path: PathLike, rows: Iterable[dict[str, Any]]) -> None:
@@ -111,8 +116,14 @@ def write_jsonl(path: PathLike, rows: Iterable[dict[str, Any]]) -> None:
 
 def read_text(path: PathLike) -> str:
     """The file's text; `UserError` when it is missing, unreadable or not UTF-8."""
-    try:
+    with _readable(path):
         return Path(path).read_text(encoding="utf-8")
+
+
+@contextmanager
+def _readable(path: PathLike) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:

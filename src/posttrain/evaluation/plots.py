@@ -92,11 +92,11 @@ def plot_comparison(
         figure.tight_layout(rect=(0, 0.04, 1, 1), w_pad=3)
 
 
-def plot_rewards_by_kind(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """How rewards are distributed within each kind of candidate; `rows` as in data/rewards."""
+def plot_rewards_by_kind(pools: Sequence[Sequence[Mapping[str, Any]]], path: Path) -> None:
+    """How rewards are distributed within each kind of candidate; candidates as in data/rewards."""
     rewards: dict[str, list[float]] = {}
-    for row in rows:
-        for made in row["candidates"]:
+    for pool in pools:
+        for made in pool:
             rewards.setdefault(made["kind"], []).append(made["reward"])
     kinds = sorted(rewards, key=lambda kind: -float(np.mean(rewards[kind])))
     edges = np.arange(0, 1 + 2 * BIN, BIN) - BIN / 2

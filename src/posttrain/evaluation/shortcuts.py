@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import zlib
+from array import array
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -131,8 +132,7 @@ def _features(pools: Sequence[Pool]) -> csr_matrix:
     """(candidates of all pools, buckets): hashed n-grams, the program's shape, and ranks inside the pool."""
     from scipy.sparse import csr_matrix
 
-    rows, columns, values = [], [], []
-    row = 0
+    columns, ends = array("i"), array("q", [0])  # lists of ints would take ten times the memory
     for pool in pools:
         relations = np.stack(
             [
@@ -143,18 +143,18 @@ def _features(pools: Sequence[Pool]) -> csr_matrix:
             ]
         )
         for index, made in enumerate(pool):
-            for name in set(_describe(made)):
-                rows.append(row)
-                columns.append(zlib.crc32(name.encode()) % _BUCKETS)
-                values.append(1.0)
+            names = set(_describe(made))
+            columns.extend(zlib.crc32(name.encode()) % _BUCKETS for name in names)
             order = (relations > relations[:, index : index + 1]).sum(axis=1)
-            for kind, rank in enumerate(order):
-                rows.append(row)
-                columns.append(_BUCKETS + kind * 64 + min(int(rank), 63))
-                values.append(1.0)
-            row += 1
-    shape = (row, _BUCKETS + 64 * 4)
-    return csr_matrix((values, (rows, columns)), shape=shape)
+            columns.extend(
+                _BUCKETS + kind * 64 + min(int(rank), 63) for kind, rank in enumerate(order)
+            )
+            ends.append(len(columns))
+    matrix = csr_matrix(
+        (np.ones(len(columns)), columns, ends), shape=(len(ends) - 1, _BUCKETS + 64 * 4)
+    )
+    matrix.sum_duplicates()
+    return matrix
 
 
 def _describe(made: Mapping[str, Any]) -> list[str]:
