@@ -33,7 +33,7 @@ from posttrain.generator.trl import (
 )
 from posttrain.models.tokens import pad
 from posttrain.params import GeneratorDPO
-from posttrain.training import History
+from posttrain.training import History, evaluating
 
 BEST_BY = "reward"
 
@@ -114,18 +114,16 @@ def train(
 
 def pair_log_probs(model: Any, rows: Sequence[Row], batch_size: int) -> PairLogProbs:
     """Log-probabilities of both completions of each pair, summed over their tokens."""
-    training = model.training
-    model.eval()
     sequences = [
         (row["prompt_ids"], row[kind]) for kind in ("chosen_ids", "rejected_ids") for row in rows
     ]
     # Passes of similar length waste fewest tokens on padding.
     order = sorted(range(len(sequences)), key=lambda index: sum(map(len, sequences[index])))
     sums = torch.empty(len(sequences))
-    for start in range(0, len(order), 2 * batch_size):
-        part = order[start : start + 2 * batch_size]
-        sums[part] = _log_probs(model, [sequences[index] for index in part])
-    model.train(training)
+    with evaluating(model):
+        for start in range(0, len(order), 2 * batch_size):
+            part = order[start : start + 2 * batch_size]
+            sums[part] = _log_probs(model, [sequences[index] for index in part])
     return PairLogProbs(sums[: len(rows)], sums[len(rows) :])
 
 

@@ -24,8 +24,7 @@ function on another engine.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, Protocol
@@ -48,6 +47,7 @@ from posttrain.generator.model import Generator
 from posttrain.models.architecture import SHARED_PREFIX, sliding_window
 from posttrain.models.load import max_positions
 from posttrain.models.tokens import SEPARATOR, pad, special_ids
+from posttrain.training import evaluating
 
 Engine = Literal["transformers", "vllm"]
 
@@ -288,18 +288,6 @@ def complete(ids: Sequence[int], end: int, tokenizer: PreTrainedTokenizerBase) -
     text = tokenizer.decode(own, skip_special_tokens=True, clean_up_tokenization_spaces=False)
     assert isinstance(text, str)
     return Completion(own, text.removeprefix(SEPARATOR), finished)
-
-
-@contextmanager
-def evaluating(model: torch.nn.Module) -> Iterator[None]:
-    """Evaluation mode inside the block; every module's own mode again behind it."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 class _BufferLayer(DynamicLayer):  # type: ignore[misc]

@@ -35,7 +35,7 @@ from posttrain.errors import UserError
 from posttrain.generator.sampling import Sampler, can_share
 from posttrain.models.tokens import tokenize_prompts
 from posttrain.params import Optimization
-from posttrain.training import History, Stats
+from posttrain.training import History, Stats, evaluating
 
 Evaluate = Callable[[Any], Mapping[str, float]]
 Report = Callable[[int, int, Stats], None]
@@ -182,11 +182,9 @@ class Watch(TrainerCallback):  # type: ignore[misc]
 
     def _validate(self, step: int) -> None:
         devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-        training = self.model.training
-        self.model.eval()
-        with torch.random.fork_rng(devices=devices):  # whatever it draws, training draws the same
+        # Whatever it draws, training draws the same.
+        with evaluating(self.model), torch.random.fork_rng(devices=devices):
             result = dict(self.evaluate(self.model))
-        self.model.train(training)
         if self.best_by not in result:
             raise UserError(f"the validation names no {self.best_by!r}, only {sorted(result)}")
         self.val.append({"step": float(step), **result})

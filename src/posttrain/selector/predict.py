@@ -17,6 +17,7 @@ from torch import Tensor
 from posttrain.errors import UserError
 from posttrain.selector.batch import TokenizedPool, collate
 from posttrain.selector.model import Selector
+from posttrain.training import evaluating
 
 
 def score_pools(
@@ -40,18 +41,13 @@ def score_pools(
             )
     logits, values = torch.empty(len(pools), count), torch.empty(len(pools))
     order = longest_first(pools)
-    training = selector.training
-    selector.eval()
-    try:
-        # Not inference_mode: what a forward pass caches in the model must stay usable in training.
-        with torch.no_grad():
-            for start in range(0, len(order), batch_size):
-                rows = order[start : start + batch_size]
-                output = selector(collate([pools[row] for row in rows]).to(device))
-                logits[rows] = output.logits.float().cpu()
-                values[rows] = output.values.float().cpu()
-    finally:
-        selector.train(training)
+    # Not inference_mode: what a forward pass caches in the model must stay usable in training.
+    with evaluating(selector), torch.no_grad():
+        for start in range(0, len(order), batch_size):
+            rows = order[start : start + batch_size]
+            output = selector(collate([pools[row] for row in rows]).to(device))
+            logits[rows] = output.logits.float().cpu()
+            values[rows] = output.values.float().cpu()
     return logits, values
 
 

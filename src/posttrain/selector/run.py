@@ -12,15 +12,30 @@ from posttrain.checkpoint import CheckpointFile
 from posttrain.curves import Progress, write_curves
 from posttrain.files import read_jsonl, write_json
 from posttrain.manifest import digest
-from posttrain.models.load import load_tokenizer, read_base
+from posttrain.models.load import Dtype, load_tokenizer, read_base
 from posttrain.params import Model, Optimization
 from posttrain.selector.data import make_pools
-from posttrain.selector.model import Selector, save_selector
+from posttrain.selector.model import Selector, load_reader, load_selector, save_selector
 from posttrain.selector.train import Algorithm, Pools, Schedule, train
-from posttrain.training import VALIDATION, History, choose
+from posttrain.training import VALIDATION, History, choose, device
 
 BASE = Path("models/base")
 REWARDS = Path("data/rewards")
+
+
+def model_directory(policy: str, seed: int) -> Path:
+    """Where the training stages put the selector."""
+    if policy == "sft":
+        return Path("models/sft_selector") / str(seed)
+    return Path("models/rl_selector") / f"{policy}-{seed}"
+
+
+def load_policy(policy: str, seed: int, dtype: Dtype) -> Selector:
+    """The policy's selector; base is one that saw no training, which chooses by the language model alone."""
+    if policy != "base":
+        return load_selector(model_directory(policy, seed), BASE, dtype, device())[0]
+    torch.manual_seed(seed)
+    return Selector(load_reader(BASE, dtype)).to(device()).eval()
 
 
 def load_data(model: Model, evaluation_questions: int) -> tuple[Pools, Pools, list[str]]:
