@@ -9,6 +9,7 @@ manifest.json.
 from pathlib import Path
 from typing import Any
 
+from posttrain import processes
 from posttrain.errors import UserError
 from posttrain.evaluation.metrics import (
     by_edit,
@@ -64,6 +65,8 @@ def main(params: Params, policy: str, seed_text: str) -> None:
             "kinds": by_kind(chosen, rows, settings.intervals),
             "edits": by_edit(chosen, rows),
         }
+    if not processes.is_main():
+        return
     name = f"{policy}-{seed}"
     with atomic_directory(Path("data/evaluate") / name) as output:
         write_jsonl(output / "predictions.jsonl", predictions)
@@ -73,4 +76,4 @@ def main(params: Params, policy: str, seed_text: str) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, shared=True)

@@ -5,6 +5,7 @@ python stages/open_evaluation.py SEED
 
 from pathlib import Path
 
+from posttrain import processes
 from posttrain.evaluation.generation import (
     by_question,
     intervals,
@@ -45,6 +46,8 @@ def main(params: Params, seed_text: str) -> None:
         data, _ = make_pools([pools[i] for i in chosen], tokenizer, roomy, training=False)
         logits, _ = score_pools(selector, data.pools, model.batch_size, device())
         scores |= dict(zip(chosen, logits.tolist(), strict=True))
+    if not processes.is_main():
+        return
     rows = open_rows(greedy, groups, [scores[i] for i in range(len(pools))])
     metrics = open_evaluation(rows)
     with atomic_directory(Path("data/open_evaluation") / str(seed)) as output:
@@ -55,4 +58,4 @@ def main(params: Params, seed_text: str) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, shared=True)

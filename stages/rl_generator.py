@@ -168,4 +168,4 @@ def read_pairs(
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, shared=True)

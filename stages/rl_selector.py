@@ -63,4 +63,4 @@ def main(params: Params, method: str, seed_text: str) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, shared=True)

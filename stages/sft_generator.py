@@ -79,4 +79,4 @@ def main(params: Params, seed_text: str) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, shared=True)

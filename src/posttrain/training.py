@@ -13,6 +13,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from posttrain import processes
 from posttrain.errors import UserError
 
 Stats = dict[str, float]
@@ -35,8 +36,9 @@ def choose(items: Sequence[Item], count: int, seed: str) -> list[Item]:
 
 
 def device() -> torch.device:
-    """The GPU if there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """The GPU of this process if there is one."""
+    own: torch.device = processes.state().device
+    return own if own.type == "cuda" else torch.device("cpu")
 
 
 @contextmanager

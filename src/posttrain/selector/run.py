@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from posttrain import processes
 from posttrain.checkpoint import CheckpointFile
 from posttrain.curves import Progress, write_curves
 from posttrain.files import read_jsonl, write_json
@@ -84,6 +85,8 @@ def train_and_save(
         report=report,
     )
     progress.close()
+    if not processes.is_main():
+        return
     best = max(history.val[1:], key=lambda row: (row["reward"], row["step"]))
     meta = {"best_step": best["step"], "val_reward": best["reward"]}
     save_selector(output, selector, read_base(BASE), meta)
