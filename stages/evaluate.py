@@ -48,7 +48,7 @@ def main(params: Params, policy: str, seed_text: str) -> None:
         evaluator=evaluator_hash(),
     )
     tokenizer = load_tokenizer(BASE)
-    selector = load_policy(policy, seed, model.dtype)
+    selector = load_policy(policy, seed, model)
     predictions: list[dict[str, Any]] = []
     summary, metrics = {}, {}
     for split in SPLITS:

@@ -18,9 +18,8 @@ from posttrain.files import atomic_directory, read_jsonl, write_json, write_json
 from posttrain.models.load import load_tokenizer
 from posttrain.params import Params
 from posttrain.selector.data import make_pools
-from posttrain.selector.model import load_selector
 from posttrain.selector.predict import score_pools
-from posttrain.selector.run import BASE
+from posttrain.selector.run import BASE, load_policy
 from posttrain.stage import read_seed, run
 from posttrain.tasks import get_task
 from posttrain.training import device
@@ -34,9 +33,7 @@ def main(params: Params, seed_text: str) -> None:
     groups = by_question(read_jsonl(answered / "samples.jsonl"))
     examples = read_jsonl(Path("data/prepare/test.jsonl"))
     pools = [open_pool(task, e, group) for e, group in zip(examples, groups, strict=True)]
-    selector, _ = load_selector(
-        Path("models/sft_selector") / str(seed), BASE, model.dtype, device()
-    )
+    selector = load_policy("sft", seed, model)
     tokenizer = load_tokenizer(BASE)
     # A drawn text may tokenise to more tokens than were drawn.
     roomy = model.model_copy(update={"max_candidate_tokens": 2 * model.max_candidate_tokens})

@@ -44,7 +44,7 @@ from posttrain.errors import UserError
 from posttrain.generator.model import Generator
 from posttrain.generator.sampling import Sampler
 from posttrain.generator.value import ValueNetwork, explained_variance, gae, value_loss
-from posttrain.models.architecture import hidden_size
+from posttrain.models.architecture import disable_dropout, hidden_size
 from posttrain.models.tokens import length_buckets, pad
 from posttrain.params import GeneratorPPO
 from posttrain.training import (
@@ -259,7 +259,7 @@ def train(
             f"only {steps} steps, so the policy would never be trained"
         )
     processes.refuse_sharding("the generator")
-    model.eval()
+    disable_dropout(model)
     reference = {
         name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad
     }
@@ -292,7 +292,7 @@ def train(
     report(done, steps, history)
 
     for step in range(done, steps):
-        model.eval()
+        disable_dropout(model)
         rows = batches[step]
         drawn = sample(
             model,

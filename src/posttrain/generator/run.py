@@ -39,11 +39,13 @@ def model_directory(policy: str, seed: int) -> Path:
 
 def load_policy(params: Params, policy: str, seed: int, trainable: bool = False) -> Generator:
     """The generator of a policy; `base` is the base model itself."""
-    dtype = params.selected_model.dtype
+    entry = params.selected_model
     if policy == "base":
-        model = new_generator(BASE, dtype, None).to(device()).eval()
+        model = new_generator(BASE, entry.dtype, None, device(), entry.quantization).eval()
         return model.requires_grad_(False)
-    model, _ = load_generator(model_directory(policy, seed), BASE, dtype, device(), trainable)
+    model, _ = load_generator(
+        model_directory(policy, seed), BASE, entry.dtype, device(), trainable, entry.quantization
+    )
     return model
 
 

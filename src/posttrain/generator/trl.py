@@ -36,6 +36,7 @@ from posttrain import processes
 from posttrain.checkpoint import CheckpointFile
 from posttrain.errors import UserError
 from posttrain.generator.sampling import Sampler, can_share
+from posttrain.models.architecture import recomputes
 from posttrain.models.tokens import tokenize_prompts
 from posttrain.params import Optimization
 from posttrain.training import History, Stats, device, evaluating
@@ -112,7 +113,7 @@ def common_arguments(config: Optimization, model: Any, seed: int, work: Path) ->
         "use_cpu": not cuda,
         "bf16": model.dtype == torch.bfloat16,
         "fp16": model.dtype == torch.float16,
-        "activation_checkpointing": False,
+        "activation_checkpointing": False,  # the model comes with it where it is wanted
         "dataloader_pin_memory": cuda,
         "logging_steps": 1,
         "logging_nan_inf_filter": False,
@@ -302,7 +303,7 @@ class Rollouts(Quiet):
 
         TRL reads the prompt once per completion and, where there is no Triton, scores its positions as well.
         """
-        if not can_share(self.model.config, input_ids.shape[1]):
+        if recomputes(self.model) or not can_share(self.model.config, input_ids.shape[1]):
             inherited: Any = super()
             return inherited._get_per_token_logps_and_entropies(  # type: ignore[no-any-return]
                 model,

@@ -13,7 +13,8 @@ from posttrain.checkpoint import CheckpointFile
 from posttrain.curves import Progress, write_curves
 from posttrain.files import read_jsonl, write_json
 from posttrain.manifest import digest
-from posttrain.models.load import Dtype, load_tokenizer, read_base
+from posttrain.models.architecture import recompute_activations
+from posttrain.models.load import load_tokenizer, read_base
 from posttrain.params import Model, Optimization
 from posttrain.selector.data import make_pools
 from posttrain.selector.model import Selector, load_reader, load_selector, save_selector
@@ -31,12 +32,15 @@ def model_directory(policy: str, seed: int) -> Path:
     return Path("models/rl_selector") / f"{policy}-{seed}"
 
 
-def load_policy(policy: str, seed: int, dtype: Dtype) -> Selector:
+def load_policy(policy: str, seed: int, model: Model, trainable: bool = False) -> Selector:
     """The policy's selector; base is one that saw no training, which chooses by the language model alone."""
-    if policy != "base":
-        return load_selector(model_directory(policy, seed), BASE, dtype, device())[0]
-    torch.manual_seed(seed)
-    return Selector(load_reader(BASE, dtype)).to(device()).eval()
+    if policy == "base":
+        torch.manual_seed(seed)
+        return Selector(load_reader(BASE, model.dtype, model.quantization)).to(device()).eval()
+    selector, _ = load_selector(
+        model_directory(policy, seed), BASE, model.dtype, device(), trainable, model.quantization
+    )
+    return selector
 
 
 def load_data(model: Model, evaluation_questions: int) -> tuple[Pools, Pools, list[str]]:
@@ -65,6 +69,8 @@ def train_and_save(
 ) -> None:
     """Train, then put the model in `output`, with its manifest, and its curves in `curves`."""
     torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
+    if model.gradient_checkpointing:
+        recompute_activations(selector.backbone)
     checkpoint = CheckpointFile(digest(manifest))
     progress = Progress(name)
 
