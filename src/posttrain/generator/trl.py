@@ -119,6 +119,8 @@ def common_arguments(config: Optimization, model: Any, seed: int, work: Path) ->
         "logging_nan_inf_filter": False,
         "report_to": "none",
         "ddp_find_unused_parameters": False,  # there are none
+        # They are constants; and where a process scores more groups than another, they would wait for each other.
+        "ddp_broadcast_buffers": False,
         "disable_tqdm": True,  # `report` shows the progress
         "save_strategy": "no",  # `Watch` says when
         "save_total_limit": 2,  # the one before, should this one stay half-written
