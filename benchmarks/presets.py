@@ -1,4 +1,4 @@
-"""What each model of params.yaml asks of a GPU: memory and time, estimated, without its weights and without network.
+"""What each hub model of params.yaml asks of a GPU: memory and time, estimated, without its weights and without network.
 
     python benchmarks/presets.py
 
@@ -23,7 +23,7 @@ from typing import Any
 from transformers import GPT2Config, LlamaConfig, PreTrainedConfig, Qwen3Config
 
 from posttrain.models.inspect import Parameters, count_parameters, estimate_memory
-from posttrain.models.load import DTYPES, load_config
+from posttrain.models.load import DTYPES
 from posttrain.params import Model, Params, load_params
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -36,6 +36,14 @@ PROMPT, ANSWER = (
 )  # tokens of a typical question and of an answer, of which the selector reads K
 
 LLAMA_3 = {"vocab_size": 128256, "max_position_embeddings": 131072, "num_key_value_heads": 8}
+LLAMA_3_1B = LlamaConfig(
+    **LLAMA_3,
+    hidden_size=2048,
+    intermediate_size=8192,
+    num_hidden_layers=16,
+    num_attention_heads=32,
+    tie_word_embeddings=True,
+)
 CONFIGS: dict[str, PreTrainedConfig] = {
     "dialogpt-medium": GPT2Config(n_embd=1024, n_layer=24, n_head=16),
     "tinyllama-1.1b": LlamaConfig(
@@ -47,14 +55,8 @@ CONFIGS: dict[str, PreTrainedConfig] = {
         num_key_value_heads=4,
         max_position_embeddings=2048,
     ),
-    "llama-3.2-1b": LlamaConfig(
-        **LLAMA_3,
-        hidden_size=2048,
-        intermediate_size=8192,
-        num_hidden_layers=16,
-        num_attention_heads=32,
-        tie_word_embeddings=True,
-    ),
+    "llama-3.2-1b": LLAMA_3_1B,
+    "llama-3.2-1b-ultrafast": LLAMA_3_1B,
     "llama-3.2-3b": LlamaConfig(
         **LLAMA_3,
         hidden_size=3072,
@@ -82,12 +84,6 @@ CONFIGS: dict[str, PreTrainedConfig] = {
         tie_word_embeddings=True,
     ),
 }
-CONFIGS["llama-3.2-1b-ultrafast"] = CONFIGS["llama-3.2-1b"]
-
-
-def config_of(key: str, entry: Model) -> PreTrainedConfig:
-    """The model's shape: entered above, or read from its folder."""
-    return CONFIGS[key] if key in CONFIGS else load_config(ROOT / entry.name)
 
 
 def gibibytes(
@@ -110,7 +106,7 @@ def forward(config: PreTrainedConfig, counts: Parameters, prompt: int, answers: 
 
 def hours(key: str, entry: Model, params: Params) -> Mapping[str, float]:
     """Of each training with the settings of params.yaml."""
-    config = config_of(key, entry)
+    config = CONFIGS[key]
     counts = count_parameters(config, entry.lora)
     step = 3 if entry.lora is None else 2  # forward and backward, in forwards
     choosing = forward(config, counts, PROMPT, params.candidates.count) / RATE
@@ -138,12 +134,12 @@ def duration(value: float) -> str:
 
 
 def table(params: Params) -> str:
-    """One line per model of params.yaml, as Markdown."""
+    """One line per model, as Markdown."""
     names = ["SFT selector", "PPO selector", "SFT generator", "GRPO generator"]
     head = ["model", "parameters", "trained", "GiB", "checkpointing", "and 4 bits", *names]
     lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
-    for key, entry in params.models.items():
-        config = config_of(key, entry)
+    for key, config in CONFIGS.items():
+        entry = params.models[key]
         counts = count_parameters(config, entry.lora)
         k = params.candidates.count
         recompute = {"gradient_checkpointing": True}

@@ -12,6 +12,7 @@ import pytest
 import torch
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from benchmarks import presets
 from launched import trainings
 from safetensors.torch import load_file
 from workspace import ROOT, run
@@ -19,6 +20,7 @@ from workspace import ROOT, run
 from posttrain import processes
 from posttrain.errors import UserError
 from posttrain.generator import trl
+from posttrain.params import load_params
 
 NAMES = ["selector sft", "selector ppo", "sft", "dpo", "grpo", "rloo", "ppo", "sample"]
 CONFIGS = sorted((ROOT / "launch").glob("*.yaml"))
@@ -105,6 +107,11 @@ def test_accelerate_reads_the_configuration(path: Path) -> None:
 def test_every_configuration_is_described() -> None:
     text = (ROOT / "docs/gpus.md").read_text()
     assert [path.name for path in CONFIGS if f"launch/{path.name}" not in text] == []
+
+
+def test_the_table_of_the_docs_is_that_of_the_script() -> None:
+    text = (ROOT / "docs/gpus.md").read_text()
+    assert presets.table(load_params(ROOT / "params.yaml")) in text
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from __future__ import annotations
 import copy
 import random
 import shutil
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -386,6 +387,8 @@ def run(trainer: Any, watch: Watch, work: Path) -> History:
     # Filling new tensors with NaN shows who reads them too early, and costs a third of a small model's step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     logging.disable_progress_bar()
+    # The only name that TrainingArguments have for it.
+    warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")
     trainer.remove_callback(PrinterCallback)
     checkpoint = _resume_from(work)
     if checkpoint is not None:
