@@ -97,19 +97,18 @@ def trainings() -> dict[str, Callable[[Path], Result]]:
 
 
 def run_trainings(folder: Path, names: Sequence[str]) -> None:
-    """The main process keeps all results, and what the other one wrote and ended with."""
+    """The main process keeps all results, and the names of the files that the other one wrote."""
     written: list[str] = []
 
     def note(event: str, arguments: tuple[Any, ...]) -> None:
         writes = (
             event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wax+")
         )
-        if (writes or event in ("os.rename", "os.mkdir", "os.remove")) and str(folder) in str(
-            arguments[0]
-        ):
+        if (writes or event in ("os.rename", "os.remove")) and str(folder) in str(arguments[0]):
             written.append(Path(os.fspath(arguments[0])).name)
 
     sys.addaudithook(note)
+    os.umask(0o000 if stage.RANK else 0o022)  # marks what torch writes past Python
     from safetensors.torch import save_file
 
     from posttrain import processes
@@ -125,7 +124,9 @@ def run_trainings(folder: Path, names: Sequence[str]) -> None:
             (folder / f"{name}.json").write_text(json.dumps(result.told))
     by_process = processes.collect([written])
     if processes.is_main():
-        (folder / "written.json").write_text(json.dumps(by_process[1]))
+        files = [path for path in folder.rglob("*") if path.is_file()]
+        marked = [path.name for path in files if path.stat().st_mode & 0o022]
+        (folder / "written.json").write_text(json.dumps(by_process[1] + marked))
 
 
 def of_the_main_process(params: Any, what: str, folder: str) -> None:

