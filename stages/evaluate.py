@@ -9,8 +9,7 @@ manifest.json.
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from posttrain import processes
 from posttrain.errors import UserError
 from posttrain.evaluation.metrics import (
     by_edit,
@@ -22,12 +21,11 @@ from posttrain.evaluation.metrics import (
 )
 from posttrain.files import atomic_directory, read_jsonl, write_json, write_jsonl
 from posttrain.manifest import build_manifest
-from posttrain.models.load import Dtype, load_tokenizer
+from posttrain.models.load import load_tokenizer
 from posttrain.params import POLICIES, Params
 from posttrain.selector.data import make_pools
-from posttrain.selector.model import Selector, load_reader, load_selector
 from posttrain.selector.predict import score_pools
-from posttrain.selector.run import BASE, REWARDS
+from posttrain.selector.run import BASE, REWARDS, load_policy, model_directory
 from posttrain.stage import read_seed, run
 from posttrain.tasks import get_task
 from posttrain.training import device
@@ -50,7 +48,7 @@ def main(params: Params, policy: str, seed_text: str) -> None:
         evaluator=evaluator_hash(),
     )
     tokenizer = load_tokenizer(BASE)
-    selector = load_policy(policy, seed, model.dtype)
+    selector = load_policy(policy, seed, model)
     predictions: list[dict[str, Any]] = []
     summary, metrics = {}, {}
     for split in SPLITS:
@@ -67,6 +65,8 @@ def main(params: Params, policy: str, seed_text: str) -> None:
             "kinds": by_kind(chosen, rows, settings.intervals),
             "edits": by_edit(chosen, rows),
         }
+    if not processes.is_main():
+        return
     name = f"{policy}-{seed}"
     with atomic_directory(Path("data/evaluate") / name) as output:
         write_jsonl(output / "predictions.jsonl", predictions)
@@ -75,20 +75,5 @@ def main(params: Params, policy: str, seed_text: str) -> None:
     write_json(Path("metrics/evaluate") / f"{name}.json", metrics)
 
 
-def load_policy(policy: str, seed: int, dtype: Dtype) -> Selector:
-    """The policy's selector; base is one that saw no training, which chooses by the language model alone."""
-    if policy != "base":
-        return load_selector(model_directory(policy, seed), BASE, dtype, device())[0]
-    torch.manual_seed(seed)
-    return Selector(load_reader(BASE, dtype)).to(device()).eval()
-
-
-def model_directory(policy: str, seed: int) -> Path:
-    """Where the training stages put the selector."""
-    if policy == "sft":
-        return Path("models/sft_selector") / str(seed)
-    return Path("models/rl_selector") / f"{policy}-{seed}"
-
-
 if __name__ == "__main__":
-    run(main)
+    run(main, shared=True)

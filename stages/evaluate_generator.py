@@ -9,6 +9,7 @@ data/evaluate_generator/POLICY-SEED holds greedy.jsonl (val, test), samples.json
 from pathlib import Path
 from typing import Any
 
+from posttrain import processes
 from posttrain.errors import UserError
 from posttrain.evaluation.generation import (
     by_question,
@@ -85,6 +86,8 @@ def main(params: Params, policy: str, seed_text: str) -> None:
             "values": metrics[split],
             "intervals": intervals(columns, settings.intervals, settings.bootstrap),
         }
+    if not processes.is_main():
+        return
     name = f"{policy}-{seed}"
     with atomic_directory(Path("data/evaluate_generator") / name) as output:
         write_jsonl(output / "greedy.jsonl", greedy)
@@ -96,4 +99,4 @@ def main(params: Params, policy: str, seed_text: str) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, shared=True)

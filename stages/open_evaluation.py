@@ -5,15 +5,15 @@ python stages/open_evaluation.py SEED
 
 from pathlib import Path
 
+from posttrain import processes
 from posttrain.evaluation.generation import by_question, intervals
 from posttrain.evaluation.open import open_columns, open_evaluation, open_pool, open_rows
 from posttrain.files import atomic_directory, read_jsonl, write_json, write_jsonl
 from posttrain.models.load import load_tokenizer
 from posttrain.params import Params
 from posttrain.selector.data import make_pools
-from posttrain.selector.model import load_selector
 from posttrain.selector.predict import score_pools
-from posttrain.selector.run import BASE
+from posttrain.selector.run import BASE, load_policy
 from posttrain.stage import read_seed, run
 from posttrain.tasks import get_task
 from posttrain.training import device
@@ -30,9 +30,7 @@ def main(params: Params, seed_text: str) -> None:
         open_pool(task, example, [answer, *draws])
         for example, answer, draws in zip(examples, greedy, groups, strict=True)
     ]
-    selector, _ = load_selector(
-        Path("models/sft_selector") / str(seed), BASE, model.dtype, device()
-    )
+    selector = load_policy("sft", seed, model)
     tokenizer = load_tokenizer(BASE)
     # A drawn text may tokenise to more tokens than were drawn.
     roomy = model.model_copy(update={"max_candidate_tokens": 2 * model.max_candidate_tokens})
@@ -42,6 +40,8 @@ def main(params: Params, seed_text: str) -> None:
         data, _ = make_pools([pools[i] for i in chosen], tokenizer, roomy, training=False)
         logits, _ = score_pools(selector, data.pools, model.batch_size, device())
         scores |= dict(zip(chosen, logits.tolist(), strict=True))
+    if not processes.is_main():
+        return
     rows = open_rows(greedy, groups, [scores[i] for i in range(len(pools))])
     metrics = open_evaluation(rows)
     with atomic_directory(Path("data/open_evaluation") / str(seed)) as output:
@@ -52,4 +52,4 @@ def main(params: Params, seed_text: str) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, shared=True)

@@ -29,6 +29,7 @@ from posttrain.generator.run import (
     validation,
 )
 from posttrain.manifest import build_manifest, digest
+from posttrain.models.architecture import recompute_activations
 from posttrain.params import Params
 from posttrain.stage import read_seed, run
 from posttrain.tasks import Example
@@ -64,6 +65,8 @@ def main(params: Params, method: str, seed_text: str) -> None:
         prompt=answers.task.prompt_hash(),
     )
     generator = load_policy(params, "sft", seed, trainable=True)
+    if model.gradient_checkpointing:
+        recompute_activations(generator)
     evaluate, shown = validation(answers, config.evaluation_questions)
     work = scratch(digest(manifest))
     name = f"{method}-{seed}"
@@ -168,4 +171,4 @@ def read_pairs(
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, shared=True)

@@ -12,17 +12,17 @@ from posttrain.errors import UserError
 from posttrain.manifest import build_manifest
 from posttrain.params import Method, Params
 from posttrain.selector.data import with_reference
-from posttrain.selector.model import load_selector
 from posttrain.selector.run import (
     BASE,
     REWARDS,
     load_data,
+    load_policy,
+    model_directory,
     train_and_save,
 )
 from posttrain.selector.train import Algorithm, Schedule, steps_of_batches
 from posttrain.stage import read_seed, run
 from posttrain.tasks import get_task
-from posttrain.training import device
 
 
 def main(params: Params, method: str, seed_text: str) -> None:
@@ -31,18 +31,17 @@ def main(params: Params, method: str, seed_text: str) -> None:
     algorithm = cast(Algorithm, import_module(f"posttrain.selector.{method}"))
     seed, model = read_seed(seed_text), params.selected_model
     config = params.rl.selector.of(method)
-    start = Path("models/sft_selector") / str(seed)
     manifest = build_manifest(
         "rl_selector",
         {f"rl.selector.{method}": config.model_dump(), "model": model.model_dump()},
-        [BASE, start, REWARDS / "train.jsonl", REWARDS / "val.jsonl"],
+        [BASE, model_directory("sft", seed), REWARDS / "train.jsonl", REWARDS / "val.jsonl"],
         method=method,
         seed=seed,
         prompt=get_task(params.selected_dataset.task).prompt_hash(),
     )
     data, val, _ = load_data(model, config.evaluation_questions)
     # Dropout stays off: the ratio of new to old policy must come from the update alone.
-    selector, _ = load_selector(start, BASE, model.dtype, device(), trainable=True)
+    selector = load_policy("sft", seed, model, trainable=True)
     batches = steps_of_batches(data.pools, config.prompts_per_step, config.steps, seed)
     data = with_reference(data, selector, chain.from_iterable(batches), model.batch_size)
     name = f"{method}-{seed}"
@@ -57,10 +56,10 @@ def main(params: Params, method: str, seed_text: str) -> None:
         model=model,
         seed=seed,
         manifest=manifest,
-        output=Path("models/rl_selector") / name,
+        output=model_directory(method, seed),
         curves=Path("plots/rl_selector") / name,
     )
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, shared=True)

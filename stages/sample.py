@@ -5,6 +5,7 @@ python stages/sample.py SEED
 
 from pathlib import Path
 
+from posttrain import processes
 from posttrain.evaluation.generation import mean_quality, sampled_metrics
 from posttrain.files import atomic_directory, write_json, write_jsonl
 from posttrain.generator.run import (
@@ -53,6 +54,8 @@ def main(params: Params, seed_text: str) -> None:
         measured = sampled_metrics(drawn, sorted({1, config.count}))
         metrics[variant] = {**measured, "quality": mean_quality(drawn)}
         records += drawn
+    if not processes.is_main():
+        return
     with atomic_directory(Path("data/sample") / str(seed)) as output:
         write_jsonl(output / "samples.jsonl", records)
         write_json(output / "manifest.json", manifest)
@@ -60,4 +63,4 @@ def main(params: Params, seed_text: str) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, shared=True)

@@ -22,6 +22,7 @@ from posttrain.generator.run import (
     validation,
 )
 from posttrain.manifest import build_manifest, digest
+from posttrain.models.architecture import recompute_activations
 from posttrain.params import Params
 from posttrain.stage import read_seed, run
 from posttrain.training import device
@@ -51,7 +52,9 @@ def main(params: Params, seed_text: str) -> None:
     print(f"{len(rows)} training questions, {len(dropped)} dropped as too long for {params.model}")
     evaluate, examples = validation(answers, config.evaluation_questions)
     torch.manual_seed(seed)
-    generator = new_generator(BASE, model.dtype, model.lora).to(device())
+    generator = new_generator(BASE, model.dtype, model.lora, device(), model.quantization)
+    if model.gradient_checkpointing:
+        recompute_activations(generator)
     work = scratch(digest(manifest))
     history = sft.train(
         generator,
@@ -79,4 +82,4 @@ def main(params: Params, seed_text: str) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, shared=True)

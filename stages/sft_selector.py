@@ -12,7 +12,13 @@ from posttrain.models.lora import add_lora
 from posttrain.params import Params
 from posttrain.selector import sft
 from posttrain.selector.model import Selector, load_reader
-from posttrain.selector.run import BASE, REWARDS, load_data, train_and_save
+from posttrain.selector.run import (
+    BASE,
+    REWARDS,
+    load_data,
+    model_directory,
+    train_and_save,
+)
 from posttrain.selector.train import Schedule, epochs_of_batches
 from posttrain.stage import read_seed, run
 from posttrain.tasks import get_task
@@ -31,7 +37,7 @@ def main(params: Params, seed_text: str) -> None:
     data, val, dropped = load_data(model, config.evaluation_questions)
     print(f"{len(data)} training questions, {len(dropped)} dropped as too long for {params.model}")
     torch.manual_seed(seed)
-    backbone = load_reader(BASE, model.dtype)
+    backbone = load_reader(BASE, model.dtype, model.quantization)
     if model.lora is not None:
         backbone = add_lora(backbone, **model.lora.model_dump())
     selector = Selector(backbone).to(device()).train()
@@ -48,10 +54,10 @@ def main(params: Params, seed_text: str) -> None:
         model=model,
         seed=seed,
         manifest=manifest,
-        output=Path("models/sft_selector") / str(seed),
+        output=model_directory("sft", seed),
         curves=Path("plots/sft_selector") / str(seed),
     )
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, shared=True)

@@ -102,7 +102,7 @@ def test_a_stage_notes_its_time_and_memory_once_over_processes(
     monkeypatch.chdir(tmp_path)
     params = load_params(ROOT / "params.yaml")
     note_cost(params, "rl_selector", ["ppo", "0"], 1.234)
-    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr("posttrain.stage.RANK", 1)
     note_cost(params, "rl_selector", ["ppo", "0"], 5.0)
     (noted,) = map(json.loads, TIMES.read_text().splitlines())
     peak = noted.pop("peak_mib")

@@ -30,6 +30,7 @@ from posttrain.generator.ppo import (
 )
 from posttrain.generator.sampling import Completion
 from posttrain.generator.value import ValueNetwork, explained_variance, gae, value_loss
+from posttrain.models.architecture import recompute_activations, recomputes
 from posttrain.models.lora import add_lora
 from posttrain.models.pocket import train_tokenizer
 from posttrain.models.tokens import tokenize_prompts
@@ -421,6 +422,22 @@ def test_training_raises_the_reward(temperature: float, tmp_path: Path) -> None:
     assert history.val[0]["reward"] < history.val[-1]["reward"] == 1.0
     start, *_, end = history.train
     assert end["kl"] > 1.0 and end["entropy"] < 0.5 * start["entropy"]
+
+
+def test_recomputed_activations_change_nothing(tmp_path: Path) -> None:
+    kept, history = run(tmp_path / "kept", steps=3)
+    model = tiny()
+    recompute_activations(model)
+    seen: list[bool] = []
+    layer = model.model.layers[0]
+    layer.mlp.register_forward_hook(
+        lambda *_: seen.append(recomputes(model)) if torch.is_grad_enabled() else None
+    )
+    recomputed, its_history = run(tmp_path / "recomputed", model=model, steps=3)
+    assert seen and all(seen), "every pass that trains recomputes"
+    assert history.train[-1] == pytest.approx(its_history.train[-1], abs=1e-3)
+    for one, other in zip(kept.parameters(), recomputed.parameters(), strict=True):
+        assert torch.allclose(one, other, atol=1e-3)
 
 
 def test_an_adapter_is_trained_and_its_base_is_not(tmp_path: Path) -> None:

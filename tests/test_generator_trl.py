@@ -28,7 +28,7 @@ from posttrain.generator.data import PairText, pair_rows, prompt_completion_rows
 from posttrain.generator.rewards import RewardFunction
 from posttrain.generator.sampling import sample
 from posttrain.generator.trl import Rollouts, Watch, last_whole, passes, shared_scores
-from posttrain.models.architecture import SHARED_PREFIX
+from posttrain.models.architecture import SHARED_PREFIX, recompute_activations, recomputes
 from posttrain.models.lora import add_lora
 from posttrain.models.pocket import train_tokenizer
 from posttrain.models.tokens import SEPARATOR
@@ -348,6 +348,23 @@ def test_a_batch_of_eight_is_two_passes_of_four(method: str, tmp_path: Path) -> 
     run(method, tmp_path / "2", two, batch_size=4, accumulation=2, learning_rate=1e-3)
     for name, tensor in weights(one).items():
         torch.testing.assert_close(weights(two)[name], tensor, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_recomputed_activations_change_nothing(method: str, tmp_path: Path) -> None:
+    """Also where scores share a prompt's cache, which recomputing does without."""
+    kept, recomputed = llama(), llama()
+    run(method, tmp_path / "kept", kept)
+    recompute_activations(recomputed)
+    layer = recomputed.model.layers[0]
+    passes: list[bool] = []
+    layer.mlp.register_forward_hook(
+        lambda *_: passes.append(recomputes(recomputed)) if torch.is_grad_enabled() else None
+    )
+    run(method, tmp_path / "recomputed", recomputed)
+    assert passes and all(passes)
+    for name, tensor in weights(kept).items():
+        assert torch.allclose(weights(recomputed)[name], tensor, atol=1e-3), name
 
 
 @pytest.mark.parametrize("model_type", sorted(SHARED_PREFIX))

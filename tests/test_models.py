@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from ruamel.yaml import YAML
 from transformers import (
     AutoModel,
     AutoModelForCausalLM,
@@ -17,9 +18,10 @@ from transformers import (
     PreTrainedConfig,
 )
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from workspace import ROOT
 
 from posttrain.errors import UserError
-from posttrain.models import inspect
+from posttrain.models import inspect, load
 from posttrain.models.load import (
     Location,
     check_lengths,
@@ -32,7 +34,7 @@ from posttrain.models.load import (
 )
 from posttrain.models.lora import add_lora, lora_targets
 from posttrain.models.pocket import build_model, llama_config, save_pocket, train_tokenizer
-from posttrain.params import Lora
+from posttrain.params import Lora, load_params
 from posttrain.selector.batch import PoolText, TokenizedPool, collate, tokenize_pools
 from posttrain.selector.model import (
     Selector,
@@ -265,6 +267,45 @@ def test_a_local_model_is_described_with_an_entry_that_the_schema_accepts(
     text = capsys.readouterr().out
     assert "llama, 2 layers, width 16" in text and "targets: auto}" in text
     assert "source: path" in text and "max_prompt_tokens: 1792" in text
+
+
+def test_options_for_less_memory_are_in_the_entry_and_in_the_estimate() -> None:
+    entry = load_params(ROOT / "params.yaml").models["llama-3.2-1b"]
+    config = tiny("llama")
+    counts = inspect.count_parameters(config, entry.lora)
+    plain = inspect.estimate_memory(config, counts, entry, 8)
+    assert "quantization" not in inspect.as_yaml("one", entry)
+    changes = {"gradient_checkpointing": True, "quantization": "4bit"}
+    small = entry.model_copy(update=changes)
+    text = inspect.as_yaml("one", small)
+    assert "gradient_checkpointing: true\n" in text and text.endswith("quantization: 4bit")
+    assert YAML(typ="safe").load(text)["one"] == small.model_dump(exclude_defaults=True)
+    estimate = inspect.estimate_memory(config, counts, small, 8)
+    linear = sum(
+        module.weight.numel()
+        for name, module in AutoModelForCausalLM.from_config(config).named_modules()
+        if isinstance(module, torch.nn.Linear) and name != "lm_head"
+    )
+    assert counts.linear == linear
+    assert plain.weights - estimate.weights == pytest.approx(linear * (2 - 0.52), abs=1)
+    assert (plain.gradients, plain.optimizer) == (estimate.gradients, estimate.optimizer)
+
+
+@pytest.mark.parametrize(
+    ("gpu", "expected"),
+    [
+        (False, "quantization: 4bit needs a GPU, and there is none; set it to null"),
+        (True, "quantization: 4bit needs a package: pip install bitsandbytes"),
+    ],
+)
+def test_quantised_weights_without_gpu_or_package_are_refused_in_one_line(
+    gpu: bool, expected: str, pocket: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.setattr(load, "find_spec", lambda name: None)
+    with pytest.raises(UserError) as caught:
+        load_reader(pocket, "bfloat16", "4bit")
+    assert str(caught.value) == expected
 
 
 def test_a_misspelt_preset_gets_a_suggestion(

@@ -67,6 +67,8 @@ def test_the_projects_own_file_is_valid() -> None:
         ("candidates.noise", [0.2, 0.1], "candidates: noise must be [smallest, largest]"),
         ("candidates.count", 1, "candidates.count: "),
         ("models.llama-3-8b.dtype", "fp16", "models.llama-3-8b.dtype: 'fp16' is not one of 'float32', 'bfloat16' or 'float16'"),
+        ("models.llama-3-8b.quantization", "2bit", "models.llama-3-8b.quantization: '2bit' is not one of '8bit' or '4bit'"),
+        ("models.pocket.quantization", "4bit", "models.pocket: quantization is 4bit, so lora must be set: only adapters can train"),
         ("models.llama-3-8b.revision", None, "models.llama-3-8b: source is hub, so revision must pin a commit"),
         ("datasets.finqa.source", "path", "datasets.finqa.path: source is path, so path must name a folder"),
         ("datasets.finqa.task", "finka", "datasets.finqa.task: not one of the tasks finqa, gsm8k; did you mean 'finqa'?"),

@@ -17,13 +17,15 @@ from transformers import (
     LlamaConfig,
     PreTrainedConfig,
 )
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from posttrain.errors import UserError
-from posttrain.models.architecture import SHARED_PREFIX
+from posttrain.models.architecture import SHARED_PREFIX, recompute_activations
 from posttrain.models.tokens import length_buckets
 from posttrain.selector.batch import PoolBatch, TokenizedPool, collate
 from posttrain.selector.model import Encoding, Selector, is_causal
+from posttrain.training import evaluating
 
 VOCABULARY = 50
 SMALL: dict[str, Any] = {
@@ -213,14 +215,38 @@ def test_logits_and_values_are_float32_with_a_bfloat16_backbone() -> None:
     assert output.values.shape == (3,) and output.values.dtype == torch.float32
 
 
-def test_gradient_checkpointing_falls_back_to_separate_encoding() -> None:
-    selector, batch = tiny_selector("llama"), collate(random_pools())
-    expected = selector(batch).logits
-    selector.train()
-    selector.backbone.gradient_checkpointing_enable()
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("model_type", ["llama", "gpt2"])
+def test_recomputed_activations_change_no_gradient(model_type: str, training: bool) -> None:
+    """In evaluation mode too, in which RL trains; each layer runs once more in the backward pass."""
+    selector, batch = tiny_selector(model_type).train(training), collate(random_pools())
+    kept = selector(batch).logits
+    kept[:, 0].sum().backward()
+    expected = {n: p.grad.clone() for n, p in selector.named_parameters() if p.grad is not None}
+    selector.zero_grad()
+    recompute_activations(selector.backbone)
+    layers = [m for m in selector.modules() if isinstance(m, GradientCheckpointingLayer)]
+    passes: list[bool] = []
+    # Recomputing ends with the last tensor that is needed, so inside a layer's last module.
+    next(layers[0].children()).register_forward_hook(lambda *_: passes.append(True))
     logits = selector(batch).logits
-    logits.sum().backward()
-    assert torch.allclose(logits, expected, atol=1e-4)
+    assert len(passes) == 1
+    logits[:, 0].sum().backward()
+    assert len(passes) == 2
+    assert torch.allclose(logits, kept, atol=1e-4)
+    for name, parameter in selector.named_parameters():
+        if name in expected:
+            assert torch.allclose(parameter.grad, expected[name], atol=1e-4), name
+
+
+def test_scoring_goes_on_sharing_the_prompt_when_training_recomputes() -> None:
+    selector = tiny_selector("llama")
+    recompute_activations(selector.backbone)
+    batch = collate(random_pools())
+    assert not selector._can_share(batch)
+    with evaluating(selector):
+        assert selector._can_share(batch)
+    assert not selector._can_share(batch)
 
 
 def test_sliding_window_shorter_than_the_pair_falls_back_to_separate_encoding() -> None:

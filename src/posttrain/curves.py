@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from posttrain import processes
 from posttrain.files import atomic_directory
 
 Row = dict[str, float]
@@ -42,10 +43,10 @@ def write_curves(directory: Path, curves: dict[str, Sequence[Row]]) -> None:
 
 
 class Progress:
-    """A tqdm bar of steps that shows the newest statistics."""
+    """A tqdm bar of steps that shows the newest statistics, on the main process."""
 
     def __init__(self, name: str) -> None:
-        self.bar = tqdm(desc=name, unit="step", mininterval=2)
+        self.bar = tqdm(desc=name, unit="step", mininterval=2, disable=not processes.is_main())
 
     def __call__(self, done: int, total: int, shown: Mapping[str, float]) -> None:
         self.bar.total = total

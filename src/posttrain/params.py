@@ -93,11 +93,21 @@ class Model(Section):
     max_candidate_tokens: Positive
     batch_size: Positive
     accumulation: Positive
+    gradient_checkpointing: bool = False
+    quantization: Literal["8bit", "4bit"] | None = None
 
     @model_validator(mode="after")
     def _pinned(self) -> Model:
         if self.source == "hub" and self.revision is None:
             raise ValueError("source is hub, so revision must pin a commit")
+        return self
+
+    @model_validator(mode="after")
+    def _quantized_weights_are_frozen(self) -> Model:
+        if self.quantization is not None and self.lora is None:
+            raise ValueError(
+                f"quantization is {self.quantization}, so lora must be set: only adapters can train"
+            )
         return self
 
 

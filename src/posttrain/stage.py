@@ -7,6 +7,9 @@
 
 Arguments of the command line follow `params` (`python stages/rl_selector.py ppo 0`). What a stage cost goes to
 logs/times.jsonl, outside DVC's outputs, for `python -m posttrain.evaluation.cost`.
+
+Under `accelerate launch` a stage is started on several processes. One that can share its work says so by
+`run(main, shared=True)`; of any other only the main process runs.
 """
 
 from __future__ import annotations
@@ -16,32 +19,72 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
+from typing import NoReturn
 
 from posttrain.errors import UserError
 from posttrain.params import Params, load_params
 
 TIMES = Path("logs/times.jsonl")
 
+RANK = int(os.environ.get("RANK", "0"))  # set by the launcher, 0 for the main process
+GRACE = 10  # seconds
 
-def run(main: Callable[..., None]) -> None:
-    """Call `main(params, *arguments)`; exit 1 with one line on a mistake or a failing disk."""
+
+def run(main: Callable[..., None], shared: bool = False) -> None:
+    """Call `main(params, *arguments)`; exit 1 with one line on a mistake or a failing disk.
+
+    shared: whether every process that was started calls `main`, or the main one alone.
+    """
+    if RANK and not shared:
+        return
     name = os.environ.get("DVC_STAGE") or Path(sys.argv[0]).stem
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     _quieten_transformers()
     try:
         params, started = load_params(), time.monotonic()
-        main(params, *sys.argv[1:])
+        with _main_process_speaks():
+            main(params, *sys.argv[1:])
         note_cost(params, Path(sys.argv[0]).stem, sys.argv[1:], time.monotonic() - started)
     except UserError as error:
-        sys.exit(f"{name}: {error}")
+        _fail(f"{name}: {error}")
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        sys.exit(f"{name}: {where}{error.strerror or error}")
+        _fail(f"{name}: {where}{error.strerror or error}")
     except KeyboardInterrupt:
-        sys.exit(f"{name}: interrupted")
+        _fail(f"{name}: interrupted")
+    _leave()
+
+
+@contextmanager
+def _main_process_speaks() -> Iterator[None]:
+    """The other processes print nothing and show no bars, only errors."""
+    if not RANK:
+        yield
+        return
+    os.environ["TQDM_DISABLE"] = "1"
+    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
+        yield
+
+
+def _fail(line: str) -> NoReturn:
+    # Most mistakes are seen by all processes. The launcher ends the others when one has failed, so all but the main one
+    # give it the time to be the one that speaks.
+    if RANK:
+        time.sleep(GRACE)
+    sys.exit(line)
+
+
+def _leave() -> None:
+    """Take leave of the other processes; only a stage that has imported torch can have joined them."""
+    if "torch" in sys.modules:
+        import torch.distributed
+
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
 
 
 def note_cost(params: Params, stage: str, arguments: Sequence[str], seconds: float) -> None:
@@ -49,7 +92,7 @@ def note_cost(params: Params, stage: str, arguments: Sequence[str], seconds: flo
 
     The memory is the process's largest resident size, or what it allocated of a GPU if it used one.
     """
-    if os.environ.get("RANK", "0") != "0":
+    if RANK:
         return
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():

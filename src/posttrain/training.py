@@ -5,13 +5,15 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from posttrain import processes
 from posttrain.errors import UserError
 
 Stats = dict[str, float]
@@ -34,8 +36,21 @@ def choose(items: Sequence[Item], count: int, seed: str) -> list[Item]:
 
 
 def device() -> torch.device:
-    """The GPU if there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """The GPU of this process if there is one."""
+    own: torch.device = processes.state().device
+    return own if own.type == "cuda" else torch.device("cpu")
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside the block; every module's own mode again behind it."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
 
 
 def trainable_state(model: nn.Module) -> dict[str, Tensor]:

@@ -4,7 +4,8 @@ margin = beta ((log policy(chosen) - log SFT(chosen)) - (log policy(rejected) - 
 loss   = - mean over the batch's pairs of log sigmoid(margin)
 
 Training sees the first steps * pairs_per_step pairs of a seeded order, each as often as that takes, so their
-log-probabilities under the SFT policy are computed once, before the first step, and no reference model is kept.
+log-probabilities under the SFT policy are computed once, before the first step, and no reference model is kept. With
+too few pairs for that, several processes leave out the last of each round that do not fill a pass of all of them.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from transformers import PreTrainedTokenizerBase
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
 
+from posttrain import processes
 from posttrain.generator.data import Row
 from posttrain.generator.trl import (
     Evaluate,
@@ -33,7 +35,7 @@ from posttrain.generator.trl import (
 )
 from posttrain.models.tokens import pad
 from posttrain.params import GeneratorDPO
-from posttrain.training import History
+from posttrain.training import History, evaluating
 
 BEST_BY = "reward"
 
@@ -81,7 +83,7 @@ def train(
     order = random.Random(f"dpo/{seed}").sample(range(len(rows)), len(rows))
     pairs_per_step = min(config.pairs_per_step, len(rows))
     seen = [rows[index] for index in order[: config.steps * pairs_per_step]]
-    size, count = passes(pairs_per_step, batch_size)
+    size, count = passes(pairs_per_step, batch_size, "rl.generator.dpo.pairs_per_step")
     before = pair_log_probs(model, held_out, batch_size)
     watch = Watch(model, evaluate, BEST_BY, config.evaluations, report)
     trainer = Trainer(
@@ -98,7 +100,7 @@ def train(
             precompute_ref_log_probs=True,
             disable_dropout=True,
         ),
-        train_dataset=Dataset.from_list(seen),
+        train_dataset=_dataset(seen, work),
         processing_class=tokenizer,
         callbacks=[watch],
     )
@@ -112,20 +114,30 @@ def train(
     }
 
 
+def _dataset(rows: Sequence[Row], work: Path) -> Dataset:
+    """The rows as TRL wants them. Where several processes are to find the reference's log-probabilities that it keeps
+    beside them, they must lie in a folder that all know.
+    """
+    if processes.count() == 1:
+        return Dataset.from_list(list(rows))
+    if processes.is_main():
+        Dataset.from_list(list(rows)).save_to_disk(work / "pairs")
+    processes.wait()
+    return Dataset.load_from_disk(work / "pairs")
+
+
 def pair_log_probs(model: Any, rows: Sequence[Row], batch_size: int) -> PairLogProbs:
     """Log-probabilities of both completions of each pair, summed over their tokens."""
-    training = model.training
-    model.eval()
     sequences = [
         (row["prompt_ids"], row[kind]) for kind in ("chosen_ids", "rejected_ids") for row in rows
     ]
     # Passes of similar length waste fewest tokens on padding.
     order = sorted(range(len(sequences)), key=lambda index: sum(map(len, sequences[index])))
-    sums = torch.empty(len(sequences))
-    for start in range(0, len(order), 2 * batch_size):
-        part = order[start : start + 2 * batch_size]
-        sums[part] = _log_probs(model, [sequences[index] for index in part])
-    model.train(training)
+    sums = torch.zeros(len(sequences))
+    with evaluating(model):
+        for part in processes.share(processes.batches(order, 2 * batch_size)):
+            sums[part] = _log_probs(model, [sequences[index] for index in part])
+    sums = processes.total(sums)
     return PairLogProbs(sums[: len(rows)], sums[len(rows) :])
 
 

@@ -3,7 +3,7 @@
     pi(y | x) = prod_t softmax(logits(x, y_<t))[y_t]       y ends with EOS, or at the length limit
 
 `save_generator` writes only what training changed: the adapter with LoRA, else every weight. Left
-out: quantised bases, adapters on the embeddings.
+out: adapters on the embeddings.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 
 from posttrain.errors import UserError
 from posttrain.files import atomic_directory, read_json, write_json
-from posttrain.models.load import Dtype, describe_base, load_causal_lm, read_base
+from posttrain.models.load import Dtype, Quantization, describe_base, load_causal_lm, read_base
 from posttrain.models.lora import add_lora, save_adapter
 from posttrain.params import Lora
 
@@ -27,12 +27,18 @@ Generator: TypeAlias = "PreTrainedModel | PeftModel"
 GENERATOR_FILE = "generator.json"
 
 
-def new_generator(base_directory: Path, dtype: Dtype, lora: Lora | None) -> Generator:
+def new_generator(
+    base_directory: Path,
+    dtype: Dtype,
+    lora: Lora | None,
+    device: torch.device | str = "cpu",
+    quantization: Quantization | None = None,
+) -> Generator:
     """The base in `base_directory`, ready for training: every weight, or a new adapter.
 
     The adapter is drawn from the global random state, so the caller seeds it.
     """
-    model = load_causal_lm(base_directory, dtype=dtype)
+    model = load_causal_lm(base_directory, dtype=dtype, device=device, quantization=quantization)
     if lora is None:
         return model
     return add_lora(model, lora.r, lora.alpha, lora.dropout, lora.targets, "CAUSAL_LM")
@@ -64,6 +70,7 @@ def load_generator(
     dtype: Dtype = "float32",
     device: torch.device | str = "cpu",
     trainable: bool = False,
+    quantization: Quantization | None = None,
 ) -> tuple[Generator, dict[str, Any]]:
     """The generator in `directory` on the base in `base_directory`, in evaluation mode, and its
     `meta`.
@@ -81,7 +88,7 @@ def load_generator(
     model: Generator
     try:
         if saved["lora"]:
-            bare = load_causal_lm(base_directory, dtype=dtype)
+            bare = load_causal_lm(base_directory, dtype=dtype, quantization=quantization)
             model = PeftModel.from_pretrained(bare, directory / "adapter", is_trainable=trainable)
         else:
             model = load_causal_lm(directory / "model", dtype=dtype)

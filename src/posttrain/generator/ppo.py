@@ -18,7 +18,10 @@ The reference is the starting weights: a copy of what is trained, used in place 
 that was switched off would be the base model instead, not the SFT policy whose adapter goes on being trained.
 
 All randomness of a step derives from (seed, step), so a resumed run repeats what the uninterrupted one would have
-done. Left out: several processes, bootstrapping of unfinished completions, an entropy bonus, early stopping by KL.
+done. Several processes (`posttrain.processes`) draw the completions of a step together, share the passes over them, put
+together what `rollout` finds, and step on the sum of their gradients.
+
+Left out: sharded weights, bootstrapping of unfinished completions, an entropy bonus, early stopping by KL.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import NamedTuple
 
 import torch
@@ -34,12 +38,13 @@ from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedTokenizerBase
 
+from posttrain import processes
 from posttrain.checkpoint import CheckpointFile
 from posttrain.errors import UserError
 from posttrain.generator.model import Generator
 from posttrain.generator.sampling import Sampler
 from posttrain.generator.value import ValueNetwork, explained_variance, gae, value_loss
-from posttrain.models.architecture import hidden_size
+from posttrain.models.architecture import disable_dropout, hidden_size
 from posttrain.models.tokens import length_buckets, pad
 from posttrain.params import GeneratorPPO
 from posttrain.training import (
@@ -179,10 +184,10 @@ def rollout(
     device = next(value.parameters()).device
     # Similar lengths waste fewest tokens on padding, and a batch too long for the memory fails at once.
     ordered = sorted(episodes, key=lambda episode: len(episode.ids), reverse=True)
-    starts = range(0, len(ordered), batch_size)
-    batches = [collate(ordered[start : start + batch_size], device) for start in starts]
-    parts = [_act(model, reference, batch, config.temperature) for batch in batches]
-    old_log_probs, reference_log_probs, entropies, states = map(torch.cat, zip(*parts, strict=True))
+    batches = [collate(part, device) for part in processes.batches(ordered, batch_size)]
+    old_log_probs, reference_log_probs, entropies, states = _act_on_all(
+        model, reference, batches, config.temperature
+    )
     old_values: Tensor = value(states)
     log_ratio = old_log_probs - reference_log_probs
 
@@ -253,7 +258,8 @@ def train(
             f"rl.generator.ppo.value_warmup_steps: {config.value_warmup_steps}, but there are "
             f"only {steps} steps, so the policy would never be trained"
         )
-    model.eval()
+    processes.refuse_sharding("the generator")
+    disable_dropout(model)
     reference = {
         name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad
     }
@@ -286,7 +292,7 @@ def train(
     report(done, steps, history)
 
     for step in range(done, steps):
-        model.eval()
+        disable_dropout(model)
         rows = batches[step]
         drawn = sample(
             model,
@@ -321,7 +327,8 @@ def train(
             tensors |= {f"best/{name}": tensor for name, tensor in best.items()}
             tensors |= optimizer_tensors(optimizer, parameters)
             state = {"done": step + 1, "train": history.train, "val": history.val}
-            checkpoint.save(tensors, state)
+            if processes.is_main():
+                checkpoint.save(tensors, state)
         report(step + 1, steps, history)
     load_trainable_state(model, best)
     return history
@@ -366,7 +373,7 @@ def _update(
 
 
 def _accumulate(model: Generator, made: Rollout, config: GeneratorPPO) -> Stats:
-    """Gradients of the mean loss over all actions, batch by batch."""
+    """Gradients of the mean loss over all actions, batch by batch, of all processes."""
     count = len(made.advantages)
     totals = {"policy_loss": 0.0, "clip_fraction": 0.0}
     parts = zip(
@@ -375,14 +382,33 @@ def _accumulate(model: Generator, made: Rollout, config: GeneratorPPO) -> Stats:
         torch.split(made.advantages, made.sizes),
         strict=True,
     )
-    for batch, old_log_probs, advantages in parts:
+    for batch, old_log_probs, advantages in processes.share(list(parts)):
         log_probs = token_log_probs(forward(model, batch).logits, batch.tokens, config.temperature)
         losses, outside = loss(log_probs, old_log_probs, advantages, config.clip_range)
         part = losses.sum() / count
         part.backward()  # type: ignore[no-untyped-call]
         totals["policy_loss"] += float(part.detach())
         totals["clip_fraction"] += float(outside.sum()) / count
-    return totals
+    processes.total_gradients(p for p in model.parameters() if p.requires_grad)
+    return processes.total_stats(totals)
+
+
+def _act_on_all(
+    model: Generator,
+    reference: Mapping[str, Tensor],
+    batches: Sequence[TokenBatch],
+    temperature: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What `_act` says of the actions of all batches; each process asks the model about its share."""
+    ends = list(accumulate(len(batch.tokens) for batch in batches))
+    shape = (ends[-1], 3 + hidden_size(model.config))
+    found = torch.zeros(shape, device=batches[0].ids.device)
+    for end, batch in processes.share(list(zip(ends, batches, strict=True))):
+        parts = _act(model, reference, batch, temperature)
+        found[end - len(batch.tokens) : end] = torch.column_stack(parts)
+    found = processes.total(found)
+    log_probs, others, entropies = (found[:, column].contiguous() for column in range(3))
+    return log_probs, others, entropies, found[:, 3:].contiguous()
 
 
 def _act(

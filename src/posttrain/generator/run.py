@@ -10,6 +10,7 @@ from typing import Any
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
+from posttrain import processes
 from posttrain.curves import write_curves
 from posttrain.errors import UserError
 from posttrain.evaluation.generation import greedy_metrics, score_completion
@@ -38,11 +39,13 @@ def model_directory(policy: str, seed: int) -> Path:
 
 def load_policy(params: Params, policy: str, seed: int, trainable: bool = False) -> Generator:
     """The generator of a policy; `base` is the base model itself."""
-    dtype = params.selected_model.dtype
+    entry = params.selected_model
     if policy == "base":
-        model = new_generator(BASE, dtype, None).to(device()).eval()
+        model = new_generator(BASE, entry.dtype, None, device(), entry.quantization).eval()
         return model.requires_grad_(False)
-    model, _ = load_generator(model_directory(policy, seed), BASE, dtype, device(), trainable)
+    model, _ = load_generator(
+        model_directory(policy, seed), BASE, entry.dtype, device(), trainable, entry.quantization
+    )
     return model
 
 
@@ -178,13 +181,16 @@ def save(
     meta: Mapping[str, Any] | None = None,
 ) -> None:
     """Put the generator, its manifest and some validation answers in `output`, its curves in `curves`."""
+    shown = examples[:SHOWN]
+    records = answers.best(model, shown)
+    if not processes.is_main():
+        return
     best = max(history.val[1:], key=lambda row: (row[best_by], row["step"]))
     told = {"best_step": best["step"], f"val_{best_by}": best[best_by], **(meta or {})}
     save_generator(output, model, read_base(BASE), told)
-    shown = examples[:SHOWN]
     samples = [
         {"question": example["question"], "gold": answers.task.render_target(example), **record}
-        for example, record in zip(shown, answers.best(model, shown), strict=True)
+        for example, record in zip(shown, records, strict=True)
     ]
     write_jsonl(output / "samples.jsonl", samples)
     write_json(output / "manifest.json", dict(manifest))
@@ -198,4 +204,5 @@ def scratch(digest: str) -> Path:
 
 def forget(work: Path) -> None:
     """Remove a run's checkpoints, once its result is in place."""
-    shutil.rmtree(work, ignore_errors=True)
+    if processes.is_main():
+        shutil.rmtree(work, ignore_errors=True)

@@ -24,10 +24,10 @@ function on another engine.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from operator import itemgetter
 from typing import Any, Literal, Protocol
 
 import torch
@@ -43,11 +43,13 @@ from transformers import (
 )
 from transformers.cache_utils import Cache, DynamicLayer
 
+from posttrain import processes
 from posttrain.errors import UserError
 from posttrain.generator.model import Generator
 from posttrain.models.architecture import SHARED_PREFIX, sliding_window
 from posttrain.models.load import max_positions
 from posttrain.models.tokens import SEPARATOR, pad, special_ids
+from posttrain.training import evaluating
 
 Engine = Literal["transformers", "vllm"]
 
@@ -87,9 +89,14 @@ Choose = Callable[[Tensor, Tensor, int], Tensor]
 
 
 def sampler(engine: Engine) -> Sampler:
-    """`sample` on an engine; `UserError` when it is not installed."""
+    """`sample` on an engine; `UserError` when it is not installed, or cannot work beside other processes."""
     if engine == "transformers":
         return sample
+    if processes.count() > 1:
+        raise UserError(
+            f"generation.engine: vllm draws in one process, and the launcher started {processes.count()}; "
+            "use transformers, or launch: python"
+        )
     from posttrain.generator.vllm import VllmSampler
 
     return VllmSampler()
@@ -111,16 +118,16 @@ def sample(
 
     `batch_size` completions are in flight at a time, though never fewer than one prompt's.
     Temperature 0 takes the most likely token. The model is in evaluation mode meanwhile, without
-    gradients. `UserError` when a prompt and its completion exceed the model's positions.
+    gradients. Several processes, called with the same prompts, share them, and each gets all
+    completions. `UserError` when a prompt and its completion exceed the model's positions.
     """
     end = end_token(tokenizer)
     check_request(model.config, prompt_ids, count, max_new_tokens)
     order = sorted(range(len(prompt_ids)), key=lambda index: (len(prompt_ids[index]), index))
     size = max(1, batch_size // count)
-    completions: list[list[Completion]] = [[] for _ in prompt_ids]
+    own: list[tuple[int, list[Completion]]] = []
     with evaluating(model), torch.inference_mode():
-        for start in range(0, len(order), size):
-            batch = order[start : start + size]
+        for batch in processes.share(processes.batches(order, size)):
             prompts = [prompt_ids[index] for index in batch]
             choose = _greedy
             if temperature > 0:
@@ -130,8 +137,8 @@ def sample(
             decode = decode_shared if can_share(model.config, total) else decode_apart
             drawn = decode(model, prompts, count, max_new_tokens, end, choose).tolist()
             for index, rows in zip(batch, drawn, strict=True):
-                completions[index] = [complete(row, end, tokenizer) for row in rows]
-    return completions
+                own.append((index, [complete(row, end, tokenizer) for row in rows]))
+    return [completions for _, completions in sorted(processes.collect(own), key=itemgetter(0))]
 
 
 def greedy(
@@ -288,18 +295,6 @@ def complete(ids: Sequence[int], end: int, tokenizer: PreTrainedTokenizerBase) -
     text = tokenizer.decode(own, skip_special_tokens=True, clean_up_tokenization_spaces=False)
     assert isinstance(text, str)
     return Completion(own, text.removeprefix(SEPARATOR), finished)
-
-
-@contextmanager
-def evaluating(model: torch.nn.Module) -> Iterator[None]:
-    """Evaluation mode inside the block; every module's own mode again behind it."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 class _BufferLayer(DynamicLayer):  # type: ignore[misc]

@@ -1,6 +1,7 @@
 """What `sft`, `grpo`, `rloo` and `dpo` share: TRL's trainers, run so that a kill costs nothing.
 
-* One optimizer step is one batch of the configuration, in passes of `batch_size` rows (`passes`).
+* One optimizer step is one batch of the configuration, in passes of `batch_size` rows (`passes`), shared evenly by the
+  processes; accelerate wraps the model in DistributedDataParallel.
 * Learning rate: linear warm-up from a tenth, cosine to a tenth, as in the selector's training.
 * `Watch` validates at evenly spaced steps with a function from outside, keeps the best trainable weights, and asks for
   checkpoints, only where a rollout batch has been used up: TRL does not save a buffered one, and a run resumed inside
@@ -12,7 +13,8 @@
 The reference of GRPO and RLOO is the model as it comes in, the SFT policy. TRL itself would load it anew from the
 name in the model's configuration, which is the base.
 
-Left out: several processes, resuming within an evaluation.
+Left out: resuming within an evaluation; sharded weights (FSDP, DeepSpeed): validation, the reference and the best
+weights need the whole model on each process.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from __future__ import annotations
 import copy
 import random
 import shutil
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,12 +33,14 @@ from transformers import DynamicCache, PrinterCallback, TrainerCallback
 from transformers.utils import logging
 from trl.trainer.utils import add_fused_lm_head, split_tensor_dict
 
+from posttrain import processes
 from posttrain.checkpoint import CheckpointFile
 from posttrain.errors import UserError
 from posttrain.generator.sampling import Sampler, can_share
+from posttrain.models.architecture import recomputes
 from posttrain.models.tokens import tokenize_prompts
 from posttrain.params import Optimization
-from posttrain.training import History, Stats
+from posttrain.training import History, Stats, device, evaluating
 
 Evaluate = Callable[[Any], Mapping[str, float]]
 Report = Callable[[int, int, Stats], None]
@@ -67,15 +72,35 @@ COLUMNS = {
 }
 
 
-def passes(rows: int, batch_size: int) -> tuple[int, int]:
-    """(rows per pass, passes) for one optimizer step over `rows`: the largest equal passes that fit `batch_size`."""
-    size = next(size for size in range(min(rows, batch_size), 0, -1) if rows % size == 0)
-    return size, rows // size
+def passes(rows: int, batch_size: int, what: str = "rows") -> tuple[int, int]:
+    """(rows per pass, passes) of each process for one optimizer step over `rows` in all: the largest equal passes that
+    fit `batch_size`. `UserError`, which calls the rows `what`, when the processes cannot share them evenly.
+    """
+    own = even_share(rows, what)
+    size = next(size for size in range(min(own, batch_size), 0, -1) if own % size == 0)
+    return size, own // size
+
+
+def even_share(number: int, what: str) -> int:
+    """`number` divided by the processes; `UserError` when that leaves a rest."""
+    own, rest = divmod(number, processes.count())
+    if rest or not own:
+        raise UserError(
+            f"{what}: {number} cannot be shared evenly by {processes.count()} processes; "
+            "change the one or the other (num_processes in the file that launch names)"
+        )
+    return own
 
 
 def common_arguments(config: Optimization, model: Any, seed: int, work: Path) -> dict[str, Any]:
     """Training arguments that all four trainers get."""
-    cuda = torch.cuda.is_available()
+    processes.refuse_sharding("the generator")
+    cuda = device().type == "cuda"
+    if cuda and processes.count() == 1 and torch.cuda.device_count() > 1:
+        raise UserError(
+            f"launch: one process sees {torch.cuda.device_count()} GPUs; use accelerate launch --config_file "
+            "launch/gpus.yaml for all of them, or launch/one-gpu.yaml"
+        )
     return {
         "output_dir": str(work),
         "seed": seed,
@@ -89,11 +114,14 @@ def common_arguments(config: Optimization, model: Any, seed: int, work: Path) ->
         "use_cpu": not cuda,
         "bf16": model.dtype == torch.bfloat16,
         "fp16": model.dtype == torch.float16,
-        "activation_checkpointing": False,
+        "activation_checkpointing": False,  # the model comes with it where it is wanted
         "dataloader_pin_memory": cuda,
         "logging_steps": 1,
         "logging_nan_inf_filter": False,
         "report_to": "none",
+        "ddp_find_unused_parameters": False,  # there are none
+        # They are constants; and where a process scores more groups than another, they would wait for each other.
+        "ddp_broadcast_buffers": False,
         "disable_tqdm": True,  # `report` shows the progress
         "save_strategy": "no",  # `Watch` says when
         "save_total_limit": 2,  # the one before, should this one stay half-written
@@ -104,8 +132,9 @@ def rollout_arguments(
     prompts: int, samples: int, batch_size: int, inner_epochs: int, steps: int
 ) -> dict[str, Any]:
     """Training arguments of GRPO and RLOO: each step draws `samples` completions of `prompts` prompts, and makes
-    `inner_epochs` optimizer steps on all of them."""
-    size, count = passes(prompts * samples, batch_size)
+    `inner_epochs` optimizer steps on all of them. A process has all completions of its prompts."""
+    own = even_share(prompts, "prompts_per_step")
+    size, count = passes(own * samples * processes.count(), batch_size)
     return {
         "per_device_train_batch_size": size,
         "gradient_accumulation_steps": count,
@@ -166,7 +195,9 @@ class Watch(TrainerCallback):  # type: ignore[misc]
 
     def on_save(self, args: Any, state: Any, control: Any, **others: Any) -> None:
         directory = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        CheckpointFile(BEST, directory).save(self.best, {"val": self.val})
+        processes.wait()  # each writes its own random state
+        if processes.is_main():
+            CheckpointFile(BEST, directory).save(self.best, {"val": self.val})
 
     def restore(self, checkpoint: Path) -> None:
         """Take up best weights and validations of a whole checkpoint."""
@@ -181,12 +212,10 @@ class Watch(TrainerCallback):  # type: ignore[misc]
                 parameter.copy_(self.best[name])
 
     def _validate(self, step: int) -> None:
-        devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-        training = self.model.training
-        self.model.eval()
-        with torch.random.fork_rng(devices=devices):  # whatever it draws, training draws the same
+        devices = [torch.cuda.current_device()] if device().type == "cuda" else []
+        # Whatever it draws, training draws the same.
+        with evaluating(self.model), torch.random.fork_rng(devices=devices):
             result = dict(self.evaluate(self.model))
-        self.model.train(training)
         if self.best_by not in result:
             raise UserError(f"the validation names no {self.best_by!r}, only {sorted(result)}")
         self.val.append({"step": float(step), **result})
@@ -229,12 +258,16 @@ class Rollouts(Quiet):
         return tokenize_prompts(prompts, self.processing_class), None, {}
 
     def draw(self, prompt_ids: Sequence[list[int]]) -> list[list[int]]:
-        """Completion ids, with EOS where they ended; `prompt_ids` names each prompt `num_generations` times."""
+        """Completion ids, with EOS where they ended; `prompt_ids` names each prompt `num_generations` times.
+
+        The prompts of all processes are drawn for together, and each process keeps the completions of its own.
+        """
         count = self.args.num_generations
+        own = list(prompt_ids[::count])
         groups = self.sample(
             self.model,
             self.processing_class,
-            prompt_ids[::count],
+            processes.collect(own),
             count=count,
             max_new_tokens=self.args.max_completion_length,
             temperature=self.args.temperature,
@@ -242,7 +275,10 @@ class Rollouts(Quiet):
             seed=random.Random(f"{self.args.seed}/{self.state.global_step}").getrandbits(48),
             batch_size=self.in_flight,
         )
-        return [completion.ids for group in groups for completion in group]
+        first = processes.index() * len(own)
+        return [
+            completion.ids for group in groups[first : first + len(own)] for completion in group
+        ]
 
     def _prepare_inputs(self, generation_batch: Any) -> dict[str, Any]:
         """The rows of one pass. TRL shuffles them first, which would part the completions of a prompt; all passes
@@ -270,7 +306,7 @@ class Rollouts(Quiet):
 
         TRL reads the prompt once per completion and, where there is no Triton, scores its positions as well.
         """
-        if not can_share(self.model.config, input_ids.shape[1]):
+        if recomputes(self.model) or not can_share(self.model.config, input_ids.shape[1]):
             inherited: Any = super()
             return inherited._get_per_token_logps_and_entropies(  # type: ignore[no-any-return]
                 model,
@@ -351,14 +387,23 @@ def run(trainer: Any, watch: Watch, work: Path) -> History:
     # Filling new tensors with NaN shows who reads them too early, and costs a third of a small model's step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     logging.disable_progress_bar()
+    # The only name that TrainingArguments have for it.
+    warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")
     trainer.remove_callback(PrinterCallback)
-    checkpoint = last_whole(work)
+    checkpoint = _resume_from(work)
     if checkpoint is not None:
         watch.restore(checkpoint)
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     watch.put_back()
     _release(watch.model)
     return History(_curve(trainer.state.log_history, watch.window), watch.val)
+
+
+def _resume_from(work: Path) -> Path | None:
+    """`last_whole`, the same one for all processes; the main one removes what is half-written."""
+    found = [last_whole(work)] if processes.is_main() else []
+    (checkpoint,) = processes.collect(found)
+    return checkpoint
 
 
 def last_whole(work: Path) -> Path | None:

@@ -7,8 +7,8 @@ completions come out as ids, so both engines agree on specials, and vLLM's prefi
 completions of one prompt share its prefill.
 
 A seed fixes vLLM's draws on one machine and version as far as its kernels are deterministic; the
-draws differ from those of the transformers engine. Left out: tensor parallelism, servers, passing
-weights without a disk.
+draws differ from those of the transformers engine. Left out: several processes, tensor parallelism,
+servers, passing weights without a disk.
 """
 
 from __future__ import annotations

@@ -1,8 +1,12 @@
-"""What the two policies must know of an architecture."""
+"""What the two policies must know of an architecture, and what saves memory in any of them."""
 
 from __future__ import annotations
 
+from typing import Any
+
+from torch import nn
 from transformers import PreTrainedConfig
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 # Architectures for which the tests compare the shared prefix with separate encoding.
 SHARED_PREFIX = frozenset(
@@ -21,3 +25,36 @@ def sliding_window(config: PreTrainedConfig) -> int | None:
     if window is None or getattr(config, "use_sliding_window", True) is False:
         return None
     return int(window)
+
+
+def recompute_activations(model: Any) -> None:
+    """Have the layers of a transformers or PEFT model keep their inputs only, and compute the rest again in the
+    backward pass (gradient checkpointing); in evaluation mode as well, in which RL trains.
+    """
+    model.activation_checkpointing_enable({"use_reentrant": False})
+    _recompute_in_any_mode(model)
+
+
+def disable_dropout(model: nn.Module) -> None:
+    """Evaluation mode, in which layers that recompute their activations go on doing so."""
+    model.eval()
+    _recompute_in_any_mode(model)
+
+
+def recomputes(model: nn.Module) -> bool:
+    """Whether a forward pass of the model as it is now drops activations, and with them a cache."""
+    return any(module.training for module in _recomputing_layers(model))
+
+
+def _recompute_in_any_mode(model: nn.Module) -> None:
+    # A layer looks at its own mode alone, and the dropouts inside it at theirs.
+    for module in _recomputing_layers(model):
+        module.training = True
+
+
+def _recomputing_layers(model: nn.Module) -> list[nn.Module]:
+    return [
+        module
+        for module in model.modules()
+        if isinstance(module, GradientCheckpointingLayer) and module.gradient_checkpointing
+    ]

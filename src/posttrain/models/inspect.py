@@ -7,15 +7,19 @@ NAME_OR_PATH is a key of `models` in params.yaml, a Hugging Face name, a local f
 
 Estimate, in bytes, for one forward and backward pass over t tokens:
 
-    weights      N * b                      N parameters of b bytes (float32 4, bfloat16 2)
+    weights      N * b                      N parameters of b bytes (float32 4, bfloat16 2); of the linear layers,
+                                            without the head, 1.0 with quantization 8bit, 0.52 with 4bit
     gradients    T * g                      T trainable parameters; g = 4 with LoRA, else b
     optimizer    T * 8                      AdamW's two float32 moments
     activations  L * t * b * (10 h + 5 f)   L layers of width h and MLP width f
                + a * V * 8                  float32 scores of V tokens, and their gradient, after a answer tokens
+    with gradient_checkpointing
+    activations  (L h + 10 h + 5 f) * t * b + a * V * 8
 
 The first of the activations bounds what autograd was seen to keep in float32 (Llama 10 h + 4 f, GPT-2 8 h + 5 f per
 layer and token). For the selector a = batch_size * K * max_candidate_tokens (0 for an encoder) and
-t = a + batch_size * max_prompt_tokens, the prompt being read once.
+t = a + batch_size * max_prompt_tokens, the prompt being read once; with gradient_checkpointing it is read with each
+candidate, t = a + batch_size * K * max_prompt_tokens.
 Left out: attention scores and dropout masks of encoders, the allocator's fragmentation, CUDA's
 context (about 0.5 GB), several devices.
 """
@@ -30,7 +34,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 from transformers import AutoModel, AutoModelForCausalLM, PreTrainedConfig
+from transformers.pytorch_utils import Conv1D
 
 from posttrain.errors import UserError
 from posttrain.models.load import DTYPES, Dtype, load_config, locate, max_positions
@@ -40,15 +46,18 @@ from posttrain.selector.model import is_causal
 
 ROUND = 128
 ANSWER_TOKENS = 256
+# A parameter and its share of the scales (Dettmers et al. 2023: 0.127 bits per parameter for 4 bits).
+QUANTIZED_BYTES = {"8bit": 1.0, "4bit": 0.52}
 
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """Parameter counts: all of the backbone, those that train with LoRA (None without), those of
-    its heads.
+    """Parameter counts: all of the backbone, those of its linear layers, which quantization makes smaller, those that
+    train with LoRA (None without), those of its heads.
     """
 
     backbone: int
+    linear: int
     adapters: int | None
     heads: int
 
@@ -77,12 +86,18 @@ def count_parameters(config: PreTrainedConfig, lora: Lora | None) -> Parameters:
         kind = AutoModelForCausalLM if is_causal(config) else AutoModel
         backbone = kind.from_config(config)
         total = sum(parameter.numel() for parameter in backbone.parameters())
+        head = backbone.get_output_embeddings()
+        linear = sum(
+            module.weight.numel()
+            for module in backbone.modules()
+            if isinstance(module, nn.Linear | Conv1D) and module is not head
+        )
         adapters = None
         if lora is not None:
             model = add_lora(backbone, lora.r, lora.alpha, lora.dropout, lora.targets)
             adapters = sum(p.numel() for p in model.parameters() if p.requires_grad)
     width = int(config.hidden_size)
-    return Parameters(total, adapters, 2 * (width * width + width + width + 1) + 1)
+    return Parameters(total, linear, adapters, 2 * (width * width + width + width + 1) + 1)
 
 
 def estimate_memory(
@@ -90,15 +105,20 @@ def estimate_memory(
 ) -> Memory:
     """Memory of one training step of the selector with this entry and K candidates."""
     size = DTYPES[entry.dtype].itemsize
-    tokens = entry.batch_size * (entry.max_prompt_tokens + candidates * entry.max_candidate_tokens)
     width, layers = int(config.hidden_size), int(config.num_hidden_layers)
     answers = entry.batch_size * candidates * entry.max_candidate_tokens
     logits = answers * int(config.vocab_size) * 4 * 2 if is_causal(config) else 0
+    inside = 10 * width + 5 * intermediate_size(config)  # of one layer
+    recomputed = entry.gradient_checkpointing
+    prompts = entry.batch_size * entry.max_prompt_tokens * (candidates if recomputed else 1)
+    kept = layers * width + inside if recomputed else layers * inside
+    linear = size if entry.quantization is None else QUANTIZED_BYTES[entry.quantization]
     return Memory(
-        weights=counts.backbone * size + counts.heads * 4,
+        weights=round((counts.backbone - counts.linear) * size + counts.linear * linear)
+        + counts.heads * 4,
         gradients=counts.trainable * (4 if counts.adapters is not None else size),
         optimizer=counts.trainable * 8,
-        activations=layers * tokens * size * (10 * width + 5 * intermediate_size(config)) + logits,
+        activations=(prompts + answers) * size * kept + logits,
     )
 
 
@@ -136,10 +156,12 @@ def as_yaml(key: str, entry: Model) -> str:
     """The entry as it stands in params.yaml."""
 
     def scalar(value: object) -> str:
+        if isinstance(value, bool):
+            return str(value).lower()
         return "null" if value is None else str(value)
 
     lines = [f"  {key}:"]
-    for name, value in entry.model_dump().items():
+    for name, value in entry.model_dump(exclude_defaults=True).items():
         if isinstance(value, dict):
             targets = value["targets"]
             listed = targets if isinstance(targets, str) else f"[{', '.join(targets)}]"

@@ -8,7 +8,8 @@ A model is named in one of three ways, and `locate` turns each into a `Location`
 
 Weights are read as safetensors; a hub model that has only `pytorch_model.bin` is read by torch's
 weights-only unpickler, which runs no code. Code from a model repository is never run
-(`trust_remote_code=False`). Left out: quantised loading, device maps.
+(`trust_remote_code=False`). Weights in 8 or 4 bits (`quantization`) are made by bitsandbytes while
+they are read, and stay on this process's GPU. Left out: models spread over several devices.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -26,6 +28,7 @@ from transformers import (
     AutoModel,
     AutoModelForCausalLM,
     AutoTokenizer,
+    BitsAndBytesConfig,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -39,6 +42,7 @@ logger = logging.getLogger(__name__)
 BASE_FILE = "base.json"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 Dtype = Literal["float32", "bfloat16", "float16"]
+Quantization = Literal["8bit", "4bit"]
 T = TypeVar("T")
 
 
@@ -133,9 +137,10 @@ def load_backbone(
     revision: str | None = None,
     dtype: Dtype = "float32",
     device: torch.device | str = "cpu",
+    quantization: Quantization | None = None,
 ) -> PreTrainedModel:
     """The model without a language-model head (`AutoModel`), in evaluation mode."""
-    return _load(AutoModel, locate(model, revision), dtype, device)
+    return _load(AutoModel, locate(model, revision), dtype, device, quantization)
 
 
 def load_causal_lm(
@@ -143,9 +148,10 @@ def load_causal_lm(
     revision: str | None = None,
     dtype: Dtype = "float32",
     device: torch.device | str = "cpu",
+    quantization: Quantization | None = None,
 ) -> PreTrainedModel:
     """The model with its language-model head (`AutoModelForCausalLM`), in evaluation mode."""
-    return _load(AutoModelForCausalLM, locate(model, revision), dtype, device)
+    return _load(AutoModelForCausalLM, locate(model, revision), dtype, device, quantization)
 
 
 def load_tokenizer(model: str | Path, revision: str | None = None) -> PreTrainedTokenizerBase:
@@ -183,10 +189,36 @@ def check_lengths(
         )
 
 
+def quantization_arguments(quantization: Quantization, dtype: Dtype) -> dict[str, Any]:
+    """What `from_pretrained` must be told to keep the weights in 8 bits (Dettmers et al. 2022) or 4 (NF4, Dettmers et
+    al. 2023), and compute in `dtype`; `UserError` without a GPU or bitsandbytes.
+    """
+    if not torch.cuda.is_available():
+        raise UserError(
+            f"quantization: {quantization} needs a GPU, and there is none; set it to null"
+        )
+    if find_spec("bitsandbytes") is None:
+        raise UserError(f"quantization: {quantization} needs a package: pip install bitsandbytes")
+    config = BitsAndBytesConfig(
+        load_in_8bit=quantization == "8bit",
+        load_in_4bit=quantization == "4bit",
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=DTYPES[dtype],
+    )
+    return {"quantization_config": config, "device_map": {"": torch.cuda.current_device()}}
+
+
 def _load(
-    kind: Any, location: Location, dtype: Dtype, device: torch.device | str
+    kind: Any,
+    location: Location,
+    dtype: Dtype,
+    device: torch.device | str,
+    quantization: Quantization | None,
 ) -> PreTrainedModel:
     arguments = _arguments(location) | {"dtype": DTYPES[dtype], "attn_implementation": "sdpa"}
+    if quantization is not None:
+        arguments |= quantization_arguments(quantization, dtype)
 
     def read() -> PreTrainedModel:
         try:
@@ -198,7 +230,7 @@ def _load(
             return kind.from_pretrained(use_safetensors=False, **arguments)
 
     model: PreTrainedModel = _reach(location, read)
-    return model.to(device).eval()
+    return (model if quantization is not None else model.to(device)).eval()
 
 
 def _arguments(location: Location) -> dict[str, Any]:

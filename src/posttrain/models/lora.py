@@ -3,7 +3,7 @@ and W frozen.
 
 `targets: auto` means every projection of attention and MLP where the architecture is listed below
 (adapting all of them learns more per parameter than attention alone), else PEFT's own default for
-it. Left out: DoRA, quantised bases, adapters on embeddings.
+it. Left out: DoRA, adapters on embeddings.
 """
 
 from __future__ import annotations

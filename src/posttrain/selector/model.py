@@ -26,7 +26,6 @@ Left out: tensor parallelism; pools of different K in one batch.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,9 +44,15 @@ from transformers.models.auto.modeling_auto import (
 
 from posttrain.errors import UserError
 from posttrain.files import atomic_directory, read_json, write_json
-from posttrain.models.architecture import SHARED_PREFIX, hidden_size, sliding_window
+from posttrain.models.architecture import (
+    SHARED_PREFIX,
+    hidden_size,
+    recomputes,
+    sliding_window,
+)
 from posttrain.models.load import (
     Dtype,
+    Quantization,
     describe_base,
     load_backbone,
     load_causal_lm,
@@ -208,11 +213,7 @@ class Selector(nn.Module):
     def _can_share(self, batch: PoolBatch) -> bool:
         if not self.share_prefix:
             return False
-        if self.training and checkpoints_activations(self.backbone):
-            warnings.warn(
-                "gradient checkpointing switches the cache off: candidates are encoded apart",
-                stacklevel=2,
-            )
+        if recomputes(self.backbone):
             return False
         window = sliding_window(self.config)
         return window is None or batch.prompt_ids.shape[1] + batch.candidate_ids.shape[2] <= window
@@ -238,11 +239,12 @@ class Selector(nn.Module):
         return positions if limit is None else positions.clamp(max=limit - 1)
 
 
-def load_reader(model: Path, dtype: Dtype) -> PreTrainedModel:
+def load_reader(
+    model: Path, dtype: Dtype, quantization: Quantization | None = None
+) -> PreTrainedModel:
     """The model that a selector reads with: a decoder with its language-model head, an encoder without."""
-    if is_causal(load_config(model)):
-        return load_causal_lm(model, dtype=dtype)
-    return load_backbone(model, dtype=dtype)
+    load = load_causal_lm if is_causal(load_config(model)) else load_backbone
+    return load(model, dtype=dtype, quantization=quantization)
 
 
 def is_causal(config: PreTrainedConfig) -> bool:
@@ -256,11 +258,6 @@ def is_causal(config: PreTrainedConfig) -> bool:
     if config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         return True
     raise UserError(f"{config.model_type} is neither a causal nor a masked language model")
-
-
-def checkpoints_activations(backbone: nn.Module) -> bool:
-    """Whether the backbone recomputes activations in the backward pass."""
-    return any(getattr(module, "gradient_checkpointing", False) for module in backbone.modules())
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,6 +330,7 @@ def load_selector(
     dtype: Dtype = "float32",
     device: torch.device | str = "cpu",
     trainable: bool = False,
+    quantization: Quantization | None = None,
 ) -> tuple[Selector, dict[str, Any]]:
     """The selector in `directory` on the base in `base_directory`, in evaluation mode, and its
     `meta`.
@@ -349,7 +347,7 @@ def load_selector(
         )
     try:
         if saved["lora"]:
-            bare = load_reader(base_directory, dtype)
+            bare = load_reader(base_directory, dtype, quantization)
             backbone = PeftModel.from_pretrained(
                 bare, directory / "adapter", is_trainable=trainable
             )

@@ -2,7 +2,8 @@
 
 Pools are sorted by length, longest first, and cut into batches: little is padded, and a batch that
 does not fit in memory fails at once. The results come back in the order of the input, on the CPU.
-Dropout is off while scoring, so the same weights give the same scores.
+Dropout is off while scoring, so the same weights give the same scores. Several processes share the
+batches, and each gets all scores.
 
 Left out: pools of different K in one call (`UserError`).
 """
@@ -14,9 +15,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from posttrain import processes
 from posttrain.errors import UserError
 from posttrain.selector.batch import TokenizedPool, collate
 from posttrain.selector.model import Selector
+from posttrain.training import evaluating
 
 
 def score_pools(
@@ -38,21 +41,14 @@ def score_pools(
             raise UserError(
                 f"{pool.id}: {len(pool.candidate_ids)} candidates where {pools[0].id} has {count}"
             )
-    logits, values = torch.empty(len(pools), count), torch.empty(len(pools))
-    order = longest_first(pools)
-    training = selector.training
-    selector.eval()
-    try:
-        # Not inference_mode: what a forward pass caches in the model must stay usable in training.
-        with torch.no_grad():
-            for start in range(0, len(order), batch_size):
-                rows = order[start : start + batch_size]
-                output = selector(collate([pools[row] for row in rows]).to(device))
-                logits[rows] = output.logits.float().cpu()
-                values[rows] = output.values.float().cpu()
-    finally:
-        selector.train(training)
-    return logits, values
+    logits, values = torch.zeros(len(pools), count), torch.zeros(len(pools))
+    # Not inference_mode: what a forward pass caches in the model must stay usable in training.
+    with evaluating(selector), torch.no_grad():
+        for rows in processes.share(processes.batches(longest_first(pools), batch_size)):
+            output = selector(collate([pools[row] for row in rows]).to(device))
+            logits[rows] = output.logits.float().cpu()
+            values[rows] = output.values.float().cpu()
+    return processes.total(logits), processes.total(values)
 
 
 def longest_first(pools: Sequence[TokenizedPool]) -> list[int]:

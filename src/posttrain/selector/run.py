@@ -8,19 +8,39 @@ from typing import Any
 
 import torch
 
+from posttrain import processes
 from posttrain.checkpoint import CheckpointFile
 from posttrain.curves import Progress, write_curves
 from posttrain.files import read_jsonl, write_json
 from posttrain.manifest import digest
+from posttrain.models.architecture import recompute_activations
 from posttrain.models.load import load_tokenizer, read_base
 from posttrain.params import Model, Optimization
 from posttrain.selector.data import make_pools
-from posttrain.selector.model import Selector, save_selector
+from posttrain.selector.model import Selector, load_reader, load_selector, save_selector
 from posttrain.selector.train import Algorithm, Pools, Schedule, train
-from posttrain.training import VALIDATION, History, choose
+from posttrain.training import VALIDATION, History, choose, device
 
 BASE = Path("models/base")
 REWARDS = Path("data/rewards")
+
+
+def model_directory(policy: str, seed: int) -> Path:
+    """Where the training stages put the selector."""
+    if policy == "sft":
+        return Path("models/sft_selector") / str(seed)
+    return Path("models/rl_selector") / f"{policy}-{seed}"
+
+
+def load_policy(policy: str, seed: int, model: Model, trainable: bool = False) -> Selector:
+    """The policy's selector; base is one that saw no training, which chooses by the language model alone."""
+    if policy == "base":
+        torch.manual_seed(seed)
+        return Selector(load_reader(BASE, model.dtype, model.quantization)).to(device()).eval()
+    selector, _ = load_selector(
+        model_directory(policy, seed), BASE, model.dtype, device(), trainable, model.quantization
+    )
+    return selector
 
 
 def load_data(model: Model, evaluation_questions: int) -> tuple[Pools, Pools, list[str]]:
@@ -49,6 +69,8 @@ def train_and_save(
 ) -> None:
     """Train, then put the model in `output`, with its manifest, and its curves in `curves`."""
     torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
+    if model.gradient_checkpointing:
+        recompute_activations(selector.backbone)
     checkpoint = CheckpointFile(digest(manifest))
     progress = Progress(name)
 
@@ -69,6 +91,8 @@ def train_and_save(
         report=report,
     )
     progress.close()
+    if not processes.is_main():
+        return
     best = max(history.val[1:], key=lambda row: (row["reward"], row["step"]))
     meta = {"best_step": best["step"], "val_reward": best["reward"]}
     save_selector(output, selector, read_base(BASE), meta)

@@ -6,6 +6,10 @@ functions: `sft`, `ppo`, `grpo`, `rloo`, `dpo`, `exact`.
 
 All randomness of a step derives from (seed, step), so a run resumed from a checkpoint repeats exactly what the
 uninterrupted one would have done. The weights returned are those of the best validation reward.
+
+Several processes (`posttrain.processes`) train the same batches: each draws the same actions from scores that they
+computed together, takes its share of a minibatch's passes, and steps on the sum of all gradients. What differs from one
+process is rounding, and which dropout masks are drawn.
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from posttrain import processes
 from posttrain.checkpoint import CheckpointFile
 from posttrain.models.tokens import length_buckets
 from posttrain.params import Optimization
@@ -113,6 +118,7 @@ def train(
     batch_size: questions per forward pass. Gradients are averaged over a minibatch, however many passes it takes.
     report: called after each step with (steps done, steps in all, history).
     """
+    processes.refuse_sharding("the selector")
     device = next(selector.parameters()).device
     parameters = {name: p for name, p in selector.named_parameters() if p.requires_grad}
     optimizer = torch.optim.AdamW(parameters.values(), weight_decay=config.weight_decay)
@@ -159,7 +165,8 @@ def train(
             tensors |= {f"best/{name}": tensor for name, tensor in best.items()}
             tensors |= optimizer_tensors(optimizer, parameters)
             state = {"done": step + 1, "train": history.train, "val": history.val}
-            checkpoint.save(tensors, state)
+            if processes.is_main():
+                checkpoint.save(tensors, state)
         report(step + 1, steps, history)
     load_trainable_state(selector, best)
     return history
@@ -192,7 +199,8 @@ def _take_step(
     """One rollout batch; statistics are means over its optimizer steps."""
     rows = list(schedule.batches[step])
     generator = torch.Generator().manual_seed(random.Random(f"{seed}/{step}").getrandbits(48))
-    torch.manual_seed(random.Random(f"dropout/{seed}/{step}").getrandbits(48))
+    own = f"/{processes.index()}" if processes.index() else ""
+    torch.manual_seed(random.Random(f"dropout/{seed}/{step}{own}").getrandbits(48))
     pools = [data.pools[row] for row in rows]
 
     def act() -> SelectorOutput:
@@ -237,12 +245,11 @@ def _accumulate(
     batch_size: int,
     device: torch.device,
 ) -> Stats:
-    """Gradients of the mean loss over the chosen questions, in passes of `batch_size`."""
+    """Gradients of the mean loss over the chosen questions, in passes of `batch_size`, of all processes."""
     # Passes of similar length waste fewest tokens on padding.
     rows = sorted(chosen.tolist(), key=lambda row: pools[row].length)
     totals: Stats = {}
-    for start in range(0, len(rows), batch_size):
-        part = rows[start : start + batch_size]
+    for part in processes.share(processes.batches(rows, batch_size)):
         output = selector(collate([pools[row] for row in part]).to(device))
         selected = {name: tensor[part].to(device) for name, tensor in batch.items()}
         loss, stats = algorithm.loss(output, selected, config)
@@ -250,4 +257,5 @@ def _accumulate(
         (loss * share).backward()  # type: ignore[no-untyped-call]
         for name, value in {"loss": float(loss.detach()), **stats}.items():
             totals[name] = totals.get(name, 0.0) + value * share
-    return totals
+    processes.total_gradients(p for p in selector.parameters() if p.requires_grad)
+    return processes.total_stats(totals)

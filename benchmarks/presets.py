@@ -1,0 +1,160 @@
+"""What each hub model of params.yaml asks of a GPU: memory and time, estimated, without its weights and without network.
+
+    python benchmarks/presets.py
+
+Memory is `posttrain.models.inspect`'s estimate of a training step of the selector at the entry's own lengths and batch
+size, as the entry is, with gradient_checkpointing, and with 4-bit weights besides. Time is
+
+    tokens * (forward + backward) / RATE        forward = 2 N + 4 L h c FLOPs per token with c tokens before it (the
+                                                mean: half of the sequence), backward twice that, or once with LoRA,
+                                                whose frozen weights need no gradient
+    + written tokens * weights / BANDWIDTH      decoding reads every weight for each token of all completions together
+
+for FinQA with the numbers of questions, steps and passes of params.yaml, on one GPU of the assumed RATE and BANDWIDTH,
+without validation, loading and idling. The shapes are those published with the models, entered below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from transformers import GPT2Config, LlamaConfig, PreTrainedConfig, Qwen3Config
+
+from posttrain.models.inspect import Parameters, count_parameters, estimate_memory
+from posttrain.models.load import DTYPES
+from posttrain.params import Model, Params, load_params
+
+ROOT = Path(__file__).resolve().parent.parent
+RATE = 120e12  # FLOPs per second: 40 % of an A100's peak in bfloat16
+BANDWIDTH = 1.2e12  # bytes per second: 60 % of an A100's
+QUESTIONS = 6251  # FinQA's training split
+PROMPT, ANSWER = (
+    1000,
+    50,
+)  # tokens of a typical question and of an answer, of which the selector reads K
+
+LLAMA_3 = {"vocab_size": 128256, "max_position_embeddings": 131072, "num_key_value_heads": 8}
+LLAMA_3_1B = LlamaConfig(
+    **LLAMA_3,
+    hidden_size=2048,
+    intermediate_size=8192,
+    num_hidden_layers=16,
+    num_attention_heads=32,
+    tie_word_embeddings=True,
+)
+CONFIGS: dict[str, PreTrainedConfig] = {
+    "dialogpt-medium": GPT2Config(n_embd=1024, n_layer=24, n_head=16),
+    "tinyllama-1.1b": LlamaConfig(
+        vocab_size=32000,
+        hidden_size=2048,
+        intermediate_size=5632,
+        num_hidden_layers=22,
+        num_attention_heads=32,
+        num_key_value_heads=4,
+        max_position_embeddings=2048,
+    ),
+    "llama-3.2-1b": LLAMA_3_1B,
+    "llama-3.2-1b-ultrafast": LLAMA_3_1B,
+    "llama-3.2-3b": LlamaConfig(
+        **LLAMA_3,
+        hidden_size=3072,
+        intermediate_size=8192,
+        num_hidden_layers=28,
+        num_attention_heads=24,
+        tie_word_embeddings=True,
+    ),
+    "llama-3-8b": LlamaConfig(
+        **LLAMA_3 | {"max_position_embeddings": 8192},
+        hidden_size=4096,
+        intermediate_size=14336,
+        num_hidden_layers=32,
+        num_attention_heads=32,
+    ),
+    "qwen3-0.6b": Qwen3Config(
+        vocab_size=151936,
+        hidden_size=1024,
+        intermediate_size=3072,
+        num_hidden_layers=28,
+        num_attention_heads=16,
+        num_key_value_heads=8,
+        head_dim=128,
+        max_position_embeddings=40960,
+        tie_word_embeddings=True,
+    ),
+}
+
+
+def gibibytes(
+    config: PreTrainedConfig, counts: Parameters, entry: Model, candidates: int, **options: Any
+) -> str:
+    """Memory of a training step with these options; a dash where they cannot be."""
+    if options.get("quantization") and entry.lora is None:
+        return "–"
+    changed = entry.model_copy(update=options)
+    return f"{estimate_memory(config, counts, changed, candidates).total / 2**30:.1f}"
+
+
+def forward(config: PreTrainedConfig, counts: Parameters, prompt: int, answers: int) -> float:
+    """FLOPs to read a prompt once, and after it so many answers of ANSWER tokens."""
+    width, layers = int(config.hidden_size), int(config.num_hidden_layers)
+    weights = 2 * counts.backbone * (prompt + answers * ANSWER)
+    seen = prompt * prompt / 2 + answers * ANSWER * (prompt + ANSWER / 2)
+    return weights + 4 * layers * width * seen
+
+
+def hours(key: str, entry: Model, params: Params) -> Mapping[str, float]:
+    """Of each training with the settings of params.yaml."""
+    config = CONFIGS[key]
+    counts = count_parameters(config, entry.lora)
+    step = 3 if entry.lora is None else 2  # forward and backward, in forwards
+    choosing = forward(config, counts, PROMPT, params.candidates.count) / RATE
+    ppo = params.rl.selector.ppo
+    written = forward(config, counts, PROMPT, 1) / RATE
+    grpo = params.rl.generator.grpo
+    group = forward(config, counts, PROMPT, grpo.samples) / RATE
+    decoding = ANSWER * counts.backbone * DTYPES[entry.dtype].itemsize / BANDWIDTH
+    # Drawing reads the prompts, scoring is done by policy and reference, and each pass trains.
+    grpo_step = grpo.prompts_per_step * group * (3 + step * grpo.inner_epochs) + decoding
+    seconds = {
+        "SFT selector": params.sft.selector.epochs * QUESTIONS * choosing * step,
+        "PPO selector": ppo.steps * ppo.prompts_per_step * choosing * (2 + step * ppo.inner_epochs),
+        "SFT generator": params.sft.generator.epochs * QUESTIONS * written * step,
+        "GRPO generator": grpo.steps * grpo_step,
+    }
+    return {name: value / 3600 for name, value in seconds.items()}
+
+
+def duration(value: float) -> str:
+    """Hours as a person says them."""
+    if value >= 1:
+        return f"{value:.1f} h"
+    return f"{60 * value:.0f} min" if 60 * value >= 1 else f"{3600 * value:.0f} s"
+
+
+def table(params: Params) -> str:
+    """One line per model, as Markdown."""
+    names = ["SFT selector", "PPO selector", "SFT generator", "GRPO generator"]
+    head = ["model", "parameters", "trained", "GiB", "checkpointing", "and 4 bits", *names]
+    lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
+    for key, config in CONFIGS.items():
+        entry = params.models[key]
+        counts = count_parameters(config, entry.lora)
+        k = params.candidates.count
+        recompute = {"gradient_checkpointing": True}
+        cells = [
+            key,
+            f"{counts.backbone / 1e6:,.0f} M",
+            f"{counts.trainable / 1e6:,.1f} M",
+            gibibytes(config, counts, entry, k),
+            gibibytes(config, counts, entry, k, **recompute),
+            gibibytes(config, counts, entry, k, **recompute, quantization="4bit"),
+            *(duration(hours(key, entry, params)[name]) for name in names),
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(table(load_params(ROOT / "params.yaml")))

@@ -1,0 +1,106 @@
+"""The processes of one run: one under `python`, several under `accelerate launch`.
+
+All of them run the same code on the same data with the same seeds. What is costly is dealt out by `share`, and its
+results are put together by `total`, `total_stats` or `collect`, so that all go on with the same numbers; only the main
+process writes files. By accelerate's PartialState; with one process nothing here changes anything.
+
+Left out: processes that hold a part of the model only (FSDP, DeepSpeed, tensor parallelism).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeVar
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object, reduce
+from torch import Tensor, nn
+
+from posttrain.errors import UserError
+
+Item = TypeVar("Item")
+
+
+def state() -> PartialState:
+    """This process among the others, which it joins at the first call: on its own GPU, or on CPUs."""
+    return PartialState(cpu=not torch.cuda.is_available())
+
+
+def count() -> int:
+    """How many processes there are."""
+    return int(state().num_processes)
+
+
+def index() -> int:
+    """The number of this process, 0 of the main one."""
+    return int(state().process_index)
+
+
+def is_main() -> bool:
+    """Whether this is the process that writes files and shows progress."""
+    return index() == 0
+
+
+def wait() -> None:
+    """Go on when all processes have come here."""
+    state().wait_for_everyone()
+
+
+def batches(order: Sequence[Item], batch_size: int) -> list[list[Item]]:
+    """`order` cut into batches: those of a single process, or smaller ones where it would have fewer batches than there
+    are processes.
+    """
+    size = max(1, min(batch_size, -(-len(order) // count())))
+    return [list(order[start : start + size]) for start in range(0, len(order), size)]
+
+
+def share(items: Sequence[Item]) -> list[Item]:
+    """This process's part of what is dealt out to the processes in turn."""
+    return list(items[index() :: count()])
+
+
+def total(own: Tensor) -> Tensor:
+    """The sum over the processes, each of which has a tensor of this shape."""
+    if count() == 1:
+        return own
+    summed: Tensor = reduce(own.to(state().device), reduction="sum")
+    return summed.to(own.device)
+
+
+def collect(own: list[Item]) -> list[Item]:
+    """The lists of all processes behind one another."""
+    gathered: list[Item] = gather_object(own)
+    return gathered
+
+
+def total_stats(own: Mapping[str, float]) -> dict[str, float]:
+    """Sums by name over the processes; one that had nothing to do has no names."""
+    totals: dict[str, float] = {}
+    for stats in collect([own]):
+        for name, value in stats.items():
+            totals[name] = totals.get(name, 0.0) + value
+    return totals
+
+
+def total_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Replace each gradient by its sum over the processes; one that no process has stays None."""
+    if count() == 1:
+        return
+    known = list(parameters)
+    having = total(torch.tensor([float(p.grad is not None) for p in known]))
+    for parameter, owners in zip(known, having.tolist(), strict=True):
+        if owners:
+            own = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            parameter.grad = total(own)
+
+
+def refuse_sharding(what: str) -> None:
+    """`UserError` when the launcher asks for parts of a model on each process."""
+    for variable, name in (("FSDP", "FSDP"), ("DEEPSPEED", "DeepSpeed")):
+        if os.environ.get(f"ACCELERATE_USE_{variable}", "").lower() == "true":
+            raise UserError(
+                f"launch: {what} needs the whole model on each process, so {name} cannot shard it; "
+                "use accelerate launch --config_file launch/gpus.yaml"
+            )

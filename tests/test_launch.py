@@ -1,0 +1,151 @@
+"""The same training on two processes: `accelerate launch` with the files of launch/, on CPUs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from benchmarks import presets
+from launched import trainings
+from safetensors.torch import load_file
+from workspace import ROOT, run
+
+from posttrain import processes
+from posttrain.errors import UserError
+from posttrain.generator import trl
+from posttrain.params import load_params
+
+NAMES = ["selector sft", "selector ppo", "sft", "dpo", "grpo", "rloo", "ppo", "sample"]
+CONFIGS = sorted((ROOT / "launch").glob("*.yaml"))
+
+
+def launch(*arguments: str) -> Any:
+    command = [sys.executable, "-m", "accelerate.commands.launch"]
+    config = ["--config_file", "launch/two-cpus.yaml"]
+    return run(ROOT, *command, *config, "tests/launched.py", *arguments)
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the results of two processes."""
+    folder = tmp_path_factory.mktemp("two")
+    done = launch("trainings", str(folder))
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def keep_torch_s_settings() -> Iterator[None]:
+    before = torch.are_deterministic_algorithms_enabled()
+    yield
+    torch.use_deterministic_algorithms(before)
+
+
+def numbers(told: Any) -> list[float]:
+    if isinstance(told, dict):
+        return [number for key in sorted(told) for number in numbers(told[key])]
+    if isinstance(told, list):
+        return [number for part in told for number in numbers(part)]
+    return [float(told)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_two_processes_train_what_one_does(name: str, two: Path, tmp_path: Path) -> None:
+    """Curves and weights, though the run of two was killed and resumed; the order of sums differs."""
+    one = trainings()[name](tmp_path)
+    told = json.loads((two / f"{name}.json").read_text())
+    assert numbers(told) == pytest.approx(numbers(one.told), rel=1e-3, abs=1e-4)
+    weights = load_file(two / f"{name}.safetensors")
+    assert weights.keys() == one.weights.keys()
+    for key, tensor in one.weights.items():
+        # A shift of all scores is no change of the policy, so this weight's gradient is rounding.
+        if key != "score.outer.bias":
+            assert torch.allclose(weights[key], tensor, atol=1e-3), key
+
+
+def test_all_trainings_are_compared() -> None:
+    assert list(trainings()) == NAMES
+
+
+def test_the_second_process_writes_its_own_random_state_alone(two: Path) -> None:
+    """TRL's checkpoints have one of each process."""
+    written = json.loads((two / "written.json").read_text())
+    assert set(written) == {"rng_state_1.pth"}
+
+
+@pytest.mark.parametrize("what", ["one-fails", "all-fail"])
+def test_a_mistake_on_any_process_ends_all_with_one_line(what: str, tmp_path: Path) -> None:
+    done = launch(what, str(tmp_path))
+    assert done.returncode != 0
+    told = [line for line in done.stderr.splitlines() if "the disk of process 1 is full" in line]
+    assert told == ["launched: the disk of process 1 is full"]
+    assert done.stdout.splitlines().count("working") == 1
+    assert (tmp_path / "unshared").read_text() == "ran\n", "a stage that is not shared runs once"
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_accelerate_reads_the_configuration(path: Path) -> None:
+    """Its own reader refuses unknown keys, its launcher unknown keys of FSDP."""
+    config = load_config_from_file(str(path))
+    assert config.mixed_precision == "no", "dtype in params.yaml says in what a model computes"
+    parser = launch_command_parser()
+    known = {action.dest for action in parser._actions}
+    assert {f"fsdp_{key.removeprefix('fsdp_')}" for key in config.fsdp_config} <= known
+    arguments, _, _ = _validate_launch_command(
+        parser.parse_args(["--config_file", str(path), "stages/sft_selector.py", "0"])
+    )
+    assert arguments.num_processes == config.num_processes
+    assert arguments.multi_gpu == (config.num_processes > 1 and not arguments.use_fsdp)
+    assert arguments.use_fsdp == (path.stem == "fsdp")
+
+
+def test_every_configuration_is_described() -> None:
+    text = (ROOT / "docs/gpus.md").read_text()
+    assert [path.name for path in CONFIGS if f"launch/{path.name}" not in text] == []
+
+
+def test_the_table_of_the_docs_is_that_of_the_script() -> None:
+    text = (ROOT / "docs/gpus.md").read_text()
+    assert presets.table(load_params(ROOT / "params.yaml")) in text
+
+
+@pytest.fixture
+def three(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if three processes had been started, of which this is the last."""
+    monkeypatch.setattr(processes, "count", lambda: 3)
+    monkeypatch.setattr(processes, "index", lambda: 2)
+
+
+@pytest.mark.usefixtures("three")
+def test_work_is_dealt_out_in_turn_and_in_smaller_batches_when_there_is_little() -> None:
+    assert processes.share(processes.batches(range(10), 2)) == [[4, 5]]
+    assert processes.share(processes.batches(range(6), 4)) == [[4, 5]]
+    assert processes.share(processes.batches(range(2), 4)) == []
+    assert processes.share(processes.batches([], 4)) == []
+
+
+@pytest.mark.usefixtures("three")
+def test_a_step_that_cannot_be_shared_evenly_is_refused_by_name() -> None:
+    assert trl.passes(12, 3, "pairs_per_step") == (2, 2)
+    with pytest.raises(
+        UserError, match=r"^pairs_per_step: 16 cannot be shared evenly by 3 processes"
+    ):
+        trl.passes(16, 4, "pairs_per_step")
+    with pytest.raises(UserError, match=r"^prompts_per_step: 8 cannot be shared evenly by 3"):
+        trl.rollout_arguments(8, 3, 4, 1, 1)
+
+
+@pytest.mark.parametrize("name", ["selector sft", "dpo", "ppo"])
+def test_a_launcher_that_would_shard_the_model_is_refused(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(UserError, match=r"^launch: the .* whole model on each process, so FSDP"):
+        trainings()[name](tmp_path)
