@@ -58,6 +58,23 @@ def test_a_directory_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+def test_a_stage_that_dvc_runs_removes_what_a_kill_left_of_its_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By hand two may write the same at once, so there nothing is taken away."""
+    left, other = tmp_path / ".out.k1", tmp_path / ".out2.k2"
+    for path in (left, other):
+        (path / "model").mkdir(parents=True)
+    monkeypatch.delenv("DVC_STAGE", raising=False)
+    with atomic_directory(tmp_path / "out"):
+        pass
+    assert left.exists()
+    monkeypatch.setenv("DVC_STAGE", "train")
+    with atomic_directory(tmp_path / "out"):
+        pass
+    assert not left.exists() and other.exists()
+
+
 def test_files_have_the_permissions_of_any_new_file(tmp_path: Path) -> None:
     (tmp_path / "plain").touch()
     write_json(tmp_path / "ours", 1)
