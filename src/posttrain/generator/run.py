@@ -10,6 +10,7 @@ from typing import Any
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
+from posttrain.checkpoint import ROOT, claim, release
 from posttrain.curves import write_curves
 from posttrain.errors import UserError
 from posttrain.evaluation.generation import greedy_metrics, score_completion
@@ -192,10 +193,12 @@ def save(
 
 
 def scratch(digest: str) -> Path:
-    """The folder of a run's checkpoints, outside DVC's outputs."""
-    return Path(".checkpoints") / digest
+    """The folder of a run's checkpoints, outside DVC's outputs, for this process alone."""
+    claim(digest)
+    return ROOT / digest
 
 
 def forget(work: Path) -> None:
     """Remove a run's checkpoints, once its result is in place."""
     shutil.rmtree(work, ignore_errors=True)
+    release(work.name)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from posttrain.checkpoint import CheckpointFile
+from posttrain.checkpoint import CheckpointFile, claim, release
 from posttrain.curves import Progress, write_curves
 from posttrain.files import read_jsonl, write_json
 from posttrain.manifest import digest
@@ -49,7 +49,9 @@ def train_and_save(
 ) -> None:
     """Train, then put the model in `output`, with its manifest, and its curves in `curves`."""
     torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
-    checkpoint = CheckpointFile(digest(manifest))
+    run = digest(manifest)
+    claim(run)
+    checkpoint = CheckpointFile(run)
     progress = Progress(name)
 
     def report(done: int, total: int, history: History) -> None:
@@ -75,3 +77,4 @@ def train_and_save(
     write_json(output / "manifest.json", dict(manifest))
     write_curves(curves, {"train": history.train, "val": history.val})
     checkpoint.remove()
+    release(run)
