@@ -14,6 +14,7 @@ from posttrain.evaluation.generation import (
     open_rows,
 )
 from posttrain.files import atomic_directory, read_jsonl, write_json, write_jsonl
+from posttrain.manifest import check_code
 from posttrain.models.load import load_tokenizer
 from posttrain.params import Params
 from posttrain.selector.data import make_pools
@@ -29,13 +30,14 @@ def main(params: Params, seed_text: str) -> None:
     seed, model, settings = read_seed(seed_text), params.selected_model, params.evaluate
     task = get_task(params.selected_dataset.task)
     answered = Path("data/evaluate_generator") / f"sft-{seed}"
+    trained = Path("models/sft_selector") / str(seed)
+    for made in (BASE, answered, trained):
+        check_code(made)
     greedy = [row for row in read_jsonl(answered / "greedy.jsonl") if row["split"] == "test"]
     groups = by_question(read_jsonl(answered / "samples.jsonl"))
     examples = read_jsonl(Path("data/prepare/test.jsonl"))
     pools = [open_pool(task, e, group) for e, group in zip(examples, groups, strict=True)]
-    selector, _ = load_selector(
-        Path("models/sft_selector") / str(seed), BASE, model.dtype, device()
-    )
+    selector, _ = load_selector(trained, BASE, model.dtype, device())
     tokenizer = load_tokenizer(BASE)
     # A drawn text may tokenise to more tokens than were drawn.
     roomy = model.model_copy(update={"max_candidate_tokens": 2 * model.max_candidate_tokens})

@@ -34,7 +34,7 @@ def main(params: Params, method: str, seed_text: str) -> None:
     start = Path("models/sft_selector") / str(seed)
     manifest = build_manifest(
         "rl_selector",
-        {f"rl.selector.{method}": config.model_dump(), "model": model.model_dump()},
+        params.sections(f"rl.selector.{method}", "model"),
         [BASE, start, REWARDS / "train.jsonl", REWARDS / "val.jsonl"],
         method=method,
         seed=seed,

@@ -10,8 +10,8 @@ import torch
 
 from posttrain.checkpoint import CheckpointFile, claim, release
 from posttrain.curves import Progress, write_curves
-from posttrain.files import read_jsonl, write_json
-from posttrain.manifest import digest
+from posttrain.files import atomic_directory, read_jsonl
+from posttrain.manifest import digest, write_manifest
 from posttrain.models.load import load_tokenizer, read_base
 from posttrain.params import Model, Optimization
 from posttrain.selector.data import make_pools
@@ -73,8 +73,9 @@ def train_and_save(
     progress.close()
     best = max(history.val[1:], key=lambda row: (row["reward"], row["step"]))
     meta = {"best_step": best["step"], "val_reward": best["reward"]}
-    save_selector(output, selector, read_base(BASE), meta)
-    write_json(output / "manifest.json", dict(manifest))
+    with atomic_directory(output) as temporary:
+        save_selector(temporary, selector, read_base(BASE), meta)
+        write_manifest(temporary, manifest)
     write_curves(curves, {"train": history.train, "val": history.val})
     checkpoint.remove()
     release(run)
