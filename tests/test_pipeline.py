@@ -145,11 +145,19 @@ def test_two_clones_have_the_same_lock_file(project: Path, killed: Path) -> None
         assert contents(killed / name) == contents(project / name), name
 
 
-def test_an_edit_during_a_training_is_named_and_not_recorded(project: Path, killed: Path) -> None:
+def test_during_a_training_a_second_repro_is_refused_and_an_edit_not_recorded(
+    project: Path, killed: Path
+) -> None:
     """DVC hashes the code when the training has ended, and would take the model for one of the edited file."""
     stage, edited = "rl_selector@exact-0", "src/posttrain/selector/train.py"
     before = (killed / edited).read_bytes()
     process = start(killed, "dvc", "repro", "--single-item", stage)
+    while stage.replace("@", "/") not in (killed / ".dvc/tmp/rwlock").read_text():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    second = run(killed, "dvc", "repro", "--single-item", stage)
+    assert second.returncode != 0
+    assert f"'{killed}/models/rl_selector/exact-0' is busy" in second.stderr
     while not list((killed / ".checkpoints").glob("*.safetensors")):
         assert process.poll() is None, process.communicate()
         time.sleep(0.01)
