@@ -24,7 +24,9 @@ from posttrain.errors import UserError
 from posttrain.files import read_json, sha256_file, write_json
 from posttrain.params import load_params
 
-PROJECT = Path(__file__).resolve().parents[2]
+PACKAGE = Path(__file__).resolve().parent
+PROJECT = PACKAGE.parents[1]
+OWN = ("posttrain", "__main__")
 MANIFEST = "manifest.json"
 PACKAGES = ("torch", "transformers", "tokenizers", "peft", "safetensors", "numpy")
 
@@ -69,14 +71,13 @@ def hash_path(path: Path) -> str:
 
 def hash_code() -> dict[str, str]:
     """SHA-256 of each file of the project that is imported now, and of the script that runs."""
-    files = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
-    paths = {Path(file).resolve() for file in files if file}
-    package, stages = Path(__file__).resolve().parent, PROJECT / "stages"
-    found = [path for path in paths if path.parent == stages or path.is_relative_to(package)]
+    modules = [(name.partition(".")[0], module) for name, module in list(sys.modules.items())]
+    files = [getattr(module, "__file__", None) for name, module in modules if name in OWN]
+    paths = sorted({Path(file).resolve() for file in files if file})
     return {
         path.relative_to(PROJECT).as_posix(): sha256_file(path)
-        for path in sorted(found)
-        if _has_code(path)
+        for path in paths
+        if path.parent == PROJECT / "stages" or (path.is_relative_to(PACKAGE) and _has_code(path))
     }
 
 
