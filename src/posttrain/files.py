@@ -55,7 +55,9 @@ def atomic_directory(path: PathLike) -> Iterator[Path]:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(target)
-        temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+        # One dot, also inside another directory that is being written: what is left is known by its name.
+        prefix = f".{target.name.removeprefix('.')}."
+        temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=prefix))
     except OSError as error:
         raise UserError(f"cannot write {target}: {error.strerror}") from error
     try:
