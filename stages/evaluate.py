@@ -20,7 +20,7 @@ from posttrain.evaluation.metrics import (
     predict,
 )
 from posttrain.files import atomic_directory, read_jsonl, write_json, write_jsonl
-from posttrain.manifest import build_manifest
+from posttrain.manifest import build_manifest, write_manifest
 from posttrain.models.load import load_tokenizer
 from posttrain.params import POLICIES, Params
 from posttrain.selector.data import make_pools
@@ -40,7 +40,7 @@ def main(params: Params, policy: str, seed_text: str) -> None:
     trained = [model_directory(policy, seed)] if policy != "base" else []
     manifest = build_manifest(
         "evaluate",
-        {"evaluate": settings.model_dump(), "model": model.model_dump()},
+        params.sections("evaluate", "model"),
         [BASE, *trained, *(REWARDS / f"{split}.jsonl" for split in SPLITS)],
         policy=policy,
         seed=seed,
@@ -71,7 +71,7 @@ def main(params: Params, policy: str, seed_text: str) -> None:
     with atomic_directory(Path("data/evaluate") / name) as output:
         write_jsonl(output / "predictions.jsonl", predictions)
         write_json(output / "summary.json", summary)
-        write_json(output / "manifest.json", manifest)
+        write_manifest(output, manifest)
     write_json(Path("metrics/evaluate") / f"{name}.json", metrics)
 
 

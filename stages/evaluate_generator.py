@@ -30,7 +30,7 @@ from posttrain.generator.run import (
     model_directory,
     read_examples,
 )
-from posttrain.manifest import build_manifest
+from posttrain.manifest import build_manifest, write_manifest
 from posttrain.params import Params
 from posttrain.stage import read_seed, run
 
@@ -46,12 +46,7 @@ def main(params: Params, policy: str, seed_text: str) -> None:
     trained = [model_directory(policy, seed)] if policy != "base" else []
     manifest = build_manifest(
         "evaluate_generator",
-        {
-            "evaluate": settings.model_dump(),
-            "generation": params.generation.model_dump(),
-            "model": params.selected_model.model_dump(),
-            "rewards": params.rewards.model_dump(),
-        },
+        params.sections("evaluate", "model", "generation", "rewards"),
         [BASE, *trained, *(EXAMPLES / f"{split}.jsonl" for split in SPLITS)],
         policy=policy,
         seed=seed,
@@ -94,7 +89,7 @@ def main(params: Params, policy: str, seed_text: str) -> None:
         write_jsonl(output / "samples.jsonl", samples)
         write_jsonl(output / "predictions.jsonl", predictions)
         write_json(output / "summary.json", summary)
-        write_json(output / "manifest.json", manifest)
+        write_manifest(output, manifest)
     write_json(Path("metrics/evaluate_generator") / f"{name}.json", metrics)
 
 

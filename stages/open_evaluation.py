@@ -9,6 +9,7 @@ from posttrain import processes
 from posttrain.evaluation.generation import by_question, intervals
 from posttrain.evaluation.open import open_columns, open_evaluation, open_pool, open_rows
 from posttrain.files import atomic_directory, read_jsonl, write_json, write_jsonl
+from posttrain.manifest import check_code
 from posttrain.models.load import load_tokenizer
 from posttrain.params import Params
 from posttrain.selector.data import make_pools
@@ -23,6 +24,9 @@ def main(params: Params, seed_text: str) -> None:
     seed, model, settings = read_seed(seed_text), params.selected_model, params.evaluate
     task = get_task(params.selected_dataset.task)
     answered = Path("data/evaluate_generator") / f"sft-{seed}"
+    trained = Path("models/sft_selector") / str(seed)
+    for made in (BASE, answered, trained):
+        check_code(made)
     greedy = [row for row in read_jsonl(answered / "greedy.jsonl") if row["split"] == "test"]
     groups = by_question(read_jsonl(answered / "samples.jsonl"))
     examples = read_jsonl(Path("data/prepare/test.jsonl"))

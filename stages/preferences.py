@@ -10,13 +10,16 @@ from posttrain.evaluation.generation import by_question
 from posttrain.evaluation.plots import plot_margins
 from posttrain.files import atomic_directory, read_jsonl, write_json, write_jsonl
 from posttrain.generator.preferences import make_pairs, split_held_out, statistics
+from posttrain.manifest import check_code
 from posttrain.params import Params
 from posttrain.stage import read_seed, run
 
 
 def main(params: Params, seed_text: str) -> None:
     seed, config = read_seed(seed_text), params.preferences
-    samples = read_jsonl(Path("data/sample") / str(seed) / "samples.jsonl")
+    drawn = Path("data/sample") / str(seed)
+    check_code(drawn)
+    samples = read_jsonl(drawn / "samples.jsonl")
     pairs = [pair for group in by_question(samples) for pair in make_pairs(group, config)]
     training, held_out = split_held_out(pairs, config.held_out, seed)
     with atomic_directory(Path("data/preferences") / str(seed)) as output:

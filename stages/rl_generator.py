@@ -47,12 +47,7 @@ def main(params: Params, method: str, seed_text: str) -> None:
     answers = Answers(params)
     manifest = build_manifest(
         "rl_generator",
-        {
-            f"rl.generator.{method}": config.model_dump(),
-            "model": model.model_dump(),
-            "generation": params.generation.model_dump(),
-            "rewards": params.rewards.model_dump(),
-        },
+        params.sections(f"rl.generator.{method}", "model", "generation", "rewards"),
         [
             BASE,
             model_directory("sft", seed),

@@ -33,7 +33,7 @@ def main(params: Params, method: str, seed_text: str) -> None:
     config = params.rl.selector.of(method)
     manifest = build_manifest(
         "rl_selector",
-        {f"rl.selector.{method}": config.model_dump(), "model": model.model_dump()},
+        params.sections(f"rl.selector.{method}", "model"),
         [BASE, model_directory("sft", seed), REWARDS / "train.jsonl", REWARDS / "val.jsonl"],
         method=method,
         seed=seed,

@@ -16,7 +16,7 @@ from posttrain.generator.run import (
     model_directory,
     read_examples,
 )
-from posttrain.manifest import build_manifest
+from posttrain.manifest import build_manifest, write_manifest
 from posttrain.params import Params
 from posttrain.stage import read_seed, run
 from posttrain.training import choose
@@ -27,11 +27,7 @@ def main(params: Params, seed_text: str) -> None:
     answers = Answers(params)
     manifest = build_manifest(
         "sample",
-        {
-            "sample": config.model_dump(),
-            "generation": params.generation.model_dump(),
-            "rewards": params.rewards.model_dump(),
-        },
+        params.sections("sample", "model", "generation", "rewards"),
         [BASE, model_directory("sft", seed), EXAMPLES / "train.jsonl"],
         seed=seed,
         prompt={variant: answers.task.prompt_hash(variant) for variant in config.variants},
@@ -58,7 +54,7 @@ def main(params: Params, seed_text: str) -> None:
         return
     with atomic_directory(Path("data/sample") / str(seed)) as output:
         write_jsonl(output / "samples.jsonl", records)
-        write_json(output / "manifest.json", manifest)
+        write_manifest(output, manifest)
     write_json(Path("metrics/sample") / f"{seed}.json", metrics)
 
 

@@ -33,11 +33,7 @@ def main(params: Params, seed_text: str) -> None:
     answers = Answers(params)
     manifest = build_manifest(
         "sft_generator",
-        {
-            "sft.generator": config.model_dump(),
-            "model": model.model_dump(),
-            "rewards": params.rewards.model_dump(),
-        },
+        params.sections("sft.generator", "model", "generation", "rewards"),
         [BASE, EXAMPLES / "train.jsonl", EXAMPLES / "val.jsonl"],
         seed=seed,
         prompt=answers.task.prompt_hash(),

@@ -29,7 +29,7 @@ def main(params: Params, seed_text: str) -> None:
     seed, config, model = read_seed(seed_text), params.sft.selector, params.selected_model
     manifest = build_manifest(
         "sft_selector",
-        {"sft.selector": config.model_dump(), "model": model.model_dump()},
+        params.sections("sft.selector", "model"),
         [BASE, REWARDS / "train.jsonl", REWARDS / "val.jsonl"],
         seed=seed,
         prompt=get_task(params.selected_dataset.task).prompt_hash(),

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from workspace import ROOT
 
-from posttrain.checkpoint import CheckpointFile
+from posttrain.checkpoint import CheckpointFile, claim, release
+from posttrain.errors import UserError
 from posttrain.manifest import build_manifest, digest, hash_code, hash_path
 
 
@@ -46,6 +49,58 @@ def test_a_removed_checkpoint_is_gone(tmp_path: Path) -> None:
     checkpoint.save({"x": torch.ones(1)}, {})
     checkpoint.remove()
     assert checkpoint.load() is None
+
+
+HOLD = """
+import sys
+from filelock import FileLock
+lock = FileLock(sys.argv[1])
+lock.acquire()
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_run_is_trained_by_one_process_until_that_ends(tmp_path: Path) -> None:
+    """However it ends: here it is killed."""
+    command = [sys.executable, "-c", HOLD, str(tmp_path / "run.lock")]
+    other = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert other.stdout is not None and other.stdout.readline() == "held\n"
+        with pytest.raises(UserError, match="another process trains the same run"):
+            claim("run", tmp_path)
+    finally:
+        other.kill()
+        other.communicate()
+    claim("run", tmp_path)
+    release("run", tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_ended_in_an_error_can_be_claimed_again(tmp_path: Path) -> None:
+    claim("run", tmp_path)
+    claim("run", tmp_path)
+    release("run", tmp_path)
+
+
+def test_the_processes_of_one_launch_are_one_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim("run", tmp_path)
+    monkeypatch.setenv("RANK", "1")
+    claim("run", tmp_path)
+    monkeypatch.setenv("RANK", "0")
+    release("run", tmp_path)
+
+
+def test_a_claim_clears_away_what_a_kill_left_half_written(tmp_path: Path) -> None:
+    CheckpointFile("run", tmp_path).save({"x": torch.ones(1)}, {})
+    (tmp_path / ".run.safetensors.k1").write_bytes(b"half")
+    (tmp_path / ".other.safetensors.k2").write_bytes(b"half")
+    claim("run", tmp_path)
+    release("run", tmp_path)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"run.safetensors", ".other.safetensors.k2"}
 
 
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"\xff" * 100])

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from stages.compare import main
+from workspace import ROOT
 
 from posttrain.errors import UserError
 from posttrain.evaluation.compare import (
@@ -25,7 +26,7 @@ from posttrain.evaluation.compare import (
     tidy_rows,
 )
 from posttrain.evaluation.plots import plot_comparison, plot_rewards_by_kind
-from posttrain.files import write_json, write_jsonl
+from posttrain.files import sha256_file, write_json, write_jsonl
 
 TRIVIAL = {"shortest": 0.125, "majority_answer": 0.25}
 
@@ -66,6 +67,7 @@ def save(folder: Path, policy: str, seed: int, rewards: list[float], **changes: 
         },
         "prompt": "p",
         "evaluator": "e",
+        "code": {},
     }
     write_json(target / "manifest.json", manifest | changes)
 
@@ -208,9 +210,18 @@ def test_other_questions_are_refused(tmp_path: Path) -> None:
         load_runs(tmp_path, ["sft", "ppo"], [0])
 
 
+def test_predictions_of_other_code_are_refused(tmp_path: Path) -> None:
+    name = "src/posttrain/selector/model.py"
+    save(tmp_path, "sft", 0, [1.0], code={name: sha256_file(ROOT / name)})
+    save(tmp_path, "ppo", 0, [1.0], code={name: "0" * 64})
+    assert len(load_runs(tmp_path, ["sft"], [0])) == 1
+    with pytest.raises(UserError, match=f"ppo-0 was made by another {name}"):
+        load_runs(tmp_path, ["sft", "ppo"], [0])
+
+
 def test_a_manifest_of_something_else_is_refused(tmp_path: Path) -> None:
     save(tmp_path, "sft", 0, [1.0])
-    write_json(tmp_path / "sft-0/manifest.json", {"inputs": {}})
+    write_json(tmp_path / "sft-0/manifest.json", {"code": {}, "inputs": {}})
     with pytest.raises(UserError, match="not a manifest of stage evaluate"):
         load_runs(tmp_path, ["sft"], [0])
 

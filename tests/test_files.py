@@ -58,6 +58,33 @@ def test_a_directory_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+def test_a_stage_that_dvc_runs_removes_what_a_kill_left_of_its_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By hand two may write the same at once, so there nothing is taken away."""
+    left, other = tmp_path / ".out.k1", tmp_path / ".out2.k2"
+    for path in (left, other):
+        (path / "model").mkdir(parents=True)
+    monkeypatch.delenv("DVC_STAGE", raising=False)
+    with atomic_directory(tmp_path / "out"):
+        pass
+    assert left.exists()
+    monkeypatch.setenv("DVC_STAGE", "train")
+    with atomic_directory(tmp_path / "out"):
+        pass
+    assert not left.exists() and other.exists()
+
+
+def test_a_directory_within_one_that_is_being_written_is_replaced_in_it(tmp_path: Path) -> None:
+    with atomic_directory(tmp_path / "out") as outer:
+        with atomic_directory(outer) as inner:
+            assert inner.name.startswith(".out.")  # which the next run of a killed stage removes
+            (inner / "model").write_text("1")
+        (outer / "manifest").write_text("2")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"model", "manifest"}
+
+
 def test_files_have_the_permissions_of_any_new_file(tmp_path: Path) -> None:
     (tmp_path / "plain").touch()
     write_json(tmp_path / "ours", 1)

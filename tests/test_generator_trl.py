@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
+import resource
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -311,6 +312,33 @@ def test_a_half_written_checkpoint_is_passed_over(tmp_path: Path) -> None:
     assert not (work / "checkpoint-3").exists()
     resumed = llama()
     run("grpo", work, resumed)
+    assert same(weights(resumed), weights(whole))
+
+
+@pytest.mark.parametrize("share", [0.5, 1.5], ids=["the weights", "the optimizer"])
+def test_a_disk_full_at_a_checkpoint_is_one_line_and_costs_only_that_checkpoint(
+    share: float, tmp_path: Path
+) -> None:
+    """A limit on the size of files fails a write as a full disk does; what follows the weights is larger."""
+    whole = llama()
+    run("rloo", tmp_path / "whole", whole)
+    work = tmp_path / "full"
+    with pytest.raises(Killed):
+        run("rloo", work, llama(), die_at=3)
+    checkpoint = last_whole(work)
+    assert checkpoint == work / "checkpoint-2"
+    size = (checkpoint / "model.safetensors").stat().st_size
+    unlimited, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(share * size), most))
+    try:
+        with pytest.raises(UserError, match=f"cannot write a checkpoint in {work}: ") as caught:
+            run("rloo", work, llama())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (unlimited, most))
+    assert "\n" not in str(caught.value)
+    assert last_whole(work) == work / "checkpoint-2"
+    resumed = llama()
+    run("rloo", work, resumed)
     assert same(weights(resumed), weights(whole))
 
 

@@ -145,6 +145,46 @@ def test_two_clones_have_the_same_lock_file(project: Path, killed: Path) -> None
         assert contents(killed / name) == contents(project / name), name
 
 
+def test_during_a_training_a_second_repro_is_refused_and_an_edit_not_recorded(
+    project: Path, killed: Path
+) -> None:
+    """DVC hashes the code when the training has ended, and would take the model for one of the edited file."""
+    stage, edited = "rl_selector@exact-0", "src/posttrain/selector/train.py"
+    before = (killed / edited).read_bytes()
+    process = start(killed, "dvc", "repro", "--single-item", stage)
+    while stage.replace("@", "/") not in (killed / ".dvc/tmp/rwlock").read_text():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    second = run(killed, "dvc", "repro", "--single-item", stage)
+    assert second.returncode != 0
+    assert f"'{killed}/models/rl_selector/exact-0' is busy" in second.stderr
+    while not list((killed / ".checkpoints").glob("*.safetensors")):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    (killed / edited).write_bytes(before + b"# edited\n")
+    _, errors = process.communicate()
+    assert process.returncode != 0
+    assert f"{stage}: {edited} was changed while this ran" in errors
+    assert stage not in (killed / "dvc.lock").read_text()
+    (killed / edited).write_bytes(before)
+    must(killed, "dvc", "repro", "--single-item", stage)
+    name = "models/rl_selector/exact-0"
+    assert contents(killed / name) == contents(project / name)
+
+
+def test_a_manifest_has_every_parameter_that_dvc_tracks(project: Path) -> None:
+    """Else a checkpoint of other params would be resumed. The model's name says less than its entry."""
+    stages = YAML(typ="safe").load(project / "dvc.lock")["stages"]
+    found = set()
+    for folder in (*MODELS[1:], *GENERATORS, "data/sample/0", "data/evaluate/ppo-0"):
+        manifest = json.loads((project / folder / "manifest.json").read_text())
+        (stage,) = (s for s in stages.values() if any(o["path"] == folder for o in s["outs"]))
+        tracked = {key.replace("models.pocket", "model") for key in stage["params"]["params.yaml"]}
+        assert manifest["params"].keys() == tracked - {"datasets.sample.task"}, folder
+        found.add(manifest["stage"])
+    assert len(found) == 6
+
+
 def test_a_checkpoint_of_other_params_is_not_resumed(killed: Path) -> None:
     """The run of another learning rate leaves its checkpoint; this one must start anew."""
     expected = contents(killed / "models/sft_selector/0")

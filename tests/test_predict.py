@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from stages.evaluate import main
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from posttrain.errors import UserError
-from posttrain.files import write_jsonl
+from posttrain.files import write_json, write_jsonl
 from posttrain.models.load import read_base, write_base
 from posttrain.models.pocket import build_model, llama_config, save_pocket, train_tokenizer
 from posttrain.params import load_params
@@ -193,6 +194,18 @@ def test_a_wrong_argument_is_named(
     monkeypatch.chdir(project)
     with pytest.raises(UserError, match=message):
         main(load_params(), policy, seed)
+
+
+def test_a_model_of_other_code_is_refused(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(project, tmp_path, dirs_exist_ok=True)
+    made_by = {"code": {"src/posttrain/selector/sft.py": "0" * 64}}
+    write_json(tmp_path / "models/sft_selector/0/manifest.json", made_by)
+    monkeypatch.chdir(tmp_path)
+    message = "^models/sft_selector/0 was made by another src/posttrain/selector/sft.py; run dvc"
+    with pytest.raises(UserError, match=message):
+        main(load_params(), "sft", "0")
 
 
 def test_a_question_too_long_for_the_model_is_named_not_cut(

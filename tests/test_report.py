@@ -88,6 +88,7 @@ def project(
         "inputs": {"models/base": "b", "data/test.jsonl": "t"},
         "prompt": "p",
         "evaluator": "e",
+        "code": {},
     }
     rng = np.random.default_rng(0)
     weights = params.rewards.weights.model_dump()

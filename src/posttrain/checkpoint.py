@@ -2,23 +2,27 @@
 
 One file per run, `.checkpoints/<digest of the manifest>.safetensors`: tensors, and a JSON object in
 its header. Written under a temporary name and renamed, so a kill leaves the previous checkpoint
-whole.
+whole. A process claims its run, as two that train the same would take each other's checkpoints away.
 """
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from posttrain.errors import UserError
 from posttrain.files import atomic_write
 
 ROOT = Path(".checkpoints")
+_claims: dict[Path, FileLock] = {}
 
 
 class Checkpoint(NamedTuple):
@@ -52,3 +56,31 @@ class CheckpointFile:
     def remove(self) -> None:
         """Forget the run, once its result is in place."""
         self.path.unlink(missing_ok=True)
+
+
+def claim(digest: str, root: Path = ROOT) -> None:
+    """Let no other process train this run, until `release` or the end of this process, a kill included.
+
+    `UserError` when another process does. The processes of one distributed launch are one run.
+    """
+    if os.environ.get("RANK", "0") != "0":
+        return
+    root.mkdir(parents=True, exist_ok=True)
+    path = root.absolute() / f"{digest}.lock"
+    lock = _claims.setdefault(path, FileLock(path, blocking=False))  # it ends with its object
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise UserError(
+            f"another process trains the same run ({root / digest}); wait for it, or end it"
+        ) from error
+    for leftover in root.glob(f".{digest}.*"):  # of a checkpoint that was being written at a kill
+        leftover.unlink()
+
+
+def release(digest: str, root: Path = ROOT) -> None:
+    """End the claim, once the run's result is in place."""
+    path = root.absolute() / f"{digest}.lock"
+    if path in _claims:
+        path.unlink(missing_ok=True)
+        _claims.pop(path).release(force=True)

@@ -6,6 +6,7 @@ complete, so a killed process or a full disk leaves the previous version in plac
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
@@ -53,15 +54,22 @@ def atomic_directory(path: PathLike) -> Iterator[Path]:
     target = Path(path)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+        _remove_leftovers(target)
+        # One dot, also inside another directory that is being written: what is left is known by its name.
+        prefix = f".{target.name.removeprefix('.')}."
+        temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=prefix))
     except OSError as error:
         raise UserError(f"cannot write {target}: {error.strerror}") from error
     try:
         yield temporary
         temporary.chmod(0o777 & ~_umask())
-        if target.exists():
-            shutil.rmtree(target)
-        temporary.replace(target)
+        if target.exists():  # put aside, as a kill while it is removed would leave half of it
+            previous = temporary.with_name(f"{temporary.name}.previous")
+            target.rename(previous)
+            temporary.rename(target)
+            shutil.rmtree(previous)
+        else:
+            temporary.rename(target)
     except OSError as error:
         raise UserError(f"cannot write {target}: {error.strerror}") from error
     except SafetensorError as error:  # safetensors says so when a disk is full
@@ -143,6 +151,13 @@ def git_blob_id(path: PathLike) -> str:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def _remove_leftovers(target: Path) -> None:
+    """What a killed run left of this directory. Only under DVC, which lets nobody else write it, and in one process."""
+    if "DVC_STAGE" in os.environ and "RANK" not in os.environ:
+        for path in target.parent.glob(f".{glob.escape(target.name)}.*"):
+            shutil.rmtree(path)
 
 
 def _umask() -> int:

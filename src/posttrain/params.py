@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import reduce
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -383,6 +384,15 @@ class Params(Section):
     @property
     def selected_model(self) -> Model:
         return self.models[self.model]
+
+    def sections(self, *names: str) -> dict[str, Any]:
+        """Plain values of sections by their names in params.yaml; `model` is the chosen entry of `models`."""
+        found: dict[str, Any] = {
+            name: reduce(getattr, name.split("."), self) for name in names if name != "model"
+        }
+        if "model" in names:
+            found["model"] = self.selected_model
+        return {name: found[name].model_dump() for name in names}
 
     @property
     def operands(self) -> Literal["cells", "literal"]:

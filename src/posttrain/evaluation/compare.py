@@ -12,7 +12,8 @@ The reward is that of the best-scored candidate (the greedy answer), the expecte
 policy, which is what reinforcement learning raises: a policy may grow surer and choose the same.
 
 The models compared are the ones named in params. A missing one, or one evaluated on other
-questions, pools, prompts or by another evaluator, is a `UserError`.
+questions, pools, prompts or by another evaluator, or by code that has changed since, is a
+`UserError`.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from posttrain.evaluation.intervals import Array, Interval, percentiles, resampl
 from posttrain.evaluation.metrics import DIGITS, HEADLINES, Row, columns, headlines_of
 from posttrain.evaluation.significance import holm, sign_flip_p
 from posttrain.files import read_json, read_jsonl
+from posttrain.manifest import check_code
 
 LEVEL = 0.95
 BASELINE = "sft"
@@ -110,6 +112,7 @@ def load_runs(directory: Path, policies: Sequence[str], seeds: Sequence[int]) ->
             for name in ("predictions.jsonl", "manifest.json"):
                 if not (folder / name).is_file():
                     raise UserError(f"{folder / name}: missing; run stage evaluate for it")
+            check_code(folder)
             made_with = _conditions(folder / "manifest.json")
             rows = [
                 row for row in read_jsonl(folder / "predictions.jsonl") if row["split"] == SPLIT

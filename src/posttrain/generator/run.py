@@ -11,12 +11,14 @@ from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from posttrain import processes
+from posttrain.checkpoint import ROOT, claim, release
 from posttrain.curves import write_curves
 from posttrain.errors import UserError
 from posttrain.evaluation.generation import greedy_metrics, score_completion
-from posttrain.files import read_jsonl, write_json, write_jsonl
+from posttrain.files import atomic_directory, read_jsonl, write_jsonl
 from posttrain.generator.model import Generator, load_generator, new_generator, save_generator
 from posttrain.generator.sampling import greedy, sampler
+from posttrain.manifest import write_manifest
 from posttrain.models.load import load_tokenizer, read_base
 from posttrain.models.tokens import tokenize_prompts
 from posttrain.params import Params, Variant
@@ -187,22 +189,25 @@ def save(
         return
     best = max(history.val[1:], key=lambda row: (row[best_by], row["step"]))
     told = {"best_step": best["step"], f"val_{best_by}": best[best_by], **(meta or {})}
-    save_generator(output, model, read_base(BASE), told)
     samples = [
         {"question": example["question"], "gold": answers.task.render_target(example), **record}
         for example, record in zip(shown, records, strict=True)
     ]
-    write_jsonl(output / "samples.jsonl", samples)
-    write_json(output / "manifest.json", dict(manifest))
+    with atomic_directory(output) as temporary:
+        save_generator(temporary, model, read_base(BASE), told)
+        write_jsonl(temporary / "samples.jsonl", samples)
+        write_manifest(temporary, manifest)
     write_curves(curves, {"train": history.train, "val": history.val})
 
 
 def scratch(digest: str) -> Path:
-    """The folder of a run's checkpoints, outside DVC's outputs."""
-    return Path(".checkpoints") / digest
+    """The folder of a run's checkpoints, outside DVC's outputs, for this process alone."""
+    claim(digest)
+    return ROOT / digest
 
 
 def forget(work: Path) -> None:
     """Remove a run's checkpoints, once its result is in place."""
     if processes.is_main():
         shutil.rmtree(work, ignore_errors=True)
+        release(work.name)

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import DynamicCache, PrinterCallback, TrainerCallback
 from transformers.utils import logging
@@ -229,11 +230,24 @@ class Watch(TrainerCallback):  # type: ignore[misc]
 
 
 class Quiet:
-    """A trainer that neither calls home nor writes a model card into each checkpoint."""
+    """A trainer that neither calls home nor writes a model card into each checkpoint, and that names a full disk."""
+
+    args: Any
 
     def _send_telemetry(self) -> None: ...
 
     def create_model_card(self, *arguments: Any, **others: Any) -> None: ...
+
+    def _save_checkpoint(self, *arguments: Any, **others: Any) -> None:
+        inherited: Any = super()
+        try:
+            inherited._save_checkpoint(*arguments, **others)
+        # What Python, torch and safetensors raise.
+        except (OSError, RuntimeError, SafetensorError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise UserError(
+                f"cannot write a checkpoint in {self.args.output_dir}: {reason}"
+            ) from error
 
 
 class Rollouts(Quiet):

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 
 from posttrain import processes
-from posttrain.checkpoint import CheckpointFile
+from posttrain.checkpoint import CheckpointFile, claim, release
 from posttrain.curves import Progress, write_curves
-from posttrain.files import read_jsonl, write_json
-from posttrain.manifest import digest
+from posttrain.files import atomic_directory, read_jsonl
+from posttrain.manifest import digest, write_manifest
 from posttrain.models.architecture import recompute_activations
 from posttrain.models.load import load_tokenizer, read_base
 from posttrain.params import Model, Optimization
@@ -71,7 +71,9 @@ def train_and_save(
     torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
     if model.gradient_checkpointing:
         recompute_activations(selector.backbone)
-    checkpoint = CheckpointFile(digest(manifest))
+    run = digest(manifest)
+    claim(run)
+    checkpoint = CheckpointFile(run)
     progress = Progress(name)
 
     def report(done: int, total: int, history: History) -> None:
@@ -95,7 +97,9 @@ def train_and_save(
         return
     best = max(history.val[1:], key=lambda row: (row["reward"], row["step"]))
     meta = {"best_step": best["step"], "val_reward": best["reward"]}
-    save_selector(output, selector, read_base(BASE), meta)
-    write_json(output / "manifest.json", dict(manifest))
+    with atomic_directory(output) as temporary:
+        save_selector(temporary, selector, read_base(BASE), meta)
+        write_manifest(temporary, manifest)
     write_curves(curves, {"train": history.train, "val": history.val})
     checkpoint.remove()
+    release(run)
