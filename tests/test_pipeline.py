@@ -89,6 +89,24 @@ def test_repro_makes_every_output(project: Path) -> None:
     assert all(f"| {method} |" in (project / "plots/compare.md").read_text() for method in METHODS)
 
 
+def test_the_artifacts_are_the_models_that_are_best_on_validation(project: Path) -> None:
+    chosen = json.loads((project / "metrics/best.json").read_text())
+    for family, folder, figure in (
+        ("selector", "evaluate", "accuracy"),
+        ("generator", "evaluate_generator", "execution_accuracy"),
+    ):
+        reached = {
+            path.stem: json.loads(path.read_text())["val"][figure]
+            for path in (project / "metrics" / folder).glob("*.json")
+            if not path.stem.startswith("base")
+        }
+        policy = chosen[family]["policy"]
+        assert chosen[family]["val_accuracy"] == max(reached.values()) == reached[f"{policy}-0"]
+        origin = f"sft_{family}/0" if policy == "sft" else f"rl_{family}/{policy}-0"
+        assert contents(project / "models/best" / family) == contents(project / "models" / origin)
+    assert YAML(typ="safe").load(project / "dvc.yaml")["artifacts"].keys() == chosen.keys()
+
+
 def test_a_second_repro_says_up_to_date(project: Path) -> None:
     output = must(project, "dvc", "repro")
     assert "Data and pipelines are up to date." in output
@@ -205,7 +223,7 @@ def test_a_parameter_of_one_method_reruns_that_method_alone(project: Path) -> No
     output = must(project, "dvc", "repro")
     # The clip range does not bind in so few steps: what comes out may be the same as before.
     assert {"rl_selector@ppo-0"} <= ran(output)
-    assert ran(output) <= {"rl_selector@ppo-0", "evaluate@ppo-0", "compare", "report"}
+    assert ran(output) <= {"rl_selector@ppo-0", "evaluate@ppo-0", "compare", "report", "best"}
 
 
 def test_an_unknown_parameter_is_refused_by_exp_run(project: Path) -> None:
