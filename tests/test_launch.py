@@ -92,18 +92,15 @@ def test_a_mistake_on_any_process_ends_all_with_one_line(what: str, tmp_path: Pa
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_accelerate_reads_the_configuration(path: Path) -> None:
-    """Its own reader refuses unknown keys, its launcher unknown keys of FSDP."""
+    """Its own reader refuses unknown keys."""
     config = load_config_from_file(str(path))
     assert config.mixed_precision == "no", "dtype in params.yaml says in what a model computes"
     parser = launch_command_parser()
-    known = {action.dest for action in parser._actions}
-    assert {f"fsdp_{key.removeprefix('fsdp_')}" for key in config.fsdp_config} <= known
     arguments, _, _ = _validate_launch_command(
         parser.parse_args(["--config_file", str(path), "stages/sft_selector.py", "0"])
     )
     assert arguments.num_processes == config.num_processes
-    assert arguments.multi_gpu == (config.num_processes > 1 and not arguments.use_fsdp)
-    assert arguments.use_fsdp == (path.stem == "fsdp")
+    assert arguments.multi_gpu == (config.num_processes > 1)
 
 
 def test_every_configuration_is_described() -> None:
