@@ -15,7 +15,7 @@ from workspace import ROOT, copy_project, must
 from posttrain.errors import UserError
 from posttrain.evaluation import across, cost
 from posttrain.evaluation.pareto import dominated
-from posttrain.files import write_json, write_jsonl
+from posttrain.files import write_jsonl
 from posttrain.params import load_params
 from posttrain.stage import TIMES, note_cost
 
@@ -78,21 +78,24 @@ def test_a_policy_costs_its_own_training_and_that_of_sft_per_seed() -> None:
 def test_a_policy_that_took_longer_for_no_more_accuracy_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    compared: dict[str, Any] = {
-        name: {"accuracy": accuracy, "expected_reward": 0.5}
-        for name, accuracy in {"base": 0.1, "sft": 0.6, "ppo": 0.6, "dpo": 0.7, "grpo": 0.9}.items()
-    }
     copy_project(tmp_path, {})
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"logs/times\.jsonl: missing; run dvc repro"):
         cost.main()
-    write_json("metrics/compare.json", compared | {"best_trivial_rule": {"accuracy": 0.95}})
+    rows = ["policy,seed,metric,value,low,high,spread", "shortest,,accuracy,0.95,,,"]
+    for name, accuracy in {"base": 0.1, "sft": 0.6, "ppo": 0.6, "dpo": 0.7, "grpo": 0.9}.items():
+        rows.append(f"{name},mean,accuracy,{accuracy},{accuracy - 0.1:.2f},1,")
+        rows.append(f"{name},0,accuracy,0.99,,,")
+        rows.append(f"{name},mean,expected_reward,0.5,0.4,0.6,")
+    Path("plots").mkdir(exist_ok=True)
+    Path("plots/compare.csv").write_text("\n".join(rows))
     write_jsonl(TIMES, TIMED)
-    Path("metrics/compare_generator.json").unlink(missing_ok=True)
+    Path("plots/compare_generator.csv").unlink(missing_ok=True)
     cost.main()
     table = capsys.readouterr().out.split("selector:")[1]
     ends = {row.split(" | ")[0]: row.split(" | ")[-1] for row in table.splitlines()[4:]}
-    assert ends == {"| base": " |", "| sft": " |", "| ppo": "dpo |", "| dpo": " |"}
+    assert ends == {"| base": " |", "| sft": " |", "| ppo": "sft |", "| dpo": " |"}
+    assert "| dpo | 0.700 [0.600, 1.000] | 0.500 [0.400, 0.600] | 20.0 |" in table
     assert cost.PLOT.read_bytes().startswith(b"\x89PNG")
 
 

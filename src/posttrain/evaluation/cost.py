@@ -6,11 +6,13 @@ Each stage that runs adds a line to logs/times.jsonl (`posttrain.stage`): its wa
 differ from run to run, so they stand outside DVC's outputs. Printed are the last times of each stage of the data set
 and model that params.yaml names, and for each policy of the comparisons its test accuracy and expected reward beside
 the seconds of its own training per seed, that of SFT before it included. A policy is dominated if another one is at
-least as accurate and trained in no more time, and better in one of the two. logs/cost.png draws them.
+least as accurate and trained in no more time, and better in one of the two; that is said of the measured accuracies,
+so look at their intervals, which logs/cost.png draws.
 """
 
 from __future__ import annotations
 
+import csv
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,13 +21,14 @@ from statistics import mean
 from typing import Any
 
 from posttrain.errors import UserError
+from posttrain.evaluation.compare import Estimate
 from posttrain.evaluation.pareto import dominated
 from posttrain.evaluation.plots import plot_cost
-from posttrain.files import read_json, read_jsonl
+from posttrain.files import read_jsonl, read_text
 from posttrain.params import load_params
 from posttrain.stage import TIMES
 
-FAMILIES = {"selector": "metrics/compare.json", "generator": "metrics/compare_generator.json"}
+FAMILIES = {"selector": "plots/compare.csv", "generator": "plots/compare_generator.csv"}
 PLOT = Path("logs/cost.png")
 Time = Mapping[str, Any]
 
@@ -34,8 +37,8 @@ Time = Mapping[str, Any]
 class PolicyCost:
     """What a policy reaches on the test questions, and the seconds and memory that its training took."""
 
-    accuracy: float
-    expected_reward: float
+    accuracy: Estimate
+    expected_reward: Estimate
     seconds: float
     peak_mib: int
 
@@ -48,12 +51,13 @@ def main() -> None:
     if not times:
         raise UserError(f"{TIMES}: no stage of {params.model} on {params.dataset}; run dvc repro")
     print(stage_table(times))
-    points, beaten = {}, set()
+    points: dict[str, dict[str, tuple[float, Estimate]]] = {}
+    beaten: set[str] = set()
     for family, path in FAMILIES.items():
         if Path(path).is_file():
-            costs = policy_costs(read_json(path), times, family)
+            costs = policy_costs(read_estimates(path), times, family)
             worse = dominated(
-                {policy: (cost.accuracy, -cost.seconds) for policy, cost in costs.items()}
+                {policy: (cost.accuracy.value, -cost.seconds) for policy, cost in costs.items()}
             )
             print(f"\n{family}:\n\n{policy_table(costs, worse)}")
             points[family] = {
@@ -88,15 +92,22 @@ def stage_table(times: Sequence[Time]) -> str:
     return "\n".join([*rows, f"| all | {len(times)} | {total:.1f} | | |"])
 
 
+def read_estimates(path: str) -> dict[str, dict[str, Estimate]]:
+    """By policy and metric, the means over seeds that a comparison wrote."""
+    found: dict[str, dict[str, Estimate]] = {}
+    for row in csv.DictReader(read_text(path).splitlines()):
+        if row["seed"] == "mean":
+            interval = (float(row["low"]), float(row["high"])) if row["low"] else None
+            estimate = Estimate(float(row["value"]), interval)
+            found.setdefault(row["policy"], {})[row["metric"]] = estimate
+    return found
+
+
 def policy_costs(
-    compared: Mapping[str, Any], times: Sequence[Time], family: str
+    compared: Mapping[str, Mapping[str, Estimate]], times: Sequence[Time], family: str
 ) -> dict[str, PolicyCost]:
     """What each compared policy reaches and took, if all of its training was timed."""
-    found = {
-        policy: training(times, family, policy)
-        for policy, figures in compared.items()
-        if "expected_reward" in figures  # a rule has no training
-    }
+    found = {policy: training(times, family, policy) for policy in compared}
     return {
         policy: PolicyCost(compared[policy]["accuracy"], compared[policy]["expected_reward"], *cost)
         for policy, cost in found.items()
@@ -112,10 +123,17 @@ def policy_table(costs: Mapping[str, PolicyCost], beaten: Mapping[str, str]) -> 
     ]
     for policy, cost in costs.items():
         rows.append(
-            f"| {policy} | {cost.accuracy:.3f} | {cost.expected_reward:.3f} | {cost.seconds:.1f} "
+            f"| {policy} | {_shown(cost.accuracy)} | {_shown(cost.expected_reward)} | {cost.seconds:.1f} "
             f"| {cost.peak_mib} | {beaten.get(policy, '')} |"
         )
     return "\n".join(rows)
+
+
+def _shown(estimate: Estimate) -> str:
+    if estimate.interval is None:
+        return f"{estimate.value:.3f}"
+    low, high = estimate.interval
+    return f"{estimate.value:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def training(times: Sequence[Time], family: str, policy: str) -> tuple[float, int] | None:

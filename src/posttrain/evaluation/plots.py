@@ -151,27 +151,40 @@ def plot_margins(pairs: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 
 def plot_cost(
-    families: Mapping[str, Mapping[str, tuple[float, float]]], beaten: Collection[str], path: Path
+    families: Mapping[str, Mapping[str, tuple[float, Estimate]]],
+    beaten: Collection[str],
+    path: Path,
 ) -> None:
-    """Accuracy against seconds of training, a panel per family of policies; `families` maps name and policy to
-    (seconds, accuracy), and `beaten` holds the policies, as `family/policy`, that another one dominates (pale).
+    """Accuracy with its interval, and beside it the seconds of training, for the policies of each family.
+
+    families: by family and policy, (seconds, accuracy). beaten: those that another one dominates, as `family/policy`,
+    drawn pale.
     """
-    with _figure(path, (5.2 * len(families), 3.6)) as figure:
-        panels = figure.subplots(1, len(families), squeeze=False)[0]
-        for panel, (family, points) in zip(panels, families.items(), strict=True):
-            for policy, (seconds, accuracy) in points.items():
+    heights = [len(points) for points in families.values()]
+    with _figure(path, (9, 0.7 + sum(0.3 * height + 0.8 for height in heights))) as figure:
+        panels = figure.subplots(
+            len(families), 2, squeeze=False, height_ratios=heights, width_ratios=[1.25, 1]
+        )
+        for (left, right), (family, points) in zip(panels, families.items(), strict=True):
+            for row, (policy, (seconds, accuracy)) in enumerate(points.items()):
                 color = PALE if f"{family}/{policy}" in beaten else BLUE
-                panel.plot(seconds, accuracy, "o", color=color, markersize=6)
-                panel.annotate(
-                    policy, (seconds, accuracy), xytext=(6, 4), textcoords="offset points"
-                )
-            panel.set_title(f"{family}: accuracy on the test questions")
-            panel.set_xlabel("seconds of training per seed, SFT included; pale: dominated")
-            panel.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
-            panel.margins(x=0.15, y=0.15)
-            panel.grid(color="#e4e6ea", linewidth=0.6)
-            panel.set_axisbelow(True)
-        figure.tight_layout(w_pad=3)
+                _draw(left, accuracy, row, color)
+                right.barh(row, seconds, height=0.55, color=color)
+            for panel, title in (
+                (left, f"{family}: accuracy on the test questions"),
+                (right, "Seconds of training per seed, SFT included"),
+            ):
+                _rows(panel, list(points))
+                panel.set_title(title)
+            left.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        figure.text(
+            0.01,
+            0.005,
+            "Bar of a point: 95 % bootstrap interval over questions. Pale: another one is as accurate in no more time.",
+            fontsize=8,
+            color=GREY,
+        )
+        figure.tight_layout(rect=(0, 0.04, 1, 1), w_pad=3, h_pad=1.5)
 
 
 def _change(result: PolicyResult) -> Estimate:
