@@ -22,7 +22,7 @@ def main(params: Params) -> None:
     trivial = read_trivial_rules(RULES)
     results = compare(runs, params.compare.bootstrap)
     questions = len(runs[0].predictions)
-    write_json("metrics/compare.json", flat_metrics(results, trivial))
+    write_json("metrics/compare.json", flat_metrics("selector", results, trivial))
     rows = tidy_rows(results, trivial, questions)
     with atomic_write("plots/compare.csv") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")

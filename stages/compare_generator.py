@@ -18,7 +18,7 @@ def main(params: Params) -> None:
     runs = load_runs(Path("data/evaluate_generator"), policies, params.seeds)
     results = compare(runs, params.compare.bootstrap)
     questions = len(runs[0].predictions)
-    write_json("metrics/compare_generator.json", flat_metrics(results, {}))
+    write_json("metrics/compare_generator.json", flat_metrics("generator", results, {}))
     rows = tidy_rows(results, {}, questions)
     with atomic_write("plots/compare_generator.csv") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")

@@ -241,10 +241,10 @@ def results() -> list[PolicyResult]:
 
 
 def test_metrics_are_flat_and_few(results: list[PolicyResult]) -> None:
-    metrics = flat_metrics(results, TRIVIAL)
+    (metrics,) = flat_metrics("selector", results, TRIVIAL).values()
     assert metrics["best_trivial_rule"] == {"accuracy": 0.25}
-    assert set(metrics["sft"]) == {"accuracy", "reward", "reward_ratio", "expected_reward"}
-    changes = {"reward_change", "reward_change_low", "reward_change_high", "reward_change_p"}
+    assert set(metrics["sft"]) == {"accuracy", "reward", "expected_reward"}
+    changes = {"change", "change_low", "change_high", "change_p"}
     assert set(metrics["ppo"]) == set(metrics["sft"]) | changes
 
 
@@ -296,7 +296,7 @@ def test_the_stage_writes_all_four_files(
 
     main(params)
     assert sorted(os.listdir("plots")) == ["compare.csv", "compare.md", "compare.png"]
-    assert set(json.loads(Path("metrics/compare.json").read_text())) == {
+    assert set(json.loads(Path("metrics/compare.json").read_text())["selector"]) == {
         "best_trivial_rule",
         *params.compare.policies,
     }

@@ -81,11 +81,11 @@ def test_repro_makes_every_output(project: Path) -> None:
     for name in ("plots/report.md", "plots/report.html"):
         assert (project / name).stat().st_size > 0
     generators = json.loads((project / "metrics/compare_generator.json").read_text())
-    assert {"base", "sft", *GENERATOR_METHODS} == generators.keys()
+    assert {"base", "sft", *GENERATOR_METHODS} == generators["generator"].keys()
     opened = json.loads((project / "metrics/open_evaluation/0.json").read_text())
     assert opened["oracle_accuracy"] >= opened["selector_accuracy"]
     compared = json.loads((project / "metrics/compare.json").read_text())
-    assert {"base", "sft", *METHODS, "best_trivial_rule"} == compared.keys()
+    assert {"base", "sft", *METHODS, "best_trivial_rule"} == compared["selector"].keys()
     assert all(f"| {method} |" in (project / "plots/compare.md").read_text() for method in METHODS)
 
 

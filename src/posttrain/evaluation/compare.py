@@ -167,9 +167,12 @@ def compare(runs: Sequence[Run], resamples: int) -> list[PolicyResult]:
 
 
 def flat_metrics(
-    results: Sequence[PolicyResult], trivial: Mapping[str, float]
-) -> dict[str, dict[str, float]]:
-    """A few leaves per policy, for `dvc metrics diff`; and the best trivial rule."""
+    family: str, results: Sequence[PolicyResult], trivial: Mapping[str, float]
+) -> dict[str, dict[str, dict[str, float]]]:
+    """By family and policy a few leaves, for `dvc exp show` and `dvc metrics diff`; and the best trivial rule.
+
+    The family makes the names of the leaves unique, so that DVC's columns need no file names.
+    """
     metrics: dict[str, dict[str, float]] = {}
     if trivial:
         metrics["best_trivial_rule"] = {"accuracy": round(max(trivial.values()), DIGITS)}
@@ -177,16 +180,15 @@ def flat_metrics(
         leaves = {
             "accuracy": result.accuracy.value,
             "reward": result.reward.value,
-            "reward_ratio": result.reward_ratio.value,
             "expected_reward": result.expected_reward.value,
         }
         change = result.reward_change
         if change is not None and change.interval is not None and result.p_value is not None:
-            leaves["reward_change"] = change.value
-            leaves["reward_change_low"], leaves["reward_change_high"] = change.interval
-            leaves["reward_change_p"] = result.p_value
+            leaves["change"] = change.value
+            leaves["change_low"], leaves["change_high"] = change.interval
+            leaves["change_p"] = result.p_value
         metrics[result.policy] = {name: round(value, DIGITS) for name, value in leaves.items()}
-    return metrics
+    return {family: metrics}
 
 
 def tidy_rows(
