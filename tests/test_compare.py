@@ -90,6 +90,19 @@ def test_figures_are_means_over_seeds_with_their_spread() -> None:
     assert sft.reward_change is None
 
 
+def test_validation_is_told_apart_from_the_test_questions() -> None:
+    rows = [prediction(number, reward) for number, reward in enumerate([1.0, 0.2])]
+    val = [prediction(9, 1.0, "val")]
+    result = compare([Run("sft", 0, rows, val), Run("sft", 1, rows, [*val, *rows])], 50)[0]
+    assert result.accuracy.value == 0.5
+    assert result.validation == {
+        "accuracy": pytest.approx((1 + 2 / 3) / 2),
+        "reward": pytest.approx((1 + 2.2 / 3) / 2),
+    }
+    (metrics,) = flat_metrics("selector", [result], {}).values()
+    assert metrics["sft"]["val_accuracy"] == pytest.approx(5 / 6, abs=1e-6)
+
+
 def test_one_seed_has_no_spread() -> None:
     assert compare([run("sft", 0, [1, 0.2])], 50)[0].reward.spread is None
 

@@ -43,11 +43,12 @@ EXPECTED_REWARD = 3
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Predictions of one trained model on the test split."""
+    """Predictions of one trained model on the test split, and on validation, by which one may choose."""
 
     policy: str
     seed: int
     predictions: Sequence[Row]
+    validation: Sequence[Row] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,9 @@ class PolicyResult:
     p_value: float | None
     chosen: Mapping[str, Estimate]
     kind_reward: Mapping[str, float | None]
+    validation: Mapping[
+        str, float
+    ]  # accuracy and reward there, means over seeds; empty if not predicted
 
     @property
     def estimates(self) -> dict[str, Estimate]:
@@ -114,9 +118,8 @@ def load_runs(directory: Path, policies: Sequence[str], seeds: Sequence[int]) ->
                     raise UserError(f"{folder / name}: missing; run stage evaluate for it")
             check_code(folder)
             made_with = _conditions(folder / "manifest.json")
-            rows = [
-                row for row in read_jsonl(folder / "predictions.jsonl") if row["split"] == SPLIT
-            ]
+            predicted = read_jsonl(folder / "predictions.jsonl")
+            rows = [row for row in predicted if row["split"] == SPLIT]
             if not rows:
                 raise UserError(f"{folder / 'predictions.jsonl'}: no predictions of split {SPLIT}")
             if first is None:
@@ -126,7 +129,9 @@ def load_runs(directory: Path, policies: Sequence[str], seeds: Sequence[int]) ->
                     raise UserError(f"{folder} and {first[0]} differ in their {key}; run dvc repro")
             if runs:
                 _check_same_questions(rows, runs[0].predictions, folder, first[0])
-            runs.append(Run(policy, seed, rows))
+            runs.append(
+                Run(policy, seed, rows, [row for row in predicted if row["split"] == "val"])
+            )
     return runs
 
 
@@ -155,7 +160,14 @@ def compare(runs: Sequence[Run], resamples: int) -> list[PolicyResult]:
     drawn = resample_means(per_question.reshape(len(per_question), -1), resamples)
     drawn = drawn.reshape(-1, *per_question.shape[1:])  # (resamples, policies, columns)
     results = [
-        _result(policy, tuple(groups[BASELINE]), stacked[i], drawn[:, i], kinds)
+        _result(
+            policy,
+            tuple(groups[BASELINE]),
+            stacked[i],
+            drawn[:, i],
+            kinds,
+            _validation([*groups[policy].values()]),
+        )
         for i, policy in enumerate(groups)
     ]
     tested = [i for i, result in enumerate(results) if result.policy != BASELINE]
@@ -187,6 +199,7 @@ def flat_metrics(
             leaves["change"] = change.value
             leaves["change_low"], leaves["change_high"] = change.interval
             leaves["change_p"] = result.p_value
+        leaves |= {f"val_{name}": value for name, value in result.validation.items()}
         metrics[result.policy] = {name: round(value, DIGITS) for name, value in leaves.items()}
     return {family: metrics}
 
@@ -302,7 +315,12 @@ def _check_same_questions(
 
 
 def _result(
-    policy: str, seeds: tuple[int, ...], table: Array, drawn: Array, kinds: Sequence[str]
+    policy: str,
+    seeds: tuple[int, ...],
+    table: Array,
+    drawn: Array,
+    kinds: Sequence[str],
+    validation: Mapping[str, float],
 ) -> PolicyResult:
     """From the table (S, N, columns) of a policy and its resampled means (resamples, columns).
 
@@ -334,7 +352,17 @@ def _result(
             kind: float(rewards[where].mean()) if where.any() else None
             for kind, where in chosen.items()
         },
+        validation=validation,
     )
+
+
+def _validation(runs: Sequence[Run]) -> dict[str, float]:
+    """Accuracy and reward of a policy on validation, means over its seeds."""
+    if not all(run.validation for run in runs):
+        return {}
+    means = np.mean([columns(run.validation).mean(axis=0) for run in runs], axis=0)
+    found = headlines_of(means)
+    return {name: float(found[name]) for name in ("accuracy", "reward")}
 
 
 def _estimate(value: Array, drawn: Array, seeds: Array) -> Estimate:
