@@ -241,7 +241,7 @@ def test_every_stage_makes_its_outputs_and_every_model_a_manifest(
 def test_the_comparison_has_finite_numbers_for_every_policy(
     done: Run, file: str, policies: set[str]
 ) -> None:
-    compared = json.loads((done.project / f"metrics/{file}.json").read_text())
+    (compared,) = json.loads((done.project / f"metrics/{file}.json").read_text()).values()
     assert compared.keys() == policies
     assert all(math.isfinite(x) for leaves in compared.values() for x in leaves.values())
 

@@ -63,7 +63,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
 )
 def test_every_policy_is_compared(project: Path, file: str, policies: set[str]) -> None:
-    compared = read_json(project / f"metrics/{file}.json")
+    (compared,) = read_json(project / f"metrics/{file}.json").values()
     assert compared.keys() == policies
     assert all(math.isfinite(x) for leaves in compared.values() for x in leaves.values())
 
