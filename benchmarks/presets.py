@@ -30,10 +30,8 @@ ROOT = Path(__file__).resolve().parent.parent
 RATE = 120e12  # FLOPs per second: 40 % of an A100's peak in bfloat16
 BANDWIDTH = 1.2e12  # bytes per second: 60 % of an A100's
 QUESTIONS = 6251  # FinQA's training split
-PROMPT, ANSWER = (
-    1000,
-    50,
-)  # tokens of a typical question and of an answer, of which the selector reads K
+PROMPT = 1000  # tokens of a typical question
+ANSWER = 50  # tokens of an answer, of which the selector reads K
 
 LLAMA_3 = {"vocab_size": 128256, "max_position_embeddings": 131072, "num_key_value_heads": 8}
 LLAMA_3_1B = LlamaConfig(
@@ -143,6 +141,7 @@ def table(params: Params) -> str:
         counts = count_parameters(config, entry.lora)
         k = params.candidates.count
         recompute = {"gradient_checkpointing": True}
+        times = hours(key, entry, params)
         cells = [
             key,
             f"{counts.backbone / 1e6:,.0f} M",
@@ -150,7 +149,7 @@ def table(params: Params) -> str:
             gibibytes(config, counts, entry, k),
             gibibytes(config, counts, entry, k, **recompute),
             gibibytes(config, counts, entry, k, **recompute, quantization="4bit"),
-            *(duration(hours(key, entry, params)[name]) for name in names),
+            *(duration(times[name]) for name in names),
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
