@@ -29,6 +29,7 @@ from posttrain.manifest import build_manifest, digest
 from posttrain.models.pages import PageTokens, encode, exact_answers
 from posttrain.models.pocket import build_model, llama_config, save_pocket, train_tokenizer
 from posttrain.models.pretraining import pretrain
+from posttrain.params import Variant
 from posttrain.schema import (
     Fraction,
     NonNegative,
@@ -41,11 +42,16 @@ from posttrain.schema import (
 )
 from posttrain.tasks.finqa.load import load_split
 from posttrain.tasks.finqa.reading import SMALL, Document, Exercise, Size, World, make_document
+from posttrain.tasks.gsm8k.options import Annotations
+from posttrain.tasks.gsm8k.prepare import prepare_row
+from posttrain.tasks.gsm8k.prompt import render_prompt, render_target
+from posttrain.tasks.gsm8k.sample import make_row
 
 SETTINGS = Path("pretrain/params.yaml")
 OUTPUT = Path("pretrain/pocket")
 TOKENIZER_DOCUMENTS = 3000
 MEASURED_DOCUMENTS = 100
+VARIANTS: tuple[Variant, ...] = ("direct", "reflective", "deliberative")
 
 
 class Pocket(Section):
@@ -62,6 +68,7 @@ class Pocket(Section):
     tokens: Positive
     small_until: Fraction
     small_share: Fraction
+    word_problems: Fraction
     batch_tokens: Positive
     longest: Positive
     muon_learning_rate: Rate
@@ -101,7 +108,8 @@ def main() -> None:
     ) as bar:
 
         def report(row: dict[str, float]) -> None:
-            bar.set_postfix(loss=f"{row['loss']:.3f}", refresh=False)
+            losses = {name: f"{row[name]:.3f}" for name in ("loss", "lines", "early")}
+            bar.set_postfix(losses, refresh=False)
             bar.update(row["tokens"] - bar.n)
 
         curve = pretrain(
@@ -166,6 +174,8 @@ def tokenizer_texts(world: World) -> list[str]:
         if document is not None:
             texts.append(document.page)
             texts += [exercise.prompt + exercise.answer for exercise in document.exercises]
+        problem = word_problem(Random(f"tokenizer/{index}"))
+        texts += [problem.page, problem.exercises[0].answer]
     return texts
 
 
@@ -174,6 +184,8 @@ def training_documents(
 ) -> Callable[[int, float], PageTokens | None]:
     def draw(index: int, progress: float) -> PageTokens | None:
         rng = Random(f"{chosen.seed}/train/{index}")
+        if rng.random() < chosen.word_problems:
+            return tokenize(word_problem(rng), tokenizer)
         small = progress < chosen.small_until or rng.random() < chosen.small_share
         kind, size = ("table", SMALL) if small else (None, None)
         look_ups, programs = (8, 6) if small else (14, 14)
@@ -182,6 +194,16 @@ def training_documents(
         return tokens if tokens is not None and len(tokens) <= chosen.longest else None
 
     return draw
+
+
+def word_problem(rng: Random) -> Document:
+    """A generated problem in GSM8K's form, asked as the task asks it; the page is all before "Solution:"."""
+    annotations: Annotations = rng.choices(("keep", "strip"), (4, 1))[0]
+    example = prepare_row({"id": "drawn", **make_row(rng)}, annotations)
+    prompt = render_prompt(example, rng.choices(VARIANTS, (4, 1, 1))[0])
+    page, solution = prompt.rsplit("\n", 1)
+    answer = f"\n{render_target(example)}"
+    return Document(page, [Exercise("problem", f"\n{solution}", answer, len(answer))], 0, 0)
 
 
 def tokenize(document: Document, tokenizer: PreTrainedTokenizerBase) -> PageTokens:
@@ -195,6 +217,10 @@ def is_look_up(exercise: Exercise) -> bool:
 
 def is_text(exercise: Exercise) -> bool:
     return exercise.kind == "text"
+
+
+def is_problem(exercise: Exercise) -> bool:
+    return exercise.kind == "problem"
 
 
 def is_program(exercise: Exercise) -> bool:

@@ -5,7 +5,7 @@ python stages/rl_generator.py METHOD SEED        METHOD: ppo | grpo | rloo | dpo
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 
@@ -14,7 +14,7 @@ from posttrain.curves import Progress
 from posttrain.errors import UserError
 from posttrain.files import read_jsonl
 from posttrain.generator import dpo, grpo, ppo, rloo
-from posttrain.generator.data import PairText, pair_rows, prompt_rows
+from posttrain.generator.data import PairText, mixed_questions, pair_rows, prompt_rows
 from posttrain.generator.rewards import RewardFunction
 from posttrain.generator.run import (
     BASE,
@@ -30,7 +30,7 @@ from posttrain.generator.run import (
 )
 from posttrain.manifest import build_manifest, digest
 from posttrain.models.architecture import recompute_activations
-from posttrain.params import Params
+from posttrain.params import GeneratorRL, OnPolicy, Params
 from posttrain.stage import read_seed, run
 from posttrain.tasks import Example
 from posttrain.training import History
@@ -43,7 +43,7 @@ def main(params: Params, method: str, seed_text: str) -> None:
         raise UserError(f"method {method!r}: expected one of {', '.join(METHODS)}")
     seed, model = read_seed(seed_text), params.selected_model
     config = params.rl.generator.of(method)
-    pairs = Path("data/preferences") / str(seed)
+    pairs, drawn = Path("data/preferences") / str(seed), Path("data/sample") / str(seed)
     answers = Answers(params)
     manifest = build_manifest(
         "rl_generator",
@@ -54,6 +54,7 @@ def main(params: Params, method: str, seed_text: str) -> None:
             EXAMPLES / "train.jsonl",
             EXAMPLES / "val.jsonl",
             *([pairs] if method == "dpo" else []),
+            *([drawn] if asks_mixed(config) else []),
         ],
         method=method,
         seed=seed,
@@ -77,6 +78,10 @@ def main(params: Params, method: str, seed_text: str) -> None:
     drawing: dict[str, Any] = {"sample": answers.sample, "batch_size": batch_size}
     rows, dropped = prompt_rows(examples, answers.task, answers.tokenizer, model.max_prompt_tokens)
     print(f"{len(rows)} training questions, {len(dropped)} dropped as too long for {params.model}")
+    if asks_mixed(config):
+        mixed = mixed_questions(read_jsonl(drawn / "samples.jsonl"), config.prompts_per_step)
+        rows = [row for row in rows if examples[row["example"]]["id"] in mixed]
+        print(f"{len(rows)} of them have right and wrong samples and are asked")
     if method == "dpo":
         training, held_out = (
             read_pairs(pairs / f"{part}.jsonl", examples, answers, model.max_prompt_tokens)
@@ -142,6 +147,11 @@ def main(params: Params, method: str, seed_text: str) -> None:
         meta=meta,
     )
     forget(work)
+
+
+def asks_mixed(config: GeneratorRL) -> TypeGuard[OnPolicy]:
+    """Whether only the questions with right and wrong samples are asked."""
+    return isinstance(config, OnPolicy) and config.prompts == "mixed"
 
 
 def read_pairs(

@@ -49,6 +49,7 @@ CHANGES = TINY | {
     "prepare.context": CONTEXT,
     "rl.selector.methods": [*METHODS],
     "rl.generator.methods": [*GENERATOR_METHODS],
+    "rl.generator.ppo.prompts": "all",
     "compare.policies": ["base", "sft", *METHODS],
     "candidates.count": 4,
     "sample.questions": SIZES["train"],

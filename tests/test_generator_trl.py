@@ -25,7 +25,13 @@ from workspace import ROOT
 
 from posttrain.errors import UserError
 from posttrain.generator import dpo, grpo, rloo, sft
-from posttrain.generator.data import PairText, pair_rows, prompt_completion_rows, prompt_rows
+from posttrain.generator.data import (
+    PairText,
+    mixed_questions,
+    pair_rows,
+    prompt_completion_rows,
+    prompt_rows,
+)
 from posttrain.generator.rewards import RewardFunction
 from posttrain.generator.sampling import sample
 from posttrain.generator.trl import Rollouts, Watch, last_whole, passes, shared_scores
@@ -198,6 +204,16 @@ def test_an_overlong_example_is_dropped_from_training_and_an_error_in_validation
         prompt_completion_rows(long, TASK, TOKENIZER, 64, 8, overlong="error")
     with pytest.raises(UserError, match="no example fits"):
         prompt_completion_rows(long, TASK, TOKENIZER, 2, 8)
+
+
+def test_mixed_questions_are_those_with_right_and_wrong_samples() -> None:
+    drawn = [("a", True), ("a", False), ("b", True), ("b", True), ("c", False), ("c", False)]
+    samples = [{"id": name, "correct": correct} for name, correct in drawn]
+    assert mixed_questions(samples, 1) == {"a"}
+    with pytest.raises(
+        UserError, match=r"^of 3 sampled questions 1 have right and wrong .* prompts_per_step=2"
+    ):
+        mixed_questions(samples, 2)
 
 
 def test_prompt_rows_say_which_example_they_are_of_when_others_are_dropped() -> None:

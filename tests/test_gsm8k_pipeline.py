@@ -22,6 +22,7 @@ CHANGES = TINY | {
     **{f"datasets.gsm8k-sample.{split}": size for split, size in SIZES.items()},
     "rl.selector.methods": [*METHODS],
     "rl.generator.methods": [*GENERATOR_METHODS],
+    "rl.generator.ppo.prompts": "all",
     "compare.policies": ["base", "sft", *METHODS],
     "candidates.count": 4,
     "sample.questions": SIZES["train"],

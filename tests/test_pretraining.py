@@ -19,13 +19,14 @@ from posttrain.checkpoint import CheckpointFile
 from posttrain.errors import UserError
 from posttrain.files import read_json, sha256_file
 from posttrain.models.pages import (
+    EARLY_WEIGHT,
     EXTRA_WEIGHT,
     ROW,
     PageTokens,
-    answer_loss,
     collate,
     encode,
     exact_answers,
+    page_losses,
 )
 from posttrain.models.pocket import build_model, llama_config, train_tokenizer
 from posttrain.models.pretraining import learning_rate_at, pretrain, window_batches
@@ -91,7 +92,9 @@ def document(rng: random.Random, count: int = 3) -> PageTokens:
     """A page of six tokens and exercises that ask for its third one."""
     page = [1, *(rng.randrange(3, 20) for _ in range(6))]
     asked = [[rng.randrange(3, 20)] for _ in range(count)]
-    return PageTokens(page, asked, [[page[3], 2]] * count, [[1.0, EXTRA_WEIGHT]] * count)
+    lines = [-1, -1, *[page[1]] * 5]
+    answers, weights = [[page[3], 2]] * count, [[1.0, EXTRA_WEIGHT]] * count
+    return PageTokens(page, lines, asked, answers, weights, [False] * count)
 
 
 @given(st.lists(st.integers(1, 12), min_size=1, max_size=30), st.integers(20, 200))
@@ -111,31 +114,57 @@ def test_the_learning_rate_warms_up_and_ends_at_a_tenth() -> None:
     assert learning_rate_at(1.0) == pytest.approx(0.1)
 
 
-def test_the_loss_is_that_of_each_page_with_each_exercise_alone() -> None:
-    model = build_model(llama_config(50, 16, 2, 2, 32), seed=0).eval()
-    # More exercises than fit a row, and a page of another length.
-    batch = [
-        document(random.Random(0), ROW),
-        PageTokens([1, 9], [[4, 5]], [[10, 11]], [[1.0, 1.0]]),
-    ]
+PLAIN = PageTokens([1, 9], [-1, -1], [[4, 5]], [[10, 11]], [[1.0, 1.0]], [False])
+EARLY = PageTokens([1, 9, 6], [-1] * 3, [[4], [5]], [[10], [12]], [[1.0], [1.0]], [True, False])
+
+
+def test_the_losses_are_those_of_each_page_with_each_exercise_alone() -> None:
+    model = build_model(llama_config(50, 16, 4, 2, 32), seed=0).eval()
+
+    def log_p(ids: list[int], layers: int) -> torch.Tensor:
+        states = model(input_ids=torch.tensor([ids]), output_hidden_states=True).hidden_states
+        # The last of them is normed already.
+        state = states[layers] if layers == 4 else model.model.norm(states[layers])
+        return model.lm_head(state)[0].log_softmax(-1)
+
+    # More exercises than fit a row, pages of other lengths, one with an answer to be known early.
+    batch = [document(random.Random(0), ROW), PLAIN, EARLY]
     total = weights = 0.0
+    lines, early = [], []
     for made in batch:
-        for asked, answer, weight in zip(made.asked, made.answers, made.weights, strict=True):
-            ids = torch.tensor([made.page + asked + answer])
-            log_p = model(input_ids=ids).logits.log_softmax(-1)[0]
+        half = log_p(made.page, 2)
+        lines += [-half[at, line].item() for at, line in enumerate(made.lines) if line >= 0]
+        for index, (asked, answer) in enumerate(zip(made.asked, made.answers, strict=True)):
+            ids = made.page + asked + answer
+            last, late = log_p(ids, 4), log_p(ids, 3)
             for place, token in enumerate(answer, start=len(made.page) + len(asked)):
-                share = weight[place - len(made.page) - len(asked)]
-                total -= share * log_p[place - 1, token].item()
+                share = made.weights[index][place - len(made.page) - len(asked)]
+                total -= share * last[place - 1, token].item()
                 weights += share
-    assert answer_loss(model, collate(batch)).item() == pytest.approx(total / weights, rel=1e-5)
+                early += [-late[place - 1, token].item()] if made.early[index] else []
+    losses = page_losses(model, collate(batch))
+    assert losses.answers.item() == pytest.approx(total / weights, rel=1e-5)
+    assert losses.lines.item() == pytest.approx(sum(lines) / len(lines), rel=1e-5)
+    assert losses.early.item() == pytest.approx(sum(early) / len(early), rel=1e-5)
+    expected = losses.answers + EARLY_WEIGHT * (losses.lines + losses.early)
+    assert losses.total().item() == pytest.approx(expected.item())
+
+
+def test_without_numbered_lines_and_early_answers_their_losses_are_zero() -> None:
+    model = build_model(llama_config(50, 16, 2, 2, 32), seed=0)
+    losses = page_losses(model, collate([PLAIN]))
+    losses.total().backward()
+    assert losses.lines.item() == losses.early.item() == 0
+    assert model.model.norm.weight.grad.isfinite().all()
 
 
 def test_bfloat16_matrices_give_nearly_the_same_loss() -> None:
     model = build_model(llama_config(50, 16, 2, 2, 32), seed=0).eval()
     batch = collate([document(random.Random(0))])
-    exact = answer_loss(model, batch).item()
+    exact = page_losses(model, batch).total().item()
     model.set_attn_implementation("float32_sdpa")
-    assert answer_loss(model, batch, bfloat16=True).item() == pytest.approx(exact, rel=0.02)
+    rounded = page_losses(model, batch, bfloat16=True).total().item()
+    assert rounded == pytest.approx(exact, rel=0.02)
 
 
 def test_an_answer_is_tokenised_as_it_stands_and_its_certain_part_weighs_most() -> None:
@@ -150,6 +179,21 @@ def test_an_answer_is_tokenised_as_it_stands_and_its_certain_part_weighs_most() 
     # One token, the same as in "A12", and no end: the tag stands inside a text.
     assert made.answers[1] == tokenizer.encode("A12", add_special_tokens=False)[1:]
     assert made.weights[1] == [1.0]
+    assert made.early == [False, True]
+
+
+def test_each_token_of_a_numbered_line_has_its_number_as_its_line() -> None:
+    tokenizer = _tokenizer()
+    page = "some text\n2 net revenue | 7\n12 costs\nend"
+    made = encode(tokenizer, page, [("\nlook up: it", "\nB2", 3, "")])
+    words = tokenizer.batch_decode([[token] for token in made.page])
+    lines = ["" if line < 0 else tokenizer.decode([line]) for line in made.lines]
+    told = list(zip(words, lines, strict=True))
+    start, end = words.index("2"), words.index("12")
+    assert [line for _, line in told[: start + 1]] == [""] * (start + 1)
+    assert {line for _, line in told[start + 1 : end]} == {"2"}
+    assert told[end] == ("12", "") and told[end + 1][1] == "12"
+    assert told[-1][1] == ""
 
 
 def test_the_first_heads_look_one_token_back_and_one_looks_at_the_start_of_its_line() -> None:

@@ -48,7 +48,10 @@ TINY: dict[str, Any] = {
     **{f"rl.generator.{method}.steps": 2 for method in GENERATOR_METHODS},
     **{f"rl.generator.{method}.evaluations": 1 for method in GENERATOR_METHODS},
     **{f"rl.generator.{method}.evaluation_questions": 4 for method in GENERATOR_METHODS},
-    **{f"rl.generator.{method}.prompts_per_step": 4 for method in ("ppo", "grpo", "rloo")},
+    # PPO asks the questions with right and wrong samples, of which there are few here.
+    "rl.generator.ppo.prompts_per_step": 2,
+    **{f"rl.generator.{method}.prompts": "all" for method in ("grpo", "rloo")},
+    **{f"rl.generator.{method}.prompts_per_step": 4 for method in ("grpo", "rloo")},
     **{f"rl.generator.{method}.samples": 2 for method in ("ppo", "grpo", "rloo")},
     "rl.generator.ppo.value_warmup_steps": 1,
     "rl.generator.dpo.pairs_per_step": 4,

@@ -24,6 +24,7 @@ from posttrain.schema import (
 Method = Literal["ppo", "grpo", "rloo", "dpo", "exact"]
 GeneratorMethod = Literal["ppo", "grpo", "rloo", "dpo"]
 Variant = Literal["direct", "reflective", "deliberative"]
+Prompts = Literal["all", "mixed"]
 Policy = Literal["base", "sft", Method]
 POLICIES: tuple[Policy, ...] = get_args(Policy)
 
@@ -238,6 +239,7 @@ class GeneratorRL(Optimization):
 class OnPolicy(GeneratorRL):
     """What the methods that sample while they train set."""
 
+    prompts: Prompts
     prompts_per_step: Positive
     samples: Annotated[int, Field(ge=2)]
     inner_epochs: Positive

@@ -11,6 +11,7 @@ is dropped and named, or an error. Left out: chat templates, packing.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -78,6 +79,25 @@ def prompt_rows(
     ids = [example["id"] for example in examples]
     kept, dropped = _fitting(ids, sizes, max_prompt_tokens, 0, overlong)
     return [{"prompt": texts[index], "example": index} for index in kept], dropped
+
+
+def mixed_questions(samples: Sequence[Row], at_least: int) -> set[str]:
+    """The ids of the questions of which some draws are right and others wrong; `UserError` if they are too few.
+
+    Only these teach a method that compares the draws of a question: where all are right or all wrong, every
+    advantage is 0, or of the smaller parts of the reward alone.
+    """
+    verdicts: dict[str, set[bool]] = defaultdict(set)
+    for record in samples:
+        verdicts[record["id"]].add(record["correct"])
+    mixed = {name for name, found in verdicts.items() if len(found) == 2}
+    if len(mixed) < at_least:
+        raise UserError(
+            f"of {len(verdicts)} sampled questions {len(mixed)} have right and wrong answers, fewer than "
+            f"prompts_per_step={at_least}; raise sample.questions or sample.count, or ask all training "
+            "questions (rl.generator.METHOD.prompts=all)"
+        )
+    return mixed
 
 
 def pair_rows(

@@ -4,6 +4,12 @@ A document is a page and many exercises on it. The page is read once, causally, 
 packed in rows, each seeing the page and itself only, with positions that continue from the page: what the model
 meets later, a page and one question. The loss is the mean over the answers' tokens of w * -log p(token), with
 w = 1 where the page decides the token and `EXTRA_WEIGHT` in copied or computed numbers.
+
+Two more losses, of weight `EARLY_WEIGHT`, say where in the layers what should be known (deep supervision, Lee et al.,
+AISTATS 2015); both are read by the output layer. After half of the layers each token of a line that starts with a
+number must tell that number, and after three quarters the words of a row tag, asked behind the page, must tell their
+row. With them all rows are told apart after two million tokens; without, a few of them after thirty, as each row number
+is learned by itself, and late.
 """
 
 from __future__ import annotations
@@ -24,17 +30,22 @@ from transformers import (
 from transformers.masking_utils import sdpa_mask
 
 EXTRA_WEIGHT = 0.1
+EARLY_WEIGHT = 0.3
 ROW = 160  # tokens of a row of exercises: attention is dense within a row
 
 
 @dataclass(frozen=True, slots=True)
 class PageTokens:
-    """Token ids of a page (with BOS), and of each exercise: what is asked, the answer, the answer's weights."""
+    """Token ids of a page (with BOS), for each the number that its line starts with (a token id, or -1), and of each
+    exercise: what is asked, the answer, the answer's weights, and whether it must be known early.
+    """
 
     page: list[int]
+    lines: list[int]
     asked: list[list[int]]
     answers: list[list[int]]
     weights: list[list[float]]
+    early: list[bool]
 
     @property
     def lengths(self) -> list[int]:
@@ -54,7 +65,8 @@ def encode(
 ) -> PageTokens:
     """Token ids of a page and of its exercises: asked, answer, certain characters of the answer, context.
 
-    An answer ends with EOS, except one that has a context: it is a word inside a text, tokenised as behind it.
+    An answer ends with EOS, except one that has a context: it is a word inside a text, tokenised as behind it, and must
+    be known early.
     """
 
     def ids(texts: Sequence[str]) -> list[list[int]]:
@@ -72,24 +84,40 @@ def encode(
         decided = len(sure) - len(before)
         answers.append(answer)
         weights.append([1.0] * decided + [EXTRA_WEIGHT] * (len(answer) - decided))
-    start = [tokenizer.bos_token_id]
-    return PageTokens([*start, *asked[0]], asked[1:], answers, weights)
+    read = [tokenizer.bos_token_id, *asked[0]]
+    early = [bool(context) for context in contexts]
+    return PageTokens(read, _lines(tokenizer, read), asked[1:], answers, weights, early)
+
+
+def _lines(tokenizer: PreTrainedTokenizerBase, page: list[int]) -> list[int]:
+    """For each token the number that starts its line, -1 in other lines and at that number itself."""
+    words = [token.strip() for token in tokenizer.batch_decode([[token] for token in page])]
+    newline = tokenizer.encode("\n", add_special_tokens=False)[0]
+    lines, starts = [], -1
+    for index, token in enumerate(page):
+        first = index > 0 and page[index - 1] in (newline, tokenizer.bos_token_id)
+        if first:
+            starts = token if words[index].isdigit() else -1
+        lines.append(-1 if first else starts)
+    return lines
 
 
 @dataclass(frozen=True, slots=True)
 class PageBatch:
-    """B documents: pages (B, P) and R rows of exercises (R, S), the page of each row (R,), what they may see
-    (R, 1, S, P + S), positions (R, S); targets, weights and the exercise's index in its document (R, S), at the
-    positions that predict an answer's token.
+    """B documents: pages and their lines' numbers (B, P), R rows of exercises (R, S), the page of each (R,), what they see
+    (R, 1, S, P + S), positions (R, S); targets, weights, whether known early, and the exercise's index in its document
+    (R, S), at the positions that predict an answer's token.
     """
 
     pages: torch.Tensor
+    lines: torch.Tensor
     exercises: torch.Tensor
     page_of: torch.Tensor
     mask: torch.Tensor
     positions: torch.Tensor
     targets: torch.Tensor
     weights: torch.Tensor
+    early: torch.Tensor
     owner: torch.Tensor
 
 
@@ -97,11 +125,13 @@ def collate(documents: Sequence[PageTokens]) -> PageBatch:
     """Pad documents on the right into one batch, the exercises of a page packed in rows of about `ROW` tokens."""
     width = max(len(document.page) for document in documents)
     pages = torch.zeros((len(documents), width), dtype=torch.long)
+    lines = torch.full((len(documents), width), -1)
     real = torch.zeros((len(documents), width), dtype=torch.bool)
     rows: list[tuple[int, list[int]]] = []
     for number, document in enumerate(documents):
         size = len(document.page)
         pages[number, :size] = torch.tensor(document.page)
+        lines[number, :size] = torch.tensor(document.lines)
         real[number, :size] = True
         rows += [(number, row) for row in _rows(document)]
     length = max(sum(documents[number].lengths[i] for i in row) for number, row in rows)
@@ -110,6 +140,7 @@ def collate(documents: Sequence[PageTokens]) -> PageBatch:
     )
     owner = torch.full((len(rows), length), -1)
     weights = torch.zeros((len(rows), length))
+    early = torch.zeros((len(rows), length), dtype=torch.bool)
     for line, (number, row) in enumerate(rows):
         document, start = documents[number], 0
         for index in row:
@@ -121,13 +152,16 @@ def collate(documents: Sequence[PageTokens]) -> PageBatch:
             positions[line, start:stop] = len(document.page) + torch.arange(stop - start)
             targets[line, predicts] = torch.tensor(answer)
             weights[line, predicts] = torch.tensor(document.weights[index])
+            early[line, predicts] = document.early[index]
             start = stop
     page_of = torch.tensor([number for number, _ in rows])
     same = owner[:, :, None] == owner[:, None, :]
     own = same & (positions[:, :, None] >= positions[:, None, :])
     allowed = torch.cat([real[page_of, None].expand(-1, length, -1), own], dim=-1)[:, None]
     mask = torch.zeros(allowed.shape).masked_fill(~allowed, torch.finfo(torch.float32).min)
-    return PageBatch(pages, exercises, page_of, mask, positions, targets, weights, owner)
+    return PageBatch(
+        pages, lines, exercises, page_of, mask, positions, targets, weights, early, owner
+    )
 
 
 def _rows(document: PageTokens) -> list[list[int]]:
@@ -172,30 +206,72 @@ AttentionInterface.register("float32_sdpa", _float32_attention)
 AttentionMaskInterface.register("float32_sdpa", sdpa_mask)
 
 
-def answer_logits(model: PreTrainedModel, batch: PageBatch, bfloat16: bool = False) -> torch.Tensor:
-    """Logits (N, V), float32, at the N positions of the batch that predict a token of an answer."""
+@dataclass(frozen=True, slots=True)
+class PageLogits:
+    """Logits (N, V), float32: at the positions that predict a token of an answer, after all layers; at the tokens
+    whose line starts with a number, after half of them; and of the answers to be known early, after three quarters.
+    """
+
+    answers: torch.Tensor
+    lines: torch.Tensor
+    early: torch.Tensor
+
+
+def page_logits(model: PreTrainedModel, batch: PageBatch, bfloat16: bool = False) -> PageLogits:
+    """What the model tells of a batch, `batch.weights > 0`, `batch.lines >= 0` and `batch.early` saying where."""
+    layers, norm = model.config.num_hidden_layers, model.model.norm
     with torch.autocast(model.device.type, torch.bfloat16, enabled=bfloat16):
-        page = model.model(input_ids=batch.pages, past_key_values=DynamicCache(), use_cache=True)
+        page = model.model(
+            input_ids=batch.pages,
+            past_key_values=DynamicCache(),
+            use_cache=True,
+            output_hidden_states=True,
+        )
         page.past_key_values.batch_select_indices(batch.page_of)
-        hidden = model.model(
+        asked = model.model(
             input_ids=batch.exercises,
             attention_mask=batch.mask,
             position_ids=batch.positions,
             past_key_values=page.past_key_values,
             use_cache=True,
-        ).last_hidden_state
-        logits: torch.Tensor = model.lm_head(hidden[batch.weights > 0])
-    return logits.float()
+            output_hidden_states=True,
+        )
+        answers = model.lm_head(asked.last_hidden_state[batch.weights > 0])
+        lines = model.lm_head(norm(page.hidden_states[layers // 2][batch.lines >= 0]))
+        early = model.lm_head(norm(asked.hidden_states[3 * layers // 4][batch.early]))
+    return PageLogits(answers.float(), lines.float(), early.float())
 
 
-def answer_loss(model: PreTrainedModel, batch: PageBatch, bfloat16: bool = False) -> torch.Tensor:
-    """Weighted mean of -log p over the tokens of the batch's answers."""
+@dataclass(frozen=True, slots=True)
+class PageLosses:
+    """The weighted mean of -log p over the tokens of the answers, and its means over the lines and the early answers,
+    0 where there are none.
+    """
+
+    answers: torch.Tensor
+    lines: torch.Tensor
+    early: torch.Tensor
+
+    def total(self) -> torch.Tensor:
+        """What training minimises."""
+        return self.answers + EARLY_WEIGHT * (self.lines + self.early)
+
+
+def page_losses(model: PreTrainedModel, batch: PageBatch, bfloat16: bool = False) -> PageLosses:
+    """The losses of a batch."""
+    logits = page_logits(model, batch, bfloat16)
     counted = batch.weights > 0
     weights = batch.weights[counted]
-    losses = F.cross_entropy(
-        answer_logits(model, batch, bfloat16), batch.targets[counted], reduction="none"
+    losses = F.cross_entropy(logits.answers, batch.targets[counted], reduction="none")
+    return PageLosses(
+        (losses * weights).sum() / weights.sum(),
+        _mean_loss(logits.lines, batch.lines[batch.lines >= 0]),
+        _mean_loss(logits.early, batch.targets[batch.early]),
     )
-    return (losses * weights).sum() / weights.sum()
+
+
+def _mean_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    return F.cross_entropy(logits, targets, reduction="sum") / max(1, len(targets))
 
 
 @torch.no_grad()
@@ -206,6 +282,6 @@ def exact_answers(model: PreTrainedModel, document: PageTokens) -> list[list[boo
     """
     batch = collate([document])
     counted = batch.weights > 0
-    right = answer_logits(model, batch).argmax(dim=-1) == batch.targets[counted]
+    right = page_logits(model, batch).answers.argmax(dim=-1) == batch.targets[counted]
     decided, owner = batch.weights[counted] == 1, batch.owner[counted]
     return [right[decided & (owner == index)].tolist() for index in range(len(document.answers))]

@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 
 from posttrain.checkpoint import CheckpointFile
 from posttrain.errors import UserError
-from posttrain.models.pages import PageTokens, answer_loss, collate
+from posttrain.models.pages import PageTokens, collate, page_losses
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ def pretrain(
     checkpoint_every: int = 500,
     report: Callable[[dict[str, float]], None] | None = None,
 ) -> list[dict[str, float]]:
-    """Train `model` in place on about `tokens` tokens; return step, tokens, loss and learning rate of each step.
+    """Train `model` in place on about `tokens` tokens; return step, tokens, losses and learning rate of each step.
 
     `draw(index, progress)` makes document number `index`, given the share of the training that is done; None is
     skipped. `report` is called after every step. With a `checkpoint` the run saves its state every
@@ -88,15 +88,22 @@ def pretrain(
             groups = [group for optimizer in optimizers for group in optimizer.param_groups]
             for group, peak in zip(groups, peaks, strict=True):
                 group["lr"] = rate * peak
-            loss = answer_loss(model, collate(batch), bfloat16)
-            loss.backward()  # type: ignore[no-untyped-call]
+            losses = page_losses(model, collate(batch), bfloat16)
+            losses.total().backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             for optimizer in optimizers:
                 optimizer.step()
                 optimizer.zero_grad()
             seen += sum(map(len, batch))
             done += 1
-            row = {"step": len(curve) + 1, "tokens": seen, "loss": loss.item(), "rate": rate}
+            row = {
+                "step": len(curve) + 1,
+                "tokens": seen,
+                "loss": losses.answers.item(),
+                "lines": losses.lines.item(),
+                "early": losses.early.item(),
+                "rate": rate,
+            }
             curve.append(row)
             if not math.isfinite(row["loss"]):
                 raise UserError(

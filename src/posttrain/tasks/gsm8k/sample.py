@@ -99,6 +99,13 @@ def spaced(expression: str) -> str:
     return "".join(f" {sign} " if sign in "+-*/" else sign for sign in expression)
 
 
+def make_row(rng: Random) -> Row:
+    """One problem, of a kind drawn by `rng`."""
+    story = Story(rng)
+    rng.choice(KINDS)(story)
+    return story.row()
+
+
 def generate(seed: int, sizes: Mapping[str, int]) -> dict[str, list[Row]]:
     """Rows of each split; `sizes` maps split names to numbers of rows."""
     asked: set[str] = set()
@@ -107,9 +114,7 @@ def generate(seed: int, sizes: Mapping[str, int]) -> dict[str, list[Row]]:
         rng = Random(f"{seed}/{split}")
         splits[split] = []
         while len(splits[split]) < size:
-            story = Story(rng)
-            rng.choice(KINDS)(story)
-            row = story.row()
+            row = make_row(rng)
             if row["question"] not in asked:
                 asked.add(row["question"])
                 splits[split].append(row)
