@@ -25,10 +25,12 @@ from transformers import (
 from posttrain.checkpoint import CheckpointFile
 from posttrain.errors import UserError
 from posttrain.files import atomic_directory, atomic_write, sha256_file, write_json
+from posttrain.generator.sampling import greedy
 from posttrain.manifest import build_manifest, digest
 from posttrain.models.pages import PageTokens, encode, exact_answers
 from posttrain.models.pocket import build_model, llama_config, save_pocket, train_tokenizer
 from posttrain.models.pretraining import pretrain
+from posttrain.models.tokens import tokenize_prompts
 from posttrain.params import Variant
 from posttrain.schema import (
     Fraction,
@@ -46,6 +48,7 @@ from posttrain.tasks.gsm8k.options import Annotations
 from posttrain.tasks.gsm8k.prepare import prepare_row
 from posttrain.tasks.gsm8k.prompt import render_prompt, render_target
 from posttrain.tasks.gsm8k.sample import make_row
+from posttrain.tasks.gsm8k.score import score
 
 SETTINGS = Path("pretrain/params.yaml")
 OUTPUT = Path("pretrain/pocket")
@@ -199,7 +202,7 @@ def training_documents(
 def word_problem(rng: Random) -> Document:
     """A generated problem in GSM8K's form, asked as the task asks it; the page is all before "Solution:"."""
     annotations: Annotations = rng.choices(("keep", "strip"), (4, 1))[0]
-    example = prepare_row({"id": "drawn", **make_row(rng)}, annotations)
+    example = prepare_row({"id": "", **make_row(rng)}, annotations)
     prompt = render_prompt(example, rng.choices(VARIANTS, (4, 1, 1))[0])
     page, solution = prompt.rsplit("\n", 1)
     answer = f"\n{render_target(example)}"
@@ -217,10 +220,6 @@ def is_look_up(exercise: Exercise) -> bool:
 
 def is_text(exercise: Exercise) -> bool:
     return exercise.kind == "text"
-
-
-def is_problem(exercise: Exercise) -> bool:
-    return exercise.kind == "problem"
 
 
 def is_program(exercise: Exercise) -> bool:
@@ -260,7 +259,20 @@ def measure(
     ):
         rights = measured(model, tokenizer, world, wanted, kind, chosen)
         metrics[name] = share(all(right) for right in rights)
+    metrics["word_problems"] = share(solved(model, tokenizer))
     return metrics
+
+
+def solved(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[bool]:
+    """Whether the greedy solution of each of newly generated word problems ends with the right number."""
+    drawn = (make_row(Random(f"measure/problem/{index}")) for index in range(MEASURED_DOCUMENTS))
+    examples = [prepare_row({"id": "", **row}, "keep") for row in drawn]
+    prompts = tokenize_prompts([render_prompt(example) for example in examples], tokenizer)
+    written = greedy(model, tokenizer, prompts, max_new_tokens=400, batch_size=MEASURED_DOCUMENTS)
+    return [
+        score(answer.text, example, 0).execution_correct
+        for answer, example in zip(written, examples, strict=True)
+    ]
 
 
 def measured(
