@@ -83,6 +83,12 @@ def random_pools(count: int = 3, k: int = 4, seed: int = 0) -> list[TokenizedPoo
     return [TokenizedPool(str(n), ids(3, 20), [ids(1, 7) for _ in range(k)]) for n in range(count)]
 
 
+def alike_pools() -> list[TokenizedPool]:
+    """Candidates that begin alike, repeat or go on another, and the same tokens behind another beginning."""
+    candidates = [[6], [6, 7], [6, 7, 8, 9], [6, 7, 9], [6, 7], [10, 7, 8]]
+    return [TokenizedPool("a", [3, 4, 5], candidates), TokenizedPool("b", [3], candidates[::-1])]
+
+
 def alone(selector: Selector, pools: list[TokenizedPool]) -> Encoding:
     """By the plainest way: each prompt + candidate in a forward pass of its own, no padding, and the likelihoods from
     the model's own logits.
@@ -125,10 +131,11 @@ def gradients(selector: Selector, encoding: Encoding) -> dict[str, torch.Tensor]
 
 @pytest.mark.parametrize("lora", [False, True])
 @pytest.mark.parametrize("model_type", ["llama", "gpt2"])
+@pytest.mark.parametrize("pools", [random_pools(), alike_pools()], ids=["unlike", "alike"])
 def test_shared_prefix_gives_the_logits_and_gradients_of_each_pair_alone(
-    model_type: str, lora: bool
+    model_type: str, lora: bool, pools: list[TokenizedPool]
 ) -> None:
-    selector, pools = tiny_selector(model_type, lora), random_pools()
+    selector = tiny_selector(model_type, lora)
     batch = collate(pools)
     encoded, expected = selector.encode_shared(batch), alone(selector, pools)
     assert difference(encoded, expected) < 1e-4
@@ -145,10 +152,21 @@ def test_shared_prefix_gives_the_logits_and_gradients_of_each_pair_alone(
 
 @pytest.mark.parametrize("model_type", sorted(SHARED_PREFIX))
 def test_every_architecture_listed_as_shareable_equals_separate_encoding(model_type: str) -> None:
-    selector, pools = tiny_selector(model_type), random_pools(seed=1)
+    selector = tiny_selector(model_type)
     assert selector.share_prefix
+    for pools in (random_pools(seed=1), alike_pools()):
+        with torch.no_grad():
+            assert difference(selector.encode_shared(collate(pools)), alone(selector, pools)) < 1e-4
+
+
+def test_what_candidates_begin_with_is_read_once() -> None:
+    selector, pool = tiny_selector("llama"), alike_pools()[0]
+    read: list[list[int]] = []
+    embedding = selector.backbone.get_input_embeddings()
+    embedding.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0][0].tolist()))
     with torch.no_grad():
-        assert difference(selector.encode_shared(collate(pools)), alone(selector, pools)) < 1e-4
+        selector(collate([pool]))
+    assert read == [[3, 4, 5], [5, 6, 7, 8, 9, 9, 10, 7, 8]]
 
 
 @pytest.mark.parametrize("model_type", ["llama", "gpt2", "bert"])

@@ -41,7 +41,7 @@ class TokenizedPool:
 
     @property
     def length(self) -> int:
-        """Tokens that the shared encoding reads: the prompt once and every candidate."""
+        """Tokens of the prompt and of every candidate: as many as the shared encoding reads, or more."""
         return len(self.prompt_ids) + sum(map(len, self.candidate_ids))
 
 

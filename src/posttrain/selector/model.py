@@ -10,11 +10,12 @@ At first a = 0.1 and w2 = 0: an untrained selector chooses what the language mod
 a temperature of 10, as likelihoods of whole answers are far too sure on pages unlike those of the pretraining (the small
 model on real FinQA: a cross-entropy of 12 nats at a = 1, 2.3 at 0.1). Encoders have no l_k; their w2 starts random.
 
-Decoders read the prompt once: its keys and values are cached, and all K candidates follow it in one
-packed row without pads between them, under a block mask that lets a token see the real prompt tokens and
-the earlier tokens of its own candidate. Positions continue from the row's own prompt length. The
-logits and gradients equal those of encoding each prompt + candidate alone (up to rounding); the
-cache is not copied per candidate.
+Decoders read the prompt once: its keys and values are cached, and the K candidates follow it in one row as
+a tree, in which tokens that several candidates begin with are read once too. Its root is the prompt's last
+token, so nothing but keys and values is wanted of the prompt's own pass, nor trained through it. Under the
+mask a token sees the prompt and its own path in the tree, and its position continues from the prompt's
+length. The logits and gradients equal those of encoding each prompt + candidate alone (up to rounding, and
+but for dropout, which strikes a shared token once); the cache is not copied per candidate.
 
 Pairs are encoded apart (`encode_separately`) where the prefix cannot be shared: encoders such as
 BERT, whose prompt states depend on the candidate; architectures not in `SHARED_PREFIX`;
@@ -147,27 +148,23 @@ class Selector(nn.Module):
     def encode_shared(self, batch: PoolBatch) -> Encoding:
         """With the prompt read once; only for causal backbones."""
         read = self._language_model.base_model
-        # The prompt needs no mask: pads are on its right, and the candidates are kept from seeing
-        # them below.
+        # The prompt needs no mask: pads are on its right, and the tree is kept from seeing them below.
         prefix = read(input_ids=batch.prompt_ids, past_key_values=DynamicCache(), use_cache=True)
-        packed = _pack(batch.candidate_mask)
-        ids = batch.candidate_ids.flatten(1).gather(1, packed.source)
-        lengths = batch.prompt_mask.sum(dim=1)
-        positions = lengths[:, None] + packed.offset
-        output = read(
-            input_ids=ids,
-            attention_mask=self._block_mask(batch.prompt_mask, packed),
-            position_ids=self._within_table(positions),
+        tree = _grow(batch)
+        last = batch.prompt_mask.sum(dim=1, keepdim=True) - 1
+        before_root = torch.arange(batch.prompt_ids.shape[1], device=last.device) < last
+        states = read(
+            input_ids=tree.ids,
+            attention_mask=self._additive_mask(before_root, tree.visible),
+            position_ids=self._within_table(last + tree.depth),
             past_key_values=prefix.past_key_values,
             use_cache=True,
+        ).last_hidden_state
+        # A token is predicted by the state before it.
+        before = states.gather(1, tree.parent[:, :, None].expand_as(states))
+        return Encoding(
+            _mean(states, tree.membership), self._likelihood(before, tree.ids, tree.membership)
         )
-        states = output.last_hidden_state
-        membership = packed.membership(batch.candidate_ids.shape[1])
-        # A token is predicted by the state before it: the first of a candidate by the prompt's last.
-        last = prefix.last_hidden_state[torch.arange(len(batch), device=ids.device), lengths - 1]
-        first = (packed.offset == 0)[:, :, None]
-        before = torch.where(first, last[:, None], states.roll(1, dims=1))
-        return Encoding(_mean(states, membership), self._likelihood(before, ids, membership))
 
     def encode_separately(self, batch: PoolBatch) -> Encoding:
         """With each prompt + candidate as a sequence of its own: the reference, and the way of encoders."""
@@ -218,14 +215,10 @@ class Selector(nn.Module):
         window = sliding_window(self.config)
         return window is None or batch.prompt_ids.shape[1] + batch.candidate_ids.shape[2] <= window
 
-    def _block_mask(self, prompt_mask: torch.Tensor, packed: _Packed) -> torch.Tensor:
-        """Additive mask (B, 1, S, P + S): real prompt tokens, and earlier tokens of the same
-        candidate.
-        """
-        same = packed.candidate[:, :, None] == packed.candidate[:, None, :]
-        own = same & (packed.offset[:, :, None] >= packed.offset[:, None, :])
-        prompt = prompt_mask[:, None].expand(-1, own.shape[1], -1)
-        allowed = torch.cat([prompt, own], dim=-1)[:, None]
+    def _additive_mask(self, prompt: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
+        """Mask (B, 1, S, P + S) of the tokens to see, of the prompt (B, P) and of the tree (B, S, S)."""
+        prompt = prompt[:, None].expand(-1, visible.shape[1], -1)
+        allowed = torch.cat([prompt, visible], dim=-1)[:, None]
         dtype = next(self.backbone.parameters()).dtype
         lowest = torch.finfo(dtype).min
         mask = torch.zeros(allowed.shape, dtype=dtype, device=allowed.device)
@@ -261,28 +254,44 @@ def is_causal(config: PreTrainedConfig) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class _Packed:
-    """The candidates of each pool behind one another without pads between them, (B, S) each: where
-    a token comes from in the flattened (K * C), its candidate (-1 for pads) and its place in it.
+class _Tree:
+    """The candidates of each pool as a tree of at most S tokens, its root the prompt's last token: ids, depth and
+    parent (B, S); which tokens are on the path to one, itself included (B, S, S); the tokens of each candidate,
+    without the root (B, K, S). Pads are at the end of a row and on no path.
     """
 
-    source: torch.Tensor
-    candidate: torch.Tensor
-    offset: torch.Tensor
-
-    def membership(self, count: int) -> torch.Tensor:
-        """(B, K, S), True where a token belongs to a candidate."""
-        index = torch.arange(count, device=self.candidate.device)
-        return self.candidate[:, None, :] == index[:, None]
+    ids: torch.Tensor
+    depth: torch.Tensor
+    parent: torch.Tensor
+    visible: torch.Tensor
+    membership: torch.Tensor
 
 
-def _pack(candidate_mask: torch.Tensor) -> _Packed:
-    width = candidate_mask.shape[2]
-    real = candidate_mask.flatten(1)
-    longest = int(real.sum(dim=1).max())
-    source = (~real).to(torch.uint8).argsort(dim=1, stable=True)[:, :longest]
-    candidate = torch.where(real.gather(1, source), source // width, -1)
-    return _Packed(source, candidate, source % width)
+def _grow(batch: PoolBatch) -> _Tree:
+    count = batch.candidate_ids.shape[1]
+    rows = torch.arange(len(batch), device=batch.prompt_ids.device)[:, None]
+    root = batch.prompt_ids.gather(1, batch.prompt_mask.sum(dim=1, keepdim=True) - 1)
+    ids = torch.cat([root[:, None].expand(-1, count, -1), batch.candidate_ids], dim=2)
+    real = nn.functional.pad(batch.candidate_mask, (1, 0), value=True)
+    # (B, K, K, 1 + C): whether two candidates are the same up to a token.
+    equal = (ids[:, :, None] == ids[:, None]) & real[:, :, None] & real[:, None]
+    same = equal.byte().cumprod(dim=3).bool()
+    # Of candidates that share a token, the first puts it into the tree.
+    owner = same.byte().argmax(dim=2)
+    kept = (real & (owner == torch.arange(count, device=ids.device)[:, None])).flatten(1)
+    source = (~kept).byte().argsort(dim=1, stable=True)[:, : int(kept.sum(dim=1).max())]
+    candidate, depth = source // ids.shape[2], source % ids.shape[2]
+    path = same.flatten(2).gather(2, source[:, None].expand(-1, count, -1))
+    path &= kept.gather(1, source)[:, None]
+    visible = path[rows, candidate] & (depth[:, None] <= depth[:, :, None])
+    parent = (visible & (depth[:, None] == depth[:, :, None] - 1)).byte().argmax(dim=2)
+    return _Tree(
+        ids=ids.flatten(1).gather(1, source),
+        depth=depth,
+        parent=parent,
+        visible=visible,
+        membership=path & (depth > 0)[:, None],
+    )
 
 
 def _mean(states: torch.Tensor, membership: torch.Tensor) -> torch.Tensor:
