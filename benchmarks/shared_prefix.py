@@ -1,13 +1,14 @@
 """What sharing the prompt and padding by length save in one training step of the selector.
 
-    python benchmarks/shared_prefix.py [--prompt 1000] [--candidates 8] [--answer 40] [--repeats 7]
+    python benchmarks/shared_prefix.py [--prompt 1000] [--candidates 8] [--answer 40] [--common 8] [--repeats 7]
 
 Both parts time forward and backward passes in one process, the two ways in turn, and report medians
 and their ratio.
 
-    shared prefix   prompt once + K candidates, against K pairs: at most K (P + C) / (P + K C) in
-    tokens length buckets  one epoch of pools of mixed length in batches of similar length, against
-    random batches
+    shared prefix   prompt and the candidates' common beginning once, against K pairs: K (P + C) /
+                    (P + c + K (C - c)) in tokens; the sample data has P = 204, C = 30, and c = 9
+    length buckets  one epoch of pools of mixed length in batches of similar length, against random
+                    batches
 """
 
 from __future__ import annotations
@@ -55,13 +56,16 @@ def architectures(positions: int) -> dict[str, PreTrainedConfig]:
     return {"llama": llama, "gpt2": gpt2}
 
 
-def make_pool(generator: random.Random, prompt: int, answers: Sequence[int]) -> TokenizedPool:
-    """A pool of random tokens with these lengths."""
+def make_pool(
+    generator: random.Random, prompt: int, answers: Sequence[int], common: int
+) -> TokenizedPool:
+    """A pool of random tokens with these lengths, whose candidates begin with the same `common` tokens."""
 
     def ids(length: int) -> list[int]:
         return [generator.randrange(3, VOCABULARY) for _ in range(length)]
 
-    return TokenizedPool("random", ids(prompt), [ids(length) for length in answers])
+    start = ids(common)
+    return TokenizedPool("random", ids(prompt), [start + ids(n - common) for n in answers])
 
 
 def step(selector: Selector, batch: PoolBatch, encode: Callable[[PoolBatch], Encoding]) -> float:
@@ -75,12 +79,12 @@ def step(selector: Selector, batch: PoolBatch, encode: Callable[[PoolBatch], Enc
 
 
 def compare_prefix(
-    config: PreTrainedConfig, prompt: int, k: int, answer: int, repeats: int
+    config: PreTrainedConfig, prompt: int, k: int, answer: int, common: int, repeats: int
 ) -> tuple[float, float, float]:
     """Median seconds shared and separate, and the largest difference of the logits."""
     torch.manual_seed(0)
     selector = Selector(AutoModelForCausalLM.from_config(config, attn_implementation="sdpa"))
-    batch = collate([make_pool(random.Random(0), prompt, [answer] * k)])
+    batch = collate([make_pool(random.Random(0), prompt, [answer] * k, common)])
     with torch.no_grad():
         shared = selector.output(selector.encode_shared(batch)).logits
         separate = selector.output(selector.encode_separately(batch)).logits
@@ -97,7 +101,7 @@ def compare_prefix(
 
 
 def compare_buckets(
-    config: PreTrainedConfig, pools: int, k: int, batch_size: int, repeats: int
+    config: PreTrainedConfig, pools: int, k: int, common: int, batch_size: int, repeats: int
 ) -> tuple[float, float, float, float]:
     """Median seconds of an epoch in buckets and at random, and the share of padded prompt tokens of
     each.
@@ -110,6 +114,7 @@ def compare_buckets(
             generator,
             min(1000, int(generator.lognormvariate(5.5, 0.6))),
             [generator.randint(20, 40)] * k,
+            common,
         )
         for _ in range(pools)
     ]
@@ -143,21 +148,28 @@ def main() -> None:
     parser.add_argument("--prompt", type=int, default=1000, help="prompt tokens")
     parser.add_argument("--candidates", type=int, default=8, help="K")
     parser.add_argument("--answer", type=int, default=40, help="tokens per candidate")
+    parser.add_argument("--common", type=int, default=8, help="first tokens the candidates share")
     parser.add_argument("--repeats", type=int, default=7)
     options = parser.parse_args()
-    k, prompt, answer = options.candidates, options.prompt, options.answer
+    k, prompt = options.candidates, options.prompt
+    answer, common = options.answer, options.common
     print(f"torch {torch.__version__}, {platform.machine()}, {torch.get_num_threads()} threads")
-    limit = k * (prompt + answer) / (prompt + k * answer)
-    print(f"shared prefix: {prompt} prompt tokens, K={k}, {answer} each; token ratio {limit:.2f}")
+    ratio = k * (prompt + answer) / (prompt + common + k * (answer - common))
+    print(
+        f"shared prefix: {prompt} prompt tokens, K={k}, {answer} each of which {common} in common; "
+        f"token ratio {ratio:.2f}"
+    )
     for name, config in architectures(prompt + answer).items():
-        shared, separate, difference = compare_prefix(config, prompt, k, answer, options.repeats)
+        shared, separate, difference = compare_prefix(
+            config, prompt, k, answer, common, options.repeats
+        )
         print(
             f"  {name:<6} shared {shared * 1e3:7.1f} ms  separate {separate * 1e3:7.1f} ms  "
             f"ratio {separate / shared:.2f}x  largest logit difference {difference:.1e}"
         )
     print("length buckets: 64 pools, prompts log-normal (median 245, at most 1000), batches of 8")
     config = architectures(1100)["llama"]
-    bucketed, at_random, pad, random_pad = compare_buckets(config, 64, k, 8, 3)
+    bucketed, at_random, pad, random_pad = compare_buckets(config, 64, k, common, 8, 3)
     print(
         f"  llama  buckets {bucketed:.2f} s ({pad:.0%} padding)  random {at_random:.2f} s "
         f"({random_pad:.0%} padding)  ratio {at_random / bucketed:.2f}x"

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from workspace import ROOT, copy_project, must
+from workspace import ROOT, copy_project, environment, must
 
 from posttrain.errors import UserError
 from posttrain.evaluation import across, cost
@@ -114,6 +116,28 @@ def test_a_stage_notes_its_time_and_memory_once_over_processes(
         "seconds": 1.23,
     }  # fmt: skip
     assert 50 < peak < 100_000
+
+
+STAGE = """
+import torch
+from posttrain.stage import run
+
+
+def main(params):
+    tiny = torch.full((2**20,), 1e-30) * 1e-10
+    print(torch.get_num_threads(), "threads", int(tiny.count_nonzero()), "left")
+
+
+run(main)
+"""
+
+
+def test_no_thread_of_a_stage_spends_time_on_denormal_numbers(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    two = {**environment(ROOT), "OMP_NUM_THREADS": "2"}
+    command = [sys.executable, "-c", STAGE]
+    done = subprocess.run(command, cwd=tmp_path, env=two, text=True, capture_output=True)
+    assert done.stdout == "2 threads 0 left\n", done.stderr
 
 
 # ------------------------------------------------------------------------------ several data sets
