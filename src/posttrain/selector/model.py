@@ -12,10 +12,11 @@ model on real FinQA: a cross-entropy of 12 nats at a = 1, 2.3 at 0.1). Encoders 
 
 Decoders read the prompt once: its keys and values are cached, and the K candidates follow it in one row as
 a tree, in which tokens that several candidates begin with are read once too. Its root is the prompt's last
-token, so nothing but keys and values is wanted of the prompt's own pass, nor trained through it. Under the
-mask a token sees the prompt and its own path in the tree, and its position continues from the prompt's
-length. The logits and gradients equal those of encoding each prompt + candidate alone (up to rounding, and
-but for dropout, which strikes a shared token once); the cache is not copied per candidate.
+token, so that the prompt's own pass has to leave keys and values only and its last layer's output needs no
+gradient. Under the mask a token sees the prompt and its own path in the tree; its position continues from
+the prompt's length. The logits and gradients equal those of encoding each prompt + candidate alone, up to
+rounding (with dropout, candidates draw one mask for the tokens they share, as they do for the prompt); the
+cache is not copied per candidate.
 
 Pairs are encoded apart (`encode_separately`) where the prefix cannot be shared: encoders such as
 BERT, whose prompt states depend on the candidate; architectures not in `SHARED_PREFIX`;
