@@ -182,16 +182,19 @@ def test_an_answer_is_tokenised_as_it_stands_and_its_certain_part_weighs_most() 
     assert made.early == [False, True]
 
 
-def test_each_token_of_a_numbered_line_has_its_number_as_its_line() -> None:
+def test_each_token_of_a_numbered_line_or_a_named_phrase_has_its_number() -> None:
     tokenizer = _tokenizer()
-    page = "some text\n2 net revenue | 7\n12 costs\nend"
+    page = "some text [T4 net] 5 [T12 was] 3\n2 net revenue | 7\n12 costs\nend"
     made = encode(tokenizer, page, [("\nlook up: it", "\nB2", 3, "")])
     words = tokenizer.batch_decode([[token] for token in made.page])
     lines = ["" if line < 0 else tokenizer.decode([line]) for line in made.lines]
     told = list(zip(words, lines, strict=True))
-    start, end = words.index("2"), words.index("12")
-    assert [line for _, line in told[: start + 1]] == [""] * (start + 1)
-    assert {line for _, line in told[start + 1 : end]} == {"2"}
+    named, second, start = words.index("4"), words.index("12"), words.index("\n") + 1
+    assert [line for _, line in told[: named + 1]] == [""] * (named + 1)
+    assert {line for _, line in told[named + 1 : second]} == {"4"}
+    assert told[second] == ("12", "") and told[second + 1][1] == "12"
+    end = words.index("12", start)
+    assert told[start] == ("2", "") and {line for _, line in told[start + 1 : end]} == {"2"}
     assert told[end] == ("12", "") and told[end + 1][1] == "12"
     assert told[-1][1] == ""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from random import Random
 
 import pytest
@@ -55,16 +56,26 @@ def test_a_look_up_names_a_cell_that_holds_the_number(world: World) -> None:
     assert checked > 100
 
 
-def test_a_tag_is_the_row_of_its_label_or_the_column_of_its_heading(world: World) -> None:
+def test_a_tag_is_the_row_of_its_label_the_name_of_its_phrase_or_the_column_of_its_heading(
+    world: World,
+) -> None:
+    kinds: Counter[str] = Counter()
     for document in drawn(world, "table", 20, SMALL):
         heading, *lines = (line for line in document.page.split("\n") if " | " in line)
         for exercise in document.exercises:
             words = exercise.prompt.removeprefix("\ntag: ")
-            if exercise.kind == "tag" and exercise.context:
+            if exercise.kind != "tag":
+                continue
+            kinds[exercise.context] += 1
+            if exercise.context == "T":
+                named = re.search(rf"\[T{exercise.answer} (.*?)\] ", document.page)
+                assert named and named[1].split()[-1] == words.split()[-1]
+            elif exercise.context:
                 (row,) = (line for line in lines if line.startswith(f"{exercise.answer} "))
                 assert set(words.split()) <= set(row.split())
-            elif exercise.kind == "tag":
+            else:
                 assert f"{exercise.answer} {words}" in heading.split(" | ")
+    assert min(kinds[""], kinds["A"], kinds["T"]) > 2
 
 
 def test_the_program_of_an_exercise_executes_to_its_answer(world: World) -> None:

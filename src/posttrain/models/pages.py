@@ -6,10 +6,10 @@ meets later, a page and one question. The loss is the mean over the answers' tok
 w = 1 where the page decides the token and `EXTRA_WEIGHT` in copied or computed numbers.
 
 Two more losses, of weight `EARLY_WEIGHT`, say where in the layers what should be known (deep supervision, Lee et al.,
-AISTATS 2015); both are read by the output layer. After half of the layers each token of a line that starts with a
-number must tell that number, and after three quarters the words of a row tag, asked behind the page, must tell their
-row. With them all rows are told apart after two million tokens; without, a few of them after thirty, as each row number
-is learned by itself, and late.
+AISTATS 2015); both are read by the output layer. After half of the layers each token of a numbered line, or behind a name
+like "[T1", must tell that number, and after three quarters the words of a tag, asked behind the page, must tell theirs.
+With them all rows are told apart after two million tokens; without, a few of them after thirty, as each row number is
+learned by itself, and late.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ ROW = 160  # tokens of a row of exercises: attention is dense within a row
 
 @dataclass(frozen=True, slots=True)
 class PageTokens:
-    """Token ids of a page (with BOS), for each the number that its line starts with (a token id, or -1), and of each
+    """Token ids of a page (with BOS), for each the number that names its line or phrase (a token id, or -1), and of each
     exercise: what is asked, the answer, the answer's weights, and whether it must be known early.
     """
 
@@ -90,15 +90,18 @@ def encode(
 
 
 def _lines(tokenizer: PreTrainedTokenizerBase, page: list[int]) -> list[int]:
-    """For each token the number that starts its line, -1 in other lines and at that number itself."""
+    """For each token the last number before it that starts a line or stands in a name like "[T1", if on its line and not
+    behind a line's other start; else -1.
+    """
     words = [token.strip() for token in tokenizer.batch_decode([[token] for token in page])]
-    newline = tokenizer.encode("\n", add_special_tokens=False)[0]
-    lines, starts = [], -1
+    starts = (tokenizer.encode("\n", add_special_tokens=False)[0], tokenizer.bos_token_id)
+    lines, number = [], -1
     for index, token in enumerate(page):
-        first = index > 0 and page[index - 1] in (newline, tokenizer.bos_token_id)
-        if first:
-            starts = token if words[index].isdigit() else -1
-        lines.append(-1 if first else starts)
+        first = index > 0 and page[index - 1] in starts
+        named = words[max(0, index - 2) : index] == ["[", "T"]
+        if first or named:
+            number = token if words[index].isdigit() else -1
+        lines.append(-1 if first or named else number)
     return lines
 
 

@@ -38,7 +38,6 @@ from posttrain.tasks.finqa.sheet import column_letter, render_page, text_numbers
 
 MAX_STEPS = 30  # of a program, that are explained; each is executed with all before it
 
-_TAG = re.compile(r"\[(T[0-9]+)\] ")
 
 Span = tuple[int, int, str]  # start, stop, place
 
@@ -179,14 +178,18 @@ def _cells(
 
 
 def _tagged_spans(line: str, tags: int, references: Mapping[str, str]) -> list[Span]:
-    """Numbers of a text line with their tags, `[T1] 5.8`; `tags` were on the page before it."""
+    """Numbers of a text line, each behind its name and words, `[T1 rent was $] 5.8`; `tags` were on the page before."""
     spans: list[Span] = []
-    for match in _TAG.finditer(line):
+    end = 0
+    while True:
         name = f"T{tags + len(spans) + 1}"
+        named = re.compile(rf"\[{name}[ \]]").search(line, end)
         literal = references.get(name)
-        if match[1] == name and literal and line.startswith(literal, match.end()):
-            spans.append((match.start(), match.end() + len(literal), name))
-    return spans
+        start = line.find(f"] {literal}", named.start()) if named else -1
+        if literal is None or start < 0:
+            return spans
+        end = start + len("] ") + len(literal)
+        spans.append((start + len("] "), end, name))
 
 
 def _number_spans(line: str, tags: int, references: Mapping[str, str]) -> list[Span]:

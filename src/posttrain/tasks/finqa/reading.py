@@ -8,7 +8,8 @@ data set (`sample`), tables filled with random numbers under drawn labels, up to
 sentences, and real tables whose rows are shuffled and mostly refilled, of which a part of the facts is shown, as
 retrieval does. Exercises are
 
-    tag       "tag: net revenue"  3              a row's number (or a column's letter) right after its words
+    tag       "tag: net revenue"  3              the number of a row or of a name in the text (T3), or a column's letter,
+                                                 right after its words
     look-up   "look up: net revenue in 2009"  B3 5829
     text      "look up: <the words before a number of the text>"  T4 12.5
     program   a question of `sample`'s kinds, asked about this page, and the JSON answer
@@ -344,14 +345,20 @@ def _look_ups(
 
 
 def _text_look_ups(rng: Random, page: sheet.Page, count: int) -> list[Exercise]:
-    """Look-ups of numbers in the text by the words before them, where these are found once."""
+    """Look-ups of numbers in the text by the words before them, where these are found once, and tags of these words."""
     before = {name: words for name, words in page.names.items() if re.fullmatch(r"T\d+", name)}
     told = list(before.values())
     names = [
         name for name, words in before.items() if told.count(words) == 1 and len(words.split()) > 2
     ]
     rng.shuffle(names)
-    return [_look_up(before[name], name, page.references[name], "text") for name in names[:count]]
+    exercises = []
+    for name in names[:count]:
+        words = before[name]
+        exercises.append(_look_up(words, name, page.references[name], "text"))
+        number = name.removeprefix("T")
+        exercises.append(Exercise("tag", f"\ntag: {words}", number, len(number), context="T"))
+    return exercises
 
 
 def _look_up(asked: str, name: str, literal: str, kind: str = "look-up") -> Exercise:

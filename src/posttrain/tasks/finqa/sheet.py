@@ -6,10 +6,12 @@ numbered as a spreadsheet would, the header being row 1:
     1 | B 2009 | C 2008
     3 net revenue | 5829 | 5735
 
-and numbers in the text carry T1, T2, ...: "expense of $ [T1] 5.8 billion". A program can then say
-`subtract(B3, C3)`. Each reference stands for exactly one literal operand, and an operand is
-replaced only by a reference that stands for the very same string, so that resolving a program gives
-back the data set's own, character for character.
+and numbers in the text are named T1, T2, ..., each name before the words that lead to its number:
+"[T1 rent expense was $] 5.8 billion [T2 , up from $] 5.2 billion". So a reader knows the name, as it
+knows the row of a line, while it reads what the number is. A program can then say `subtract(B3, C3)`.
+Each reference stands for exactly one literal operand, and an operand is replaced only by a reference
+that stands for the very same string, so that resolving a program gives back the data set's own,
+character for character.
 
 Not tagged in the text: years, days of a month, numbers of notes and the like, and the parenthesised
 repetition in "-3 ( 3 )" or "75% ( 75 % )".
@@ -101,7 +103,9 @@ class _Builder:
             self.references[name] = literal
             self.sources[name] = key
             self.names[name] = " ".join(text[:start].split()[-WORDS_BEFORE:])
-            parts += [text[end:start], f"[{name}] ", text[start:stop]]
+            lead = text[end:start]
+            space = " " if lead.startswith(" ") else ""
+            parts += [f"{space}[{f'{name} {lead.strip()}'.rstrip()}] ", text[start:stop]]
             end = stop
         parts.append(text[end:])
         self.lines.append("".join(parts) if self.cells else text)
