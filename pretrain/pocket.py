@@ -319,19 +319,21 @@ library_name: transformers
 # pocket
 
 A Llama of {parameters:.2f} million parameters with a tokenizer of its own, trained from scratch on
-{tokens} by `pretrain/pocket.py`, so that the whole pipeline runs offline on a CPU with a model that can read a page.
+{tokens}
+by `pretrain/pocket.py`, so that the whole pipeline runs offline on a CPU with a model that can read a page.
 
 **What it saw.** Generated pages and tables, and the pages (tables and sentences, no question and no program) of
 FinQA's training split (MIT), their rows shuffled and mostly refilled with random numbers; and word problems by the
 generator of the data set `gsm8k-sample`, of other seeds. Exercises on the pages: tags of rows and columns, look-ups of
 cells and of numbers in the text, programs of the generated data set's kinds of question. Half of the way through the
-layers, each token of a table's line had to tell its row as well (`src/posttrain/models/pages.py`).
+layers, each token of a table's line, or of the words that lead to a number, had to tell the row or the number's name as
+well (`src/posttrain/models/pages.py`).
 
-**What it can do.** Name the cell that a row's words and a year mean, write the JSON answer of a simple question about
-a page in the sheet form (`operands: cells`), and solve such word problems, right to the following shares on pages and
-problems drawn by other seeds (`python pretrain/pocket.py --measure pretrain/pocket`). Their tables are new; row labels
-and sentences come from the same pages as in training, and `real_tables` are those pages themselves, shuffled and mostly
-refilled anew:
+**What it can do.** Name the cell that a row's words and a year mean or the number in the text that words lead to, and
+write the JSON answer of a simple question about a page in the sheet form (`operands: cells`), right to the following
+shares on pages drawn by other seeds (`python pretrain/pocket.py --measure pretrain/pocket`). Their tables are new; row
+labels and sentences come from the same pages as in training, and `real_tables` are those pages themselves, shuffled and
+mostly refilled anew:
 
 | measured | share |
 |---|---|
@@ -342,9 +344,9 @@ of its name; `.alike`: three labels in ten are those of other rows but for the l
 the text by the words before it; `two_cells`: programs over two cells (tables as in `.alike`); `word_problems`: the final
 number of the greedy solution.
 
-**What it cannot do.** Talk, know anything about the world, calculate beyond the small numbers of the word problems (the
-number after `"answer"` is a guess), or read numbers of a page without the sheet's names. It is no base for anything but
-this project's tests and offline runs.
+**What it cannot do.** Talk, know anything about the world, calculate (the number after `"answer"` is a guess; of word
+problems it has the form and the kinds of step, not the numbers), or read numbers of a page without the sheet's names. It
+is no base for anything but this project's tests and offline runs.
 """
 
 
