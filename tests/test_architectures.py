@@ -137,7 +137,7 @@ def teach(model: PreTrainedModel, rows: list[dict[str, Any]]) -> None:
     answer = labels != IGNORED  # scores of 4,096 words at these places only
     model.eval()  # GPT-2 has dropout
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    for _ in range(200):
+    for _ in range(600):
         hidden = model.base_model(input_ids=ids, attention_mask=mask.long()).last_hidden_state
         scores = model.get_output_embeddings()(hidden[:, :-1][answer])
         loss = torch.nn.functional.cross_entropy(scores, labels[answer])
