@@ -8,8 +8,8 @@ w = 1 where the page decides the token and `EXTRA_WEIGHT` in copied or computed 
 Two more losses, of weight `EARLY_WEIGHT`, say where in the layers what should be known (deep supervision, Lee et al.,
 AISTATS 2015); both are read by the output layer. After half of the layers each token of a numbered line, or behind a name
 like "[T1", must tell that number, and after three quarters the words of a tag, asked behind the page, must tell theirs.
-With them all rows are told apart after two million tokens; without, a few of them after thirty, as each row number is
-learned by itself, and late.
+With them 94 % of the row tags of 12x4 tables are right after three million tokens, all rows alike; without, 56 % after
+36 million: each row number is learned by itself then, and late.
 """
 
 from __future__ import annotations
@@ -90,8 +90,8 @@ def encode(
 
 
 def _lines(tokenizer: PreTrainedTokenizerBase, page: list[int]) -> list[int]:
-    """For each token the last number before it that starts a line or stands in a name like "[T1", if on its line and not
-    behind a line's other start; else -1.
+    """For each token the number before it that starts its line or, if nearer, stands in a name like "[T1"; -1 where
+    there is none, and at that number itself.
     """
     words = [token.strip() for token in tokenizer.batch_decode([[token] for token in page])]
     starts = (tokenizer.encode("\n", add_special_tokens=False)[0], tokenizer.bos_token_id)
