@@ -8,8 +8,9 @@ import csv
 from pathlib import Path
 
 from posttrain.errors import UserError
-from posttrain.evaluation.compare import compare, flat_metrics, load_runs, markdown, tidy_rows
+from posttrain.evaluation.compare import compare, load_runs
 from posttrain.evaluation.plots import plot_comparison
+from posttrain.evaluation.tables import flat_metrics, markdown, tidy_rows
 from posttrain.files import atomic_write, read_json, write_json
 from posttrain.params import Params
 from posttrain.stage import run

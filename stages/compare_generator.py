@@ -6,11 +6,17 @@ python stages/compare_generator.py
 import csv
 from pathlib import Path
 
-from posttrain.evaluation.compare import compare, flat_metrics, load_runs, markdown, tidy_rows
+from posttrain.evaluation.compare import compare, load_runs
 from posttrain.evaluation.plots import plot_comparison
+from posttrain.evaluation.tables import flat_metrics, markdown, tidy_rows
 from posttrain.files import atomic_write, write_json
 from posttrain.params import Params
 from posttrain.stage import run
+
+KINDS = (
+    "whose answer is right in program and stated result, or fails first in each way (`wrong_answer_only`: "
+    "its program is right)"
+)
 
 
 def main(params: Params) -> None:
@@ -25,7 +31,7 @@ def main(params: Params) -> None:
         writer.writeheader()
         writer.writerows(rows)
     with atomic_write("plots/compare_generator.md") as file:
-        file.write(markdown(results, {}, questions, "whose answer is right or fails in each way"))
+        file.write(markdown(results, {}, questions, KINDS))
     plot_comparison(results, {}, questions, Path("plots/compare_generator.png"))
 
 

@@ -9,7 +9,7 @@ from posttrain import processes
 from posttrain.evaluation.generation import by_question, intervals
 from posttrain.evaluation.open import open_columns, open_evaluation, open_pool, open_rows
 from posttrain.files import atomic_directory, read_jsonl, write_json, write_jsonl
-from posttrain.manifest import check_code
+from posttrain.manifest import build_manifest, write_manifest
 from posttrain.models.load import load_tokenizer
 from posttrain.params import Params
 from posttrain.selector.data import make_pools
@@ -25,11 +25,17 @@ def main(params: Params, seed_text: str) -> None:
     task = get_task(params.selected_dataset.task)
     answered = Path("data/evaluate_generator") / f"sft-{seed}"
     trained = Path("models/sft_selector") / str(seed)
-    for made in (BASE, answered, trained):
-        check_code(made)
+    examples_file = Path("data/prepare/test.jsonl")
+    manifest = build_manifest(
+        "open_evaluation",
+        params.sections("evaluate", "model"),
+        [BASE, examples_file, answered, trained],
+        seed=seed,
+        prompt=task.prompt_hash(),
+    )
     greedy = [row for row in read_jsonl(answered / "greedy.jsonl") if row["split"] == "test"]
     groups = by_question(read_jsonl(answered / "samples.jsonl"))
-    examples = read_jsonl(Path("data/prepare/test.jsonl"))
+    examples = read_jsonl(examples_file)
     pools = [
         open_pool(task, example, [answer, *draws])
         for example, answer, draws in zip(examples, greedy, groups, strict=True)
@@ -52,6 +58,7 @@ def main(params: Params, seed_text: str) -> None:
         write_jsonl(output / "choices.jsonl", rows)
         found = intervals(open_columns(rows), settings.intervals, settings.bootstrap)
         write_json(output / "summary.json", {"values": metrics, "intervals": found})
+        write_manifest(output, manifest)
     write_json(Path("metrics/open_evaluation") / f"{seed}.json", metrics)
 
 

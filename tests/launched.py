@@ -146,5 +146,6 @@ if __name__ == "__main__":
         run_trainings(Path(sys.argv[2]), sys.argv[3:])
     else:
         stage.GRACE = 1
+        stage.TIMES = Path(sys.argv[2]) / "times.jsonl"
         stage.run(of_the_main_process)
         stage.run(failing, shared=True)

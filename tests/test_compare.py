@@ -16,16 +16,9 @@ from stages.compare import main
 from workspace import ROOT
 
 from posttrain.errors import UserError
-from posttrain.evaluation.compare import (
-    PolicyResult,
-    Run,
-    compare,
-    flat_metrics,
-    load_runs,
-    markdown,
-    tidy_rows,
-)
+from posttrain.evaluation.compare import PolicyResult, Run, compare, load_runs
 from posttrain.evaluation.plots import plot_comparison, plot_rewards_by_kind
+from posttrain.evaluation.tables import flat_metrics, markdown, tidy_rows
 from posttrain.files import sha256_file, write_json, write_jsonl
 
 TRIVIAL = {"shortest": 0.125, "majority_answer": 0.25}
@@ -65,6 +58,7 @@ def save(folder: Path, policy: str, seed: int, rewards: list[float], **changes: 
             f"models/{policy}-{seed}": policy,
             "data/rewards/test.jsonl": "t",
         },
+        "params": {"evaluate": {"bootstrap": 10}},
         "prompt": "p",
         "evaluator": "e",
         "code": {},
@@ -171,6 +165,38 @@ def test_a_policy_that_chooses_the_same_with_more_certainty_has_a_higher_expecte
     assert exact.expected_reward_change.interval == pytest.approx((0.1, 0.1))
 
 
+def test_what_changes_and_is_tested_is_the_reward_and_the_expected_reward_apart() -> None:
+    sft = [run("sft", seed, [0.2] * 30) for seed in (0, 1, 2)]
+    surer = [
+        Run("grpo", one.seed, [row | {"expected_reward": 0.3} for row in one.predictions])
+        for one in sft
+    ]
+    better = [run("ppo", seed, [0.5] * 30) for seed in (0, 1, 2)]
+    _, grpo, ppo = results = compare([*sft, *surer, *better], 100)
+    assert grpo.reward_p == 1.0
+    assert grpo.expected_reward_p is not None and grpo.expected_reward_p < 0.001
+    assert ppo.reward_p is not None and ppo.reward_p < 0.001
+    table = markdown(results, {}, 30)
+    assert "| 1.000 | 0.300 ± 0.000 | +0.200 ± 0.000 [+0.200, +0.200] | < 0.001 |" in table
+    values = {(row["policy"], row["metric"]): row["value"] for row in tidy_rows(results, {}, 30)}
+    assert float(values["grpo", "reward_change_p"]) == 1.0
+    assert float(values["grpo", "expected_reward_change_p"]) < 0.001
+
+
+def test_the_one_evaluation_of_the_base_has_no_spread_and_no_other_seeds() -> None:
+    runs = [run(policy, seed, [0.2, 1.0, 0.2]) for policy in ("base", "sft") for seed in (0, 1)]
+    base, sft = results = compare(runs, 50)
+    assert (base.accuracy.spread, base.accuracy.seeds) == (None, pytest.approx((1 / 3,)))
+    assert sft.accuracy.spread == 0
+    assert base.reward_change is not None and len(base.reward_change.seeds) == 2  # SFT's
+    keys = {
+        (row["policy"], row["seed"])
+        for row in tidy_rows(results, {}, 3)
+        if row["metric"] == "reward"
+    }
+    assert keys == {("base", "mean"), ("base", "0"), ("sft", "mean"), ("sft", "0"), ("sft", "1")}
+
+
 def test_without_sft_there_is_nothing_to_compare_with() -> None:
     with pytest.raises(UserError, match="compare needs sft"):
         compare([run("ppo", 0, [1.0])], 10)
@@ -200,6 +226,7 @@ def test_a_missing_instance_is_named(tmp_path: Path) -> None:
     [
         ({"prompt": "other"}, "prompt hash"),
         ({"evaluator": "other"}, "evaluator"),
+        ({"params": {"evaluate": {"bootstrap": 20}}}, "params"),
         ({"inputs": {"models/base": "b", "data/rewards/test.jsonl": "other"}}, "pools"),
         ({"inputs": {"models/base": "c", "data/rewards/test.jsonl": "t"}}, "base model"),
     ],
@@ -274,7 +301,11 @@ def test_the_markdown_table_has_every_rule_and_policy(results: list[PolicyResult
     lines = markdown(results, TRIVIAL, 120).splitlines()
     for name in ("rule: shortest", "rule: majority answer", "sft", "ppo", "grpo", "dpo"):
         assert any(line.startswith(f"| {name} |") for line in lines)
-    assert len({line.count("|") for line in lines if line.startswith("| rule")}) == 1
+    tables = [line for line in lines if line.startswith("| rule") or " ± " in line[1:]]
+    assert {line.count("|") for line in tables if line.startswith("|")} == {10}
+    assert "means over seeds 0, 1, 2, ± the standard deviation over seeds." in lines[0]
+    one = markdown(compare([run("sft", 4, [1, 0.2])], 20), {}, 2)
+    assert one.startswith("2 test questions; seed 4. Brackets:") and "±" not in one
 
 
 def test_plots_have_the_same_bytes_twice(tmp_path: Path, results: list[PolicyResult]) -> None:

@@ -59,18 +59,20 @@ TIMED = [
     line("rl_selector", "ppo", "0", seconds=30),
     line("rl_selector", "ppo", "1", seconds=50),
     line("rl_selector", "dpo", "0", seconds=5),
+    line("rl_selector", "ppo", "7", seconds=999),  # a seed of an earlier params.yaml
     line("fetch", seconds=7, dataset="finqa"),
 ]
+SEEDS = [0, 1]
 
 
 def test_a_stage_counts_as_last_run_on_this_data_set_and_model() -> None:
-    table = cost.stage_table(cost.last_times(TIMED, "sample", "pocket"))
+    table = cost.stage_table(cost.last_times(TIMED, "sample", "pocket", SEEDS))
     assert "| sft_selector | 2 | 30.0 | 26% | 300 |" in table
     assert "| all | 6 | 116.0 | | |" in table
 
 
 def test_a_policy_costs_its_own_training_and_that_of_sft_per_seed() -> None:
-    times = cost.last_times(TIMED, "sample", "pocket")
+    times = cost.last_times(TIMED, "sample", "pocket", SEEDS)
     assert cost.training(times, "selector", "ppo") == (15 + 40, 300)
     assert cost.training(times, "selector", "sft") == (15, 300)
     assert cost.training(times, "selector", "grpo") is None
@@ -80,7 +82,7 @@ def test_a_policy_costs_its_own_training_and_that_of_sft_per_seed() -> None:
 def test_a_policy_that_took_longer_for_no_more_accuracy_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    copy_project(tmp_path, {})
+    copy_project(tmp_path, {"seeds": SEEDS})
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"logs/times\.jsonl: missing; run dvc repro"):
         cost.main()
@@ -99,6 +101,11 @@ def test_a_policy_that_took_longer_for_no_more_accuracy_is_named(
     assert ends == {"| base": " |", "| sft": " |", "| ppo": "sft |", "| dpo": " |"}
     assert "| dpo | 0.700 [0.600, 1.000] | 0.500 [0.400, 0.600] | 20.0 |" in table
     assert cost.PLOT.read_bytes().startswith(b"\x89PNG")
+    write_jsonl(TIMES, [*TIMED, line("compare", seconds=1, dataset="finqa")])
+    with pytest.raises(
+        UserError, match=r"compare\.csv is of pocket on finqa; run dvc repro compare"
+    ):
+        cost.main()
 
 
 def test_a_stage_notes_its_time_and_memory_once_over_processes(
@@ -193,3 +200,13 @@ def test_a_revision_without_a_comparison_is_named(project: Path) -> None:
         across.main(["nowhere"])
     with pytest.raises(UserError, match=r"other: no plots/compare_generator\.csv there"):
         across.main(["--generator", "other"])
+
+
+def test_what_cannot_be_put_together_is_refused(project: Path) -> None:
+    with pytest.raises(UserError, match="named twice"):
+        across.main(["other", "other"])
+    Path("plots/compare.csv").write_text(
+        Path("plots/compare.csv").read_text().replace("sft", "a").replace("ppo", "b")
+    )
+    with pytest.raises(UserError, match="no policy that all of them compare"):
+        across.main(["other", "."])

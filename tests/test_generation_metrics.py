@@ -259,14 +259,9 @@ def test_the_pool_holds_what_was_drawn_and_nothing_else() -> None:
     ]
     pool = open_pool(TASK, EXAMPLE, group)
     assert pool["id"] == "hand" and pool["prompt"] == TASK.render_prompt(EXAMPLE)
-    assert pool["candidates"] == [
-        {
-            "text": group[0]["text"],
-            "reward": 0.2,
-            "correct": False,
-            "copies": 1,
-        }
-    ]
+    assert pool["candidates"] == [{"text": group[0]["text"], "reward": 0.2}]
+    with pytest.raises(UserError, match=r"^hand: answers to other stand in its place"):
+        open_pool(TASK, EXAMPLE, [group[0], {**group[1], "id": "other"}])
 
 
 def test_each_rule_chooses_as_defined() -> None:
@@ -278,7 +273,7 @@ def test_each_rule_chooses_as_defined() -> None:
     chosen = {rule: [row[rule]["correct"] for row in rows] for rule in RULES}
     assert chosen == {
         "greedy": [False, True],
-        "random": [1 / 4, 2 / 4],
+        "random": [1 / 2, 1 / 3],  # of the candidates, whatever their copies
         "majority": [False, True],
         "selector": [True, False],
         "weighted_vote": [True, True],  # 4 > 3 * 1; 3 * e^0.9 > e^1
@@ -287,8 +282,9 @@ def test_each_rule_chooses_as_defined() -> None:
     assert [row["candidates"] for row in rows] == [2, 3]
     found = open_evaluation(rows)
     assert found["questions"] == 2 and found["candidates"] == 2.5
-    assert found["random_reward"] == pytest.approx((1.4 / 4 + 2.4 / 4) / 2)
-    assert found["selector_accuracy"] == 0.5 and found["selector_over_random"] == 0.125
+    assert found["random_reward"] == pytest.approx((1.2 / 2 + 1.4 / 3) / 2)
+    assert found["selector_accuracy"] == 0.5
+    assert found["selector_over_random"] == pytest.approx(1 / 12, abs=1e-6)
     assert found["oracle_accuracy"] == found["oracle_reward"] == 1.0
 
 

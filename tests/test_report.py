@@ -88,6 +88,7 @@ def project(
         "inputs": {"models/base": "b", "data/test.jsonl": "t"},
         "prompt": "p",
         "evaluator": "e",
+        "params": {},
         "code": {},
     }
     rng = np.random.default_rng(0)

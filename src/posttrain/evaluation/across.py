@@ -4,7 +4,8 @@
 
 A revision is an experiment's name, a branch or a commit that holds plots/compare.csv of its data set; `.` is the
 workspace. Printed is each policy's test accuracy by data set, their mean weighted by the numbers of questions, and
-which policies another one dominates: at least as good on every data set and better on one.
+which policies another one dominates: at least as good on every data set and better on one. That is said of the measured
+accuracies; their intervals are in the comparisons.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--generator", action="store_true", help="the generator's comparison")
     parser.add_argument("revisions", nargs="+", metavar="REVISION")
     options = parser.parse_args(arguments)
+    if len(set(options.revisions)) < len(options.revisions):
+        raise UserError("a revision is named twice, so its questions would count twice")
     path = "plots/compare_generator.csv" if options.generator else "plots/compare.csv"
     print(table([outcome(revision, path) for revision in options.revisions]))
 
@@ -72,6 +75,8 @@ def table(outcomes: Sequence[Outcome]) -> str:
         name for name in outcomes[0].accuracy if all(name in one.accuracy for one in outcomes)
     ]
     points = {name: [one.accuracy[name] for one in outcomes] for name in policies}
+    if not policies:
+        raise UserError("there is no policy that all of them compare")
     beaten = dominated(points)
     total = sum(one.questions for one in outcomes)
     heads = [f"{one.name}, {one.questions} questions" for one in outcomes]

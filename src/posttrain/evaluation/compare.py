@@ -5,8 +5,10 @@ null for one seed). Its 95 % interval, and that of the paired change against SFT
 bootstrap over questions: a question's value is first averaged over seeds (for a change: method
 minus SFT of the same seed, on the same question), then questions are resampled. So the interval
 says what other test questions would have given to these trained models; what other seeds would have
-given shows in the spread and in the per-seed rows. The p-value of a change in reward is that of a paired
-permutation test on the same per-question differences, adjusted for the number of policies (Holm).
+given shows in the spread and in the per-seed rows. An untrained policy is evaluated once and has neither. With few
+questions, or rates near 0 or 1, such intervals are too narrow; those of the single evaluations are Jeffreys'.
+The p-values of the changes in reward and in expected reward are those of a paired permutation test on the same
+per-question differences, each adjusted for the number of policies (Holm).
 
 The reward is that of the best-scored candidate (the greedy answer), the expected reward that of a draw from the
 policy, which is what reinforcement learning raises: a policy may grow surer and choose the same.
@@ -27,7 +29,7 @@ import numpy as np
 
 from posttrain.errors import UserError
 from posttrain.evaluation.intervals import Array, Interval, percentiles, resample_means
-from posttrain.evaluation.metrics import DIGITS, HEADLINES, Row, columns, headlines_of
+from posttrain.evaluation.metrics import HEADLINES, Row, columns, headlines_of
 from posttrain.evaluation.significance import holm, sign_flip_p
 from posttrain.files import read_json, read_jsonl
 from posttrain.manifest import check_code
@@ -67,7 +69,7 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class PolicyResult:
-    """What `compare` says of one policy; changes and `p_value` (of the change in reward) are None for SFT itself.
+    """What `compare` says of one policy; its changes are None for SFT itself, as are their p-values.
 
     `reward_median` and `reward_deviation` (n - 1) are over all questions and seeds.
     `chosen` gives for each kind of candidate the share of the questions where it was chosen,
@@ -86,7 +88,8 @@ class PolicyResult:
     reward_change: Estimate | None
     accuracy_change: Estimate | None
     expected_reward_change: Estimate | None
-    p_value: float | None
+    reward_p: float | None
+    expected_reward_p: float | None
     chosen: Mapping[str, Estimate]
     kind_reward: Mapping[str, float | None]
     validation: Mapping[
@@ -171,120 +174,13 @@ def compare(runs: Sequence[Run], resamples: int) -> list[PolicyResult]:
         for i, policy in enumerate(groups)
     ]
     tested = [i for i, result in enumerate(results) if result.policy != BASELINE]
-    change = base.shape[-1] + REWARD
-    adjusted = holm([sign_flip_p(per_question[:, i, change]) for i in tested])
-    for i, p_value in zip(tested, adjusted, strict=True):
-        results[i] = replace(results[i], p_value=p_value)
+    adjusted = [
+        holm([sign_flip_p(per_question[:, i, base.shape[-1] + column]) for i in tested])
+        for column in (REWARD, EXPECTED_REWARD)
+    ]
+    for i, of_reward, of_expected in zip(tested, *adjusted, strict=True):
+        results[i] = replace(results[i], reward_p=of_reward, expected_reward_p=of_expected)
     return results
-
-
-def flat_metrics(
-    family: str, results: Sequence[PolicyResult], trivial: Mapping[str, float]
-) -> dict[str, dict[str, dict[str, float]]]:
-    """By family and policy a few leaves, for `dvc exp show` and `dvc metrics diff`; and the best trivial rule.
-
-    The family makes the names of the leaves unique, so that DVC's columns need no file names.
-    """
-    metrics: dict[str, dict[str, float]] = {}
-    if trivial:
-        metrics["best_trivial_rule"] = {"accuracy": round(max(trivial.values()), DIGITS)}
-    for result in results:
-        leaves = {
-            "accuracy": result.accuracy.value,
-            "reward": result.reward.value,
-            "expected_reward": result.expected_reward.value,
-        }
-        change = result.reward_change
-        if change is not None and change.interval is not None and result.p_value is not None:
-            leaves["change"] = change.value
-            leaves["change_low"], leaves["change_high"] = change.interval
-            leaves["change_p"] = result.p_value
-        leaves |= {f"val_{name}": value for name, value in result.validation.items()}
-        metrics[result.policy] = {name: round(value, DIGITS) for name, value in leaves.items()}
-    return {family: metrics}
-
-
-def tidy_rows(
-    results: Sequence[PolicyResult], trivial: Mapping[str, float], questions: int
-) -> list[dict[str, str]]:
-    """Long form: one row per policy (or trivial rule), seed (a number, or `mean`) and metric.
-
-    Columns policy, seed, metric, value, low, high (95 %), spread; empty where there is none. The first row is the
-    number of questions.
-    """
-    rows = [_tidy("", "", "questions", Estimate(questions, None))]
-    rows += [
-        _tidy(rule, "", "accuracy", Estimate(accuracy, None)) for rule, accuracy in trivial.items()
-    ]
-    for result in results:
-        for metric in ("reward_median", "reward_deviation"):
-            rows.append(
-                _tidy(result.policy, "mean", metric, Estimate(getattr(result, metric), None))
-            )
-        for metric, estimate in result.estimates.items():
-            rows.append(_tidy(result.policy, "mean", metric, estimate))
-            for seed, value in zip(result.seeds, estimate.seeds, strict=True):
-                rows.append(_tidy(result.policy, str(seed), metric, Estimate(value, None)))
-        if result.p_value is not None:
-            p_value = Estimate(result.p_value, None)
-            rows.append(_tidy(result.policy, "mean", "reward_change_p", p_value))
-        for kind, reward in result.kind_reward.items():
-            if reward is not None:
-                estimate = Estimate(reward, None)
-                rows.append(_tidy(result.policy, "mean", f"reward_when_{kind}_chosen", estimate))
-    return rows
-
-
-def markdown(
-    results: Sequence[PolicyResult],
-    trivial: Mapping[str, float],
-    questions: int,
-    kinds_of: str = "where a candidate of each kind is chosen",
-) -> str:
-    """The comparison as two tables: worth, and kinds of chosen candidates (or of answers)."""
-    seeds = ", ".join(map(str, results[0].seeds))
-    kinds = sorted({kind for result in results for kind in result.chosen})
-    lines = [
-        f"{questions} test questions; means over seeds {seeds}, ± the standard deviation over "
-        "seeds. Brackets: 95 % bootstrap intervals over questions; changes are paired with SFT by seed and question, "
-        "and the p-value (paired permutation test) is adjusted for the number of policies (Holm). The reward is that of "
-        "the greedy answer, the expected reward that of a draw from the policy.",
-        "",
-        "| policy | accuracy | reward | reward ratio | change in reward against SFT | p "
-        "| expected reward | its change |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for rule, accuracy in sorted(trivial.items(), key=lambda item: item[1]):
-        lines.append(f"| rule: {rule.replace('_', ' ')} | {accuracy:.3f} | | | | | | |")
-    for result in results:
-        cells = [
-            result.policy,
-            _with_interval(result.accuracy),
-            _with_spread(result.reward),
-            f"{result.reward_ratio.value:.3f}",
-            _with_interval(result.reward_change, sign=True) if result.reward_change else "",
-            "" if result.p_value is None else f"{result.p_value:.3f}",
-            _with_spread(result.expected_reward),
-            _with_interval(result.expected_reward_change, sign=True)
-            if result.expected_reward_change
-            else "",
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    lines += [
-        "",
-        f"Share of the questions {kinds_of}, and mean reward there:",
-        "",
-        f"| policy | {' | '.join(kinds)} |",
-        "|---" * (len(kinds) + 1) + "|",
-    ]
-    for result in results:
-        cells = []
-        for kind in kinds:
-            reward = result.kind_reward[kind]
-            worth = "" if reward is None else f" (reward {reward:.3f})"
-            cells.append(f"{result.chosen[kind].value:.3f}{worth}")
-        lines.append(f"| {result.policy} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
 
 
 def _conditions(path: Path) -> dict[str, Any]:
@@ -296,6 +192,7 @@ def _conditions(path: Path) -> dict[str, Any]:
         }
         return {
             "pools": pools,
+            "params": manifest["params"],
             "base model": manifest["inputs"]["models/base"],
             "prompt hash": manifest["prompt"],
             "evaluator": manifest["evaluator"],
@@ -328,11 +225,12 @@ def _result(
     """
     width = (table.shape[-1] - len(kinds)) // 2
     of_seeds, whole = table.mean(axis=1), table.mean(axis=(0, 1))
-    named = [headlines_of(means[..., :width]) for means in (whole, drawn, of_seeds)]
+    evaluated = of_seeds[:1] if policy in UNTRAINED else of_seeds
+    named = [headlines_of(means[..., :width]) for means in (whole, drawn, evaluated)]
     headlines = {name: _estimate(*(means[name] for means in named)) for name in HEADLINES}
 
-    def of_column(column: int) -> Estimate:
-        return _estimate(whole[column], drawn[:, column], of_seeds[:, column])
+    def of_column(column: int, seeds: Array = of_seeds) -> Estimate:
+        return _estimate(whole[column], drawn[:, column], seeds[:, column])
 
     is_baseline = policy == BASELINE
     rewards = table[:, :, REWARD]
@@ -346,8 +244,9 @@ def _result(
         accuracy_change=None if is_baseline else of_column(width),
         reward_change=None if is_baseline else of_column(width + REWARD),
         expected_reward_change=None if is_baseline else of_column(width + EXPECTED_REWARD),
-        p_value=None,
-        chosen={kind: of_column(2 * width + i) for i, kind in enumerate(kinds)},
+        reward_p=None,
+        expected_reward_p=None,
+        chosen={kind: of_column(2 * width + i, evaluated) for i, kind in enumerate(kinds)},
         kind_reward={
             kind: float(rewards[where].mean()) if where.any() else None
             for kind, where in chosen.items()
@@ -367,22 +266,3 @@ def _validation(runs: Sequence[Run]) -> dict[str, float]:
 
 def _estimate(value: Array, drawn: Array, seeds: Array) -> Estimate:
     return Estimate(float(value), percentiles(drawn, LEVEL), tuple(seeds.tolist()))
-
-
-def _tidy(policy: str, seed: str, metric: str, estimate: Estimate) -> dict[str, str]:
-    low, high = estimate.interval or (None, None)
-    numbers = {"value": estimate.value, "low": low, "high": high, "spread": estimate.spread}
-    shown = {name: "" if x is None else f"{x:.{DIGITS}f}" for name, x in numbers.items()}
-    return {"policy": policy, "seed": seed, "metric": metric, **shown}
-
-
-def _with_interval(estimate: Estimate, sign: bool = False) -> str:
-    form = "+.3f" if sign else ".3f"
-    assert estimate.interval is not None
-    low, high = estimate.interval
-    return f"{_with_spread(estimate, form)} [{low:{form}}, {high:{form}}]"
-
-
-def _with_spread(estimate: Estimate, form: str = ".3f") -> str:
-    spread = "" if estimate.spread is None else f" ± {estimate.spread:.3f}"
-    return f"{estimate.value:{form}}{spread}"

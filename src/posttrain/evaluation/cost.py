@@ -3,8 +3,9 @@
     python -m posttrain.evaluation.cost
 
 Each stage that runs adds a line to logs/times.jsonl (`posttrain.stage`): its wall-clock seconds and peak memory. They
-differ from run to run, so they stand outside DVC's outputs. Printed are the last times of each stage of the data set
-and model that params.yaml names, and for each policy of the comparisons its test accuracy and expected reward beside
+differ from run to run, so they stand outside DVC's outputs; of a training that was killed and resumed only what came
+after the kill is noted. Printed are the last times of each stage of the data set, model and seeds that params.yaml
+names, and for each policy of the comparisons its test accuracy and expected reward beside
 the seconds of its own training per seed, that of SFT before it included. A policy is dominated if another one is at
 least as accurate and trained in no more time, and better in one of the two; that is said of the measured accuracies,
 so look at their intervals, which logs/cost.png draws.
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import csv
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
@@ -47,7 +48,8 @@ def main() -> None:
     params = load_params()
     if not TIMES.is_file():
         raise UserError(f"{TIMES}: missing; run dvc repro, each stage notes its time there")
-    times = last_times(read_jsonl(TIMES), params.dataset, params.model)
+    lines = read_jsonl(TIMES)
+    times = last_times(lines, params.dataset, params.model, params.seeds)
     if not times:
         raise UserError(f"{TIMES}: no stage of {params.model} on {params.dataset}; run dvc repro")
     print(stage_table(times))
@@ -55,6 +57,7 @@ def main() -> None:
     beaten: set[str] = set()
     for family, path in FAMILIES.items():
         if Path(path).is_file():
+            check_compared(lines, Path(path).stem, params.dataset, params.model)
             costs = policy_costs(read_estimates(path), times, family)
             worse = dominated(
                 {policy: (cost.accuracy.value, -cost.seconds) for policy, cost in costs.items()}
@@ -68,10 +71,27 @@ def main() -> None:
         plot_cost(points, beaten, PLOT)
 
 
-def last_times(lines: Iterable[Time], dataset: str, model: str) -> list[Time]:
-    """The last line of each stage and its arguments, of one data set and model, in the order of first runs."""
+def check_compared(lines: Sequence[Time], stage: str, dataset: str, model: str) -> None:
+    """`UserError` when the last comparison that ran here was of another data set or model."""
+    of_stage = [line for line in lines if line["stage"] == stage]
+    if of_stage and (of_stage[-1]["dataset"], of_stage[-1]["model"]) != (dataset, model):
+        raise UserError(
+            f"plots/{stage}.csv is of {of_stage[-1]['model']} on {of_stage[-1]['dataset']}; run dvc repro {stage}"
+        )
+
+
+def last_times(
+    lines: Iterable[Time], dataset: str, model: str, seeds: Collection[int]
+) -> list[Time]:
+    """The last line of each stage and its arguments, of one data set and model, in the order of first runs.
+
+    A stage whose last argument is a seed counts if it is one of `seeds`.
+    """
     found: dict[tuple[str, ...], Time] = {}
     for line in lines:
+        seed = line["arguments"][-1] if line["arguments"] else ""
+        if seed.isdigit() and int(seed) not in seeds:
+            continue
         if (line["dataset"], line["model"]) == (dataset, model):
             found[(line["stage"], *line["arguments"])] = line
     return list(found.values())
@@ -87,7 +107,7 @@ def stage_table(times: Sequence[Time]) -> str:
         seconds = sum(line["seconds"] for line in of_stage)
         peak = max(line["peak_mib"] for line in of_stage)
         rows.append(
-            f"| {name} | {len(of_stage)} | {seconds:.1f} | {seconds / total:.0%} | {peak} |"
+            f"| {name} | {len(of_stage)} | {seconds:.1f} | {seconds / max(total, 0.01):.0%} | {peak} |"
         )
     return "\n".join([*rows, f"| all | {len(times)} | {total:.1f} | | |"])
 

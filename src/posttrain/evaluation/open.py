@@ -3,9 +3,11 @@
 The answers to a question are the greedy one and the n draws. Identical texts are one candidate, with the number of its
 copies; texts that do not execute are left out unless all are such, as in a vote. The rules compared:
 
-    greedy, random     the greedy answer; expected value of a draw taken at random
-    majority, oracle   what most of the answers execute to (the greedy one in a tie that it is part of); the best one
-    selector           the candidate with the highest score; copies do not count
+    greedy, random     the greedy answer; expected value of a candidate taken at random, copies not counted
+    majority           what most of the answers execute to (the greedy one in a tie that it is part of)
+    oracle             right if any answer is, and the largest reward of any
+    selector           the candidate with the highest score, of equals the first (greedy before the draws); copies do
+                       not count
     weighted_vote      sum of copies * exp(score) over the candidates of each executed answer, the
                        largest sum wins: the vote, each answer with the selector's unnormalised
                        probability as weight (Li et al. 2023, DiVeRSe); its best candidate is taken
@@ -54,19 +56,16 @@ def open_pool(task: Task, example: Example, answers: Sequence[Row]) -> dict[str,
     """The candidates of a question, its greedy answer and draws, as a pool that a selector reads (as in data/rewards).
 
     Pools differ in size. The selector reads the prompt it was trained on, however the draws were
-    asked for.
+    asked for. `UserError` when an answer is another question's.
     """
+    others = [record["id"] for record in answers if record["id"] != example["id"]]
+    if others:
+        raise UserError(f"{example['id']}: answers to {others[0]} stand in its place")
     return {
         "id": example["id"],
         "prompt": task.render_prompt(example),
         "candidates": [
-            {
-                "text": made["text"],
-                "reward": made["reward"],
-                "correct": made["correct"],
-                "copies": made["copies"],
-            }
-            for made in candidates(answers)
+            {"text": made["text"], "reward": made["reward"]} for made in candidates(answers)
         ],
     }
 
@@ -96,11 +95,14 @@ def open_rows(
             "majority": majority_at_k(answers, len(answers)),
             "selector": made[int(values.argmax())],
             "weighted_vote": _weighted_vote(made, values),
-            "oracle": max(made, key=lambda record: (record["correct"], record["reward"])),
         }
         of_rule = {rule: _worth(record) for rule, record in chosen.items()}
         of_rule["random"] = {
-            key: average(record[key] for record in group) for key in ("correct", "reward")
+            key: average(record[key] for record in made) for key in ("correct", "reward")
+        }
+        of_rule["oracle"] = {
+            "correct": any(record["correct"] for record in answers),
+            "reward": max(float(record["reward"]) for record in answers),
         }
         rows.append(
             {
