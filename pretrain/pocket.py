@@ -308,7 +308,7 @@ def model_card(
     lines = "\n".join(f"| {name} | {value:.3f} |" for name, value in metrics.items())
     tokens = f"{chosen.tokens / 1e6:.0f} million tokens"
     if further:
-        tokens = f"{tokens}, after those of the model it went on from (`pretrain/params.yaml`),"
+        tokens = f"{tokens}, going on from an earlier pocket (`start` in `pretrain/params.yaml`),"
     return CARD.format(parameters=parameters / 1e6, lines=lines, tokens=tokens)
 
 
@@ -318,8 +318,7 @@ library_name: transformers
 ---
 # pocket
 
-A Llama of {parameters:.2f} million parameters with a tokenizer of its own, trained from scratch on
-{tokens}
+A Llama of {parameters:.2f} million parameters with a tokenizer of its own, trained on {tokens}
 by `pretrain/pocket.py`, so that the whole pipeline runs offline on a CPU with a model that can read a page.
 
 **What it saw.** Generated pages and tables, and the pages (tables and sentences, no question and no program) of
@@ -331,7 +330,7 @@ well (`src/posttrain/models/pages.py`).
 
 **What it can do.** Name the cell that a row's words and a year mean or the number in the text that words lead to, and
 write the JSON answer of a simple question about a page in the sheet form (`operands: cells`), right to the following
-shares on pages drawn by other seeds (`python pretrain/pocket.py --measure pretrain/pocket`). Their tables are new; row
+shares on pages drawn by other seeds (`python pretrain/pocket.py --measure pretrain/pocket`, once `pretrain/params.yaml` names the `pages`). Their tables are new; row
 labels and sentences come from the same pages as in training, and `real_tables` are those pages themselves, shuffled and
 mostly refilled anew:
 
