@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
 from stages.compare import main
 from workspace import ROOT
 
 from posttrain.errors import UserError
-from posttrain.evaluation.compare import PolicyResult, Run, compare, load_runs
-from posttrain.evaluation.plots import plot_comparison, plot_rewards_by_kind
+from posttrain.evaluation.compare import Estimate, PolicyResult, Run, compare, load_runs
+from posttrain.evaluation.plots import _draw, plot_comparison, plot_rewards_by_kind
 from posttrain.evaluation.tables import flat_metrics, markdown, tidy_rows
 from posttrain.files import sha256_file, write_json, write_jsonl
 
@@ -313,6 +314,13 @@ def test_plots_have_the_same_bytes_twice(tmp_path: Path, results: list[PolicyRes
         plot_comparison(results, TRIVIAL, 120, tmp_path / name)
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_single_seeds_stand_within_the_axes() -> None:
+    axes = Figure().subplots()
+    _draw(axes, Estimate(0.0, (-0.1, 0.1), (-3.0, 2.0, 1.0)), 0)
+    low, high = axes.get_xlim()
+    assert low < -3 and high > 2
 
 
 def test_sft_alone_can_be_plotted(tmp_path: Path) -> None:

@@ -200,6 +200,8 @@ def _draw(axes: Axes, estimate: Estimate, row: float, color: str = BLUE) -> None
         rows = [row] * len(estimate.seeds)
         below = axes.transData + ScaledTranslation(0, -7 / 72, axes.figure.dpi_scale_trans)
         axes.plot(estimate.seeds, rows, "o", color=PALE, markersize=3.5, transform=below)
+        # Limits follow only what is drawn in data coordinates.
+        axes.update_datalim([(value, row) for value in estimate.seeds])
     axes.plot(estimate.value, row, "o", color=color, markersize=6)
 
 
