@@ -330,9 +330,9 @@ well (`src/posttrain/models/pages.py`).
 
 **What it can do.** Name the cell that a row's words and a year mean or the number in the text that words lead to, and
 write the JSON answer of a simple question about a page in the sheet form (`operands: cells`), right to the following
-shares on pages drawn by other seeds (`python pretrain/pocket.py --measure pretrain/pocket`, once `pretrain/params.yaml` names the `pages`). Their tables are new; row
-labels and sentences come from the same pages as in training, and `real_tables` are those pages themselves, shuffled and
-mostly refilled anew:
+shares on pages drawn by other seeds (`python pretrain/pocket.py --measure pretrain/pocket`, once `pretrain/params.yaml`
+names the `pages`). Their tables are new; row labels and sentences come from the same pages as in training, and
+`real_tables` are those pages themselves, shuffled and mostly refilled anew:
 
 | measured | share |
 |---|---|
