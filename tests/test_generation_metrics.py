@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 from workspace import ROOT
 
 from posttrain.errors import UserError
+from posttrain.evaluation import open_summary
 from posttrain.evaluation.compare import Run, compare
 from posttrain.evaluation.generation import (
     by_question,
@@ -337,6 +340,36 @@ def test_scores_that_do_not_fit_the_candidates_are_an_error_that_names_the_quest
         open_rows([group[0]], [group], [[float("nan")]])
     with pytest.raises(UserError, match="b: its greedy answer"):
         open_rows([draw("b", 0, 1.0)], [group], [[0.0]])
+
+
+def test_the_seeds_of_open_evaluation_are_put_together_by_question() -> None:
+    greedy = [draw("a", 0, 2.0), draw("b", 0, 1.0), draw("c", 0, 2.0)]
+    groups = [draws("a", 1.0), draws("b", 2.0), draws("c", 2.0)]
+    better, worse = [[0.0, 1.0], [1.0, 0.0], [0.0]], [[1.0, 0.0], [0.0, 1.0], [0.0]]
+    choices = [open_rows(greedy, groups, scores) for scores in (better, better, worse)]
+    right = open_summary.accuracies(choices)
+    assert right["selector"].tolist() == [[1, 1, 0], [1, 1, 0], [0, 0, 0]]
+    lines = open_summary.table(right, [0, 1, 5], 300).splitlines()
+    assert lines[0] == "| rule | accuracy | seed 0 | seed 1 | seed 5 | over greedy | over random |"
+    (selector,) = (line for line in lines if line.startswith("| selector"))
+    # Averaged over seeds, a gains 2/3, b loses 1/3 and c gains nothing.
+    assert selector.startswith(
+        "| selector | 0.444 | 0.667 | 0.667 | 0.000 | +0.111 [-0.333, +0.667] |"
+    )
+    assert lines[-1].startswith("| oracle | 0.667 |")
+    with pytest.raises(UserError, match="evaluated on different questions"):
+        open_summary.accuracies([choices[0], choices[1][:2]])
+
+
+def test_open_evaluation_of_a_seed_that_did_not_run_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        UserError, match="open_evaluation/0: missing; run dvc repro open_evaluation"
+    ):
+        open_summary.main()
 
 
 # ------------------------------------------------------------------------------ comparison
