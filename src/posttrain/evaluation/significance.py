@@ -20,10 +20,9 @@ def sign_flip_p(differences: Array, permutations: int = PERMUTATIONS, seed: int 
     The permutation test of Fisher (1935): exact for all 2^N sign patterns if there are no more than
     `permutations`, else from that many drawn by `seed`, the observed one counted in.
     """
-    differences = differences.round(
-        DIGITS
-    )  # means over seeds of equal rewards differ in the last bits
-    informative = differences[differences != 0]  # a difference of 0 is the same with either sign
+    # Means over seeds of equal rewards differ in the last bits; a difference of 0 is the same with either sign.
+    rounded = differences.round(DIGITS)
+    informative = rounded[rounded != 0]
     if len(informative) < 2:
         return 1.0
     result = permutation_test(
