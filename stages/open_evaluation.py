@@ -3,44 +3,85 @@
 python stages/open_evaluation.py SEED
 """
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from posttrain import processes
 from posttrain.evaluation.generation import by_question, intervals
-from posttrain.evaluation.open import open_columns, open_evaluation, open_pool, open_rows
+from posttrain.evaluation.open import (
+    calculated,
+    candidates,
+    open_columns,
+    open_evaluation,
+    open_pool,
+    open_rows,
+)
 from posttrain.files import atomic_directory, read_jsonl, write_json, write_jsonl
+from posttrain.generator import run as generator
 from posttrain.manifest import build_manifest, write_manifest
 from posttrain.models.load import load_tokenizer
-from posttrain.params import Params
+from posttrain.params import Model, Params
 from posttrain.selector.data import make_pools
+from posttrain.selector.model import Selector
 from posttrain.selector.predict import score_pools
-from posttrain.selector.run import BASE, load_policy
+from posttrain.selector.run import BASE, by_likelihood, load_policy
 from posttrain.stage import read_seed, run
 from posttrain.tasks import get_task
 from posttrain.training import device
 
 
 def main(params: Params, seed_text: str) -> None:
-    seed, model, settings = read_seed(seed_text), params.selected_model, params.evaluate
+    seed, settings, weights = read_seed(seed_text), params.evaluate, params.rewards.weights
     task = get_task(params.selected_dataset.task)
     answered = Path("data/evaluate_generator") / f"sft-{seed}"
-    trained = Path("models/sft_selector") / str(seed)
+    trained = [Path("models/sft_selector") / str(seed), Path("models/sft_generator") / str(seed)]
     examples_file = Path("data/prepare/test.jsonl")
     manifest = build_manifest(
         "open_evaluation",
-        params.sections("evaluate", "model"),
-        [BASE, examples_file, answered, trained],
+        params.sections("evaluate", "model", "rewards"),
+        [BASE, examples_file, answered, *trained],
         seed=seed,
         prompt=task.prompt_hash(),
     )
     greedy = [row for row in read_jsonl(answered / "greedy.jsonl") if row["split"] == "test"]
-    groups = by_question(read_jsonl(answered / "samples.jsonl"))
+    draws = by_question(read_jsonl(answered / "samples.jsonl"))
     examples = read_jsonl(examples_file)
-    pools = [
-        open_pool(task, example, [answer, *draws])
-        for example, answer, draws in zip(examples, greedy, groups, strict=True)
+    groups = [
+        [
+            calculated(task, example, answer, params.rewards.tolerance, weights.model_dump())
+            for answer in (first, *others)
+        ]
+        for example, first, others in zip(examples, greedy, draws, strict=True)
     ]
-    selector = load_policy("sft", seed, model)
+    offered = [candidates(answers) for answers in groups]
+    texts = [[one["text"] for one in made] for made in offered]
+    written = [[text for one in made for text in one["written"]] for made in offered]
+    pools, own_pools = (
+        [open_pool(task, example, of_one) for example, of_one in zip(examples, of_all, strict=True)]
+        for of_all in (texts, written)
+    )
+    scores = score(load_policy("sft", seed, params.selected_model), pools, params.selected_model)
+    writer = by_likelihood(generator.load_policy(params, "sft", seed)).to(device())
+    likelihoods = score(writer, own_pools, params.selected_model)
+    if not processes.is_main():
+        return
+    rows = open_rows(
+        groups,
+        scores,
+        [dict(zip(*pair, strict=True)) for pair in zip(written, likelihoods, strict=True)],
+    )
+    metrics = open_evaluation(rows)
+    with atomic_directory(Path("data/open_evaluation") / str(seed)) as output:
+        write_jsonl(output / "choices.jsonl", rows)
+        found = intervals(open_columns(rows), settings.intervals, settings.bootstrap)
+        write_json(output / "summary.json", {"values": metrics, "intervals": found})
+        write_manifest(output, manifest)
+    write_json(Path("metrics/open_evaluation") / f"{seed}.json", metrics)
+
+
+def score(selector: Selector, pools: Sequence[dict[str, Any]], model: Model) -> list[list[float]]:
+    """The selector's logits of each pool's candidates; pools of one size are read together."""
     tokenizer = load_tokenizer(BASE)
     # A drawn text may tokenise to more tokens than were drawn.
     roomy = model.model_copy(update={"max_candidate_tokens": 2 * model.max_candidate_tokens})
@@ -50,16 +91,7 @@ def main(params: Params, seed_text: str) -> None:
         data, _ = make_pools([pools[i] for i in chosen], tokenizer, roomy, training=False)
         logits, _ = score_pools(selector, data.pools, model.batch_size, device())
         scores |= dict(zip(chosen, logits.tolist(), strict=True))
-    if not processes.is_main():
-        return
-    rows = open_rows(greedy, groups, [scores[i] for i in range(len(pools))])
-    metrics = open_evaluation(rows)
-    with atomic_directory(Path("data/open_evaluation") / str(seed)) as output:
-        write_jsonl(output / "choices.jsonl", rows)
-        found = intervals(open_columns(rows), settings.intervals, settings.bootstrap)
-        write_json(output / "summary.json", {"values": metrics, "intervals": found})
-        write_manifest(output, manifest)
-    write_json(Path("metrics/open_evaluation") / f"{seed}.json", metrics)
+    return [scores[i] for i in range(len(pools))]
 
 
 if __name__ == "__main__":

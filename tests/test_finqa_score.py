@@ -10,11 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from posttrain.errors import UserError
+from posttrain.tasks import get_task
 from posttrain.tasks.finqa.official import official_verdict, tokenize
 from posttrain.tasks.finqa.program import format_answer
 from posttrain.tasks.finqa.score import FAILURES, Score, score
 from posttrain.tasks.reward import COMPONENTS, reward
 
+TASK = get_task("finqa")
 TABLE = [["", "2009", "2008"], ["net revenue", "5829", "5735"], ["loss (net)", "1", "2"]]
 REFERENCES = {
     "A2": "net revenue",
@@ -254,6 +256,21 @@ def test_any_text_gets_a_score_with_parts_of_zero_or_one(text: str) -> None:
         found = judge(prepared, CELLS)
         assert set(found.components.values()) <= {0.0, 1.0}
         assert found.failure in FAILURES
+
+
+@settings(deadline=None)
+@given(st.text(max_size=60))
+def test_a_calculated_answer_states_what_its_program_gives_and_has_the_same_verdicts(
+    text: str,
+) -> None:
+    for prepared in (text, answer(text, text), answer("add(B2, C2)", text), f"so {GOLD}"):
+        before, told = judge(prepared, CELLS), TASK.calculate(prepared, CELLS)
+        after = judge(told, CELLS)
+        assert (after.value, after.program, after.execution_correct) == (
+            (before.value, before.program, before.execution_correct)
+        )
+        assert told == prepared if before.value is None else after.self_consistent
+        assert TASK.calculate(told, CELLS) == told
 
 
 def test_scores_of_real_gold_answers_are_official_and_full(finqa_dir: Path) -> None:

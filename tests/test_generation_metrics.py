@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from posttrain.evaluation.generation import (
 )
 from posttrain.evaluation.open import (
     RULES,
+    calculated,
     candidates,
     open_columns,
     open_evaluation,
@@ -249,59 +251,105 @@ def test_questions_with_different_numbers_of_draws_are_refused() -> None:
 # ------------------------------------------------------------------------------ open evaluation
 
 
+def answered(name: str, *values: float | None) -> list[dict[str, Any]]:
+    """Answers to a question, the greedy one first; a text is what it executes to."""
+    return [{**made, "written": made["text"]} for made in draws(name, *values)]
+
+
+def chances(group: Sequence[Mapping[str, Any]], **given: float) -> dict[str, float]:
+    """Log-probability of each written text: 0, or as given for what it executes to (`v2=-1.0`)."""
+    return {made["written"]: given.get(f"v{made['value'] or 0:.0f}", 0.0) for made in group}
+
+
+def chosen_by(
+    groups: Sequence[Sequence[Mapping[str, Any]]], scores: Sequence[Sequence[float]]
+) -> list[dict[str, Any]]:
+    return open_rows(groups, scores, [chances(group) for group in groups])
+
+
+def test_an_answer_states_what_its_program_gives_and_keeps_what_was_written() -> None:
+    slip = scored(GOLD.replace('"0.2"', '"7"'), index=3)
+    weights = REWARDS.weights.model_dump()
+    told = calculated(TASK, EXAMPLE, slip, REWARDS.tolerance, weights)
+    assert told == {**scored(GOLD, index=3), "written": slip["text"]}
+    assert slip["correct"] and slip["reward"] < told["reward"] == 1.0
+    scrap = scored("?")
+    assert calculated(TASK, EXAMPLE, scrap, REWARDS.tolerance, weights) == {**scrap, "written": "?"}
+    with pytest.raises(UserError, match=r"^hand: answers to other stand in its place"):
+        calculated(TASK, EXAMPLE, {**scrap, "id": "other"}, REWARDS.tolerance, weights)
+
+
 def test_identical_texts_are_one_candidate_and_scrap_is_none() -> None:
-    made = candidates(draws("a", None, 2.0, 3.0, 2.0))
+    made = candidates(answered("a", None, 2.0, 3.0, 2.0))
     assert [(c["value"], c["copies"]) for c in made] == [(2.0, 2), (3.0, 1)]
-    assert [(c["value"], c["copies"]) for c in candidates(draws("a", None, None))] == [(None, 2)]
+    assert [(c["value"], c["copies"]) for c in candidates(answered("a", None, None))] == [(None, 2)]
+
+
+def test_a_candidate_remembers_all_that_was_written_for_it() -> None:
+    first, second, third = answered("a", 2.0, 2.0, 2.0)
+    (made,) = candidates(
+        [{**first, "written": "x"}, {**second, "written": "y"}, third | {"written": "x"}]
+    )
+    assert made["copies"] == 3 and made["written"] == ["x", "y"]
 
 
 def test_the_pool_holds_what_was_drawn_and_nothing_else() -> None:
-    group = [
-        scored(text, index=i)
-        for i, text in enumerate(['{"program": ["add(1, 1)"], "answer": "2"}', "?"])
-    ]
-    pool = open_pool(TASK, EXAMPLE, group)
+    pool = open_pool(TASK, EXAMPLE, ["an answer", "?"])
     assert pool["id"] == "hand" and pool["prompt"] == TASK.render_prompt(EXAMPLE)
-    assert pool["candidates"] == [{"text": group[0]["text"], "reward": 0.2}]
-    with pytest.raises(UserError, match=r"^hand: answers to other stand in its place"):
-        open_pool(TASK, EXAMPLE, [group[0], {**group[1], "id": "other"}])
+    assert [one["text"] for one in pool["candidates"]] == ["an answer", "?"]
 
 
 def test_each_rule_chooses_as_defined() -> None:
-    groups = [draws("a", 2.0, 2.0, 1.0, None), draws("b", 2.0, 3.0, 1.0, 1.0)]
-    greedy = [draw("a", 0, 2.0), draw("b", 0, 1.0)]
+    groups = [answered("a", 2.0, 2.0, 2.0, 1.0, None), answered("b", 1.0, 2.0, 3.0, 1.0, 1.0)]
     # a: the selector prefers the right one 4 : 1 to each copy of the wrong one; b: it takes a wrong one.
-    scores = [[0.0, np.log(4.0)], [0.9, 1.0, 0.0]]
-    rows = open_rows(greedy, groups, scores)
+    scores = [[0.0, np.log(5.0)], [0.0, 0.9, 1.0]]
+    # a: the generator is surer of the wrong one than the selector is of the right one; b: it knows.
+    likelihoods = [
+        chances(groups[0], v2=-1.0, v1=-1.0 - np.log(6.0)),
+        chances(groups[1], v1=-1.0, v2=-3.0, v3=-3.0),
+    ]
+    rows = open_rows(groups, scores, likelihoods)
     chosen = {rule: [row[rule]["correct"] for row in rows] for rule in RULES}
     assert chosen == {
         "greedy": [False, True],
         "random": [1 / 2, 1 / 3],  # of the candidates, whatever their copies
         "majority": [False, True],
         "selector": [True, False],
-        "weighted_vote": [True, True],  # 4 > 3 * 1; 3 * e^0.9 > e^1
+        "weighted_vote": [True, True],  # 5 > 3 * 1; 3 > e^1
+        "product": [False, True],  # 5 / 6 < 1; 1 > e^(1 - 2)
         "oracle": [True, True],
     }
     assert [row["candidates"] for row in rows] == [2, 3]
+    assert [row["samples"] for row in rows] == [4, 4]
     found = open_evaluation(rows)
     assert found["questions"] == 2 and found["candidates"] == 2.5
     assert found["random_reward"] == pytest.approx((1.2 / 2 + 1.4 / 3) / 2)
-    assert found["selector_accuracy"] == 0.5
+    assert found["selector_accuracy"] == found["product_accuracy"] == 0.5
     assert found["selector_over_random"] == pytest.approx(1 / 12, abs=1e-6)
     assert found["oracle_accuracy"] == found["oracle_reward"] == 1.0
 
 
+def test_the_product_adds_the_probabilities_of_all_texts_written_for_an_answer() -> None:
+    wrong, right, again = answered("a", 2.0, 1.0, 1.0)
+    group = [wrong, {**right, "written": "x"}, {**again, "written": "y"}]
+    for sure, expected in ((np.log(0.3), True), (np.log(0.2), False)):
+        likelihoods = [{wrong["written"]: np.log(0.5), "x": sure, "y": sure}]
+        (row,) = open_rows([group], [[0.0, 0.0]], likelihoods)
+        assert row["product"]["correct"] is expected
+
+
 def test_copies_outweigh_a_small_preference_in_the_vote_only() -> None:
-    group = draws("a", 1.0, 1.0, 1.0, 2.0)
-    (row,) = open_rows([group[0]], [group], [[0.0, 0.5]])
+    (row,) = chosen_by([answered("a", 1.0, 1.0, 1.0, 2.0)], [[0.0, 0.5]])
     assert not row["selector"]["correct"] and row["weighted_vote"]["correct"]
 
 
 def test_a_selector_without_preference_votes_like_the_majority() -> None:
-    groups = [draws("a", 2.0, 1.0, 1.0), draws("b", 1.0, 2.0, None), draws("c", None, 2.0, 2.0)]
-    greedy = [draw("a", 0, 3.0), draw("b", 0, 2.0), draw("c", 0, None)]
-    answers = [[one, *group] for one, group in zip(greedy, groups, strict=True)]
-    rows = open_rows(greedy, groups, [[0.0] * len(candidates(given)) for given in answers])
+    groups = [
+        answered("a", 3.0, 2.0, 1.0, 1.0),
+        answered("b", 2.0, 1.0, 2.0, None),
+        answered("c", None, None, 2.0, 2.0),
+    ]
+    rows = chosen_by(groups, [[0.0] * len(candidates(given)) for given in groups])
     assert [row["weighted_vote"] for row in rows] == [row["majority"] for row in rows]
 
 
@@ -312,41 +360,40 @@ def test_a_selector_without_preference_votes_like_the_majority() -> None:
 def test_no_rule_beats_the_oracle_and_a_shift_of_the_scores_changes_nothing(
     values: list[float | None], scores: list[float]
 ) -> None:
-    group = draws("a", *values)
-    used = scores[: len(candidates([group[0], *group]))]
-    (row,) = open_rows([group[0]], [group], [used])
+    group = answered("a", *values)
+    used = scores[: len(candidates(group))]
+    (row,) = chosen_by([group], [used])
     for rule in RULES:
         assert row[rule]["correct"] <= row["oracle"]["correct"]
         assert row[rule]["reward"] <= row["oracle"]["reward"] + 1e-9  # a mean rounds
     whole = [round(score) for score in used]
-    plain, moved = (
-        open_rows([group[0]], [group], [[score + shift for score in whole]]) for shift in (0, 64)
-    )
+    plain, moved = (chosen_by([group], [[score + shift for score in whole]]) for shift in (0, 64))
     assert plain == moved
 
 
 def test_the_gain_over_greedy_is_paired() -> None:
-    groups = [draws(str(n), 1.0, 2.0) for n in range(20)]
-    rows = open_rows([g[1] for g in groups], groups, [[0.0, 1.0]] * 20)
-    gain = intervals(open_columns(rows), [0.95], 100)["selector_over_greedy"]["0.95"]
-    assert gain == [1.0, 1.0]
+    groups = [answered(str(n), 2.0, 1.0, 2.0) for n in range(20)]
+    columns = open_columns(chosen_by(groups, [[0.0, 1.0]] * 20))
+    assert intervals(columns, [0.95], 100)["selector_over_greedy"]["0.95"] == [1.0, 1.0]
 
 
 def test_scores_that_do_not_fit_the_candidates_are_an_error_that_names_the_question() -> None:
-    group = draws("a", 1.0, 1.0)
-    with pytest.raises(UserError, match="a: 2 scores for 1 candidates"):
-        open_rows([group[0]], [group], [[0.0, 1.0]])
-    with pytest.raises(UserError, match="a: the selector's scores are not finite"):
-        open_rows([group[0]], [group], [[float("nan")]])
+    group = answered("a", 1.0, 1.0)
+    own = [chances(group)]
+    with pytest.raises(UserError, match="a: the selector gave 2 scores for 1 texts"):
+        open_rows([group], [[0.0, 1.0]], own)
+    with pytest.raises(UserError, match="a: the selector gave scores that are not finite"):
+        open_rows([group], [[float("nan")]], own)
+    with pytest.raises(UserError, match="a: the generator gave 0 scores for 1 texts"):
+        open_rows([group], [[0.0]], [{}])
     with pytest.raises(UserError, match="b: its greedy answer"):
-        open_rows([draw("b", 0, 1.0)], [group], [[0.0]])
+        chosen_by([[*answered("b", 1.0), *group]], [[0.0]])
 
 
 def test_the_seeds_of_open_evaluation_are_put_together_by_question() -> None:
-    greedy = [draw("a", 0, 2.0), draw("b", 0, 1.0), draw("c", 0, 2.0)]
-    groups = [draws("a", 1.0), draws("b", 2.0), draws("c", 2.0)]
+    groups = [answered("a", 2.0, 1.0), answered("b", 1.0, 2.0), answered("c", 2.0, 2.0)]
     better, worse = [[0.0, 1.0], [1.0, 0.0], [0.0]], [[1.0, 0.0], [0.0, 1.0], [0.0]]
-    choices = [open_rows(greedy, groups, scores) for scores in (better, better, worse)]
+    choices = [chosen_by(groups, scores) for scores in (better, better, worse)]
     right = open_summary.accuracies(choices)
     assert right["selector"].tolist() == [[1, 1, 0], [1, 1, 0], [0, 0, 0]]
     lines = open_summary.table(right, [0, 1, 5], 300).splitlines()

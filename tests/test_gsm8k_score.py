@@ -105,6 +105,14 @@ def test_annotations_decide_what_a_step_is() -> None:
     assert judged(slip, annotations="execute").program_correct
 
 
+def test_the_calculator_corrects_an_answer_only_where_it_has_the_last_word() -> None:
+    slip = "so <<48/2=25>>25\nso <<48+25=73>>73\n#### 73"
+    told = TASK.calculate(slip, {**EXAMPLE, "annotations": "execute"})
+    assert told == "so <<48/2=24>>24\nso <<48+24=72>>72\n#### 72"
+    for kept in ("keep", "strip"):
+        assert TASK.calculate(slip, {**EXAMPLE, "annotations": kept}) == slip
+
+
 def test_quality_counts_right_steps_used_steps_and_repeated_lines() -> None:
     unused = f"They met 3*4 = <<3*4=12>>12 people.\n{GOLD}"
     assert judged(unused).quality["steps_used"] == pytest.approx(2 / 3)

@@ -59,6 +59,8 @@ def test_the_projects_own_file_is_valid() -> None:
         ("dataset", "finka", "dataset: 'finka' is not one of datasets; did you mean 'finqa'?"),
         ("rl.selector.methods", ["ppo", "grop"], "rl.selector.methods.1: 'grop' is not one of 'ppo', 'grpo', 'rloo', 'dpo' or 'exact'; did you mean 'grpo'?"),
         ("rl.selector.methods", ["ppo", "ppo"], "rl.selector.methods: an entry is listed twice"),
+        ("rl.generator.methods", ["ppo", "ppo"], "rl.generator.methods: an entry is listed twice"),
+        ("sample.variants", ["direct", "direct"], "sample.variants: an entry is listed twice"),
         ("rl.selector.methods", [], "rl.selector.methods: "),
         ("compare.policies", ["ppo"], "compare: policies must contain sft"),
         ("seeds", [0, 0], "seeds: an entry is listed twice"),

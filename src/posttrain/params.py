@@ -423,6 +423,8 @@ def check_params(values: Any, source: str = "params.yaml") -> Params:
     for key, names in (
         ("seeds", params.seeds),
         ("rl.selector.methods", params.rl.selector.methods),
+        ("rl.generator.methods", params.rl.generator.methods),
+        ("sample.variants", params.sample.variants),
         ("compare.policies", params.compare.policies),
     ):
         if len(set(names)) < len(names):

@@ -1,24 +1,28 @@
 """Open evaluation: a selector chooses among the generator's answers to a question; no gold answer is added.
 
-The answers to a question are the greedy one and the n draws. Identical texts are one candidate, with the number of its
-copies; texts that do not execute are left out unless all are such, as in a vote. The rules compared:
+The answers to a question are the greedy one and the n draws, each with the number it states replaced by what its program
+gives (`Task.calculate`): the candidates that selectors are trained on state that, and a small generator cannot calculate.
+Identical texts are one candidate, with the number of its copies; texts that do not execute are left out unless all are
+such, as in a vote. The rules compared:
 
     greedy, random     the greedy answer; expected value of a candidate taken at random, copies not counted
     majority           what most of the answers execute to (the greedy one in a tie that it is part of)
     oracle             right if any answer is, and the largest reward of any
     selector           the candidate with the highest score, of equals the first (greedy before the draws); copies do
                        not count
-    weighted_vote      sum of copies * exp(score) over the candidates of each executed answer, the
-                       largest sum wins: the vote, each answer with the selector's unnormalised
-                       probability as weight (Li et al. 2023, DiVeRSe); its best candidate is taken
+    weighted_vote      sum of copies * exp(score) over the candidates of each executed answer, the largest sum wins: the
+                       vote, each answer with the selector's unnormalised probability as weight (Li et al. 2023,
+                       DiVeRSe); its best candidate is taken
+    product            the same with p(candidate) in place of copies, the generator's probability of the texts it wrote:
+                       a product of the two policies (Hinton 2002, products of experts), each with weight 1. The
+                       selector learned from pools that say nothing of how likely an answer is to be written
 
-Left out: calling the selector.
+Left out: calling selector and generator.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,69 +36,99 @@ from posttrain.evaluation.generation import (
     majority_at_k,
     means,
     numbers,
+    score_completion,
     verdicts,
 )
 from posttrain.tasks import Example, Task
 
-RULES = ("greedy", "random", "majority", "selector", "weighted_vote", "oracle")
+RULES = ("greedy", "random", "majority", "selector", "weighted_vote", "product", "oracle")
+
+
+def calculated(
+    task: Task, example: Example, answer: Row, tolerance: float, weights: Mapping[str, float]
+) -> dict[str, Any]:
+    """The record of an answer with its results calculated, scored again; `written` is its text before.
+
+    `UserError` when the answer is another question's.
+    """
+    if answer["id"] != example["id"]:
+        raise UserError(f"{example['id']}: answers to {answer['id']} stand in its place")
+    record = score_completion(
+        task,
+        example,
+        task.calculate(answer["text"], example),
+        tolerance,
+        weights,
+        variant=answer["variant"],
+        index=answer["index"],
+        tokens=answer["tokens"],
+        finished=answer["finished"],
+    )
+    return {**record, "written": answer["text"]}
 
 
 def candidates(answers: Sequence[Row]) -> list[dict[str, Any]]:
-    """What a selector may choose from: distinct texts in the order given, each with its `copies`.
+    """What may be chosen: distinct texts in the order given, each with its `copies` and all that was `written` for it.
 
-    Texts whose program does not execute are left out, unless all are such.
+    answers: as `calculated`. Texts whose program does not execute are left out, unless all are such.
     """
     executed = [record for record in answers if record["value"] is not None]
-    copies = Counter(record["text"] for record in executed or answers)
-    first: dict[str, Row] = {}
+    made: dict[str, dict[str, Any]] = {}
     for record in executed or answers:
-        first.setdefault(record["text"], record)
-    return [{**record, "copies": copies[text]} for text, record in first.items()]
+        one = made.setdefault(record["text"], {**record, "copies": 0, "written": []})
+        one["copies"] += 1
+        if record["written"] not in one["written"]:
+            one["written"].append(record["written"])
+    return list(made.values())
 
 
-def open_pool(task: Task, example: Example, answers: Sequence[Row]) -> dict[str, Any]:
-    """The candidates of a question, its greedy answer and draws, as a pool that a selector reads (as in data/rewards).
+def open_pool(task: Task, example: Example, texts: Sequence[str]) -> dict[str, Any]:
+    """The texts as a pool that a policy reads (as in data/rewards, without rewards).
 
-    Pools differ in size. The selector reads the prompt it was trained on, however the draws were
-    asked for. `UserError` when an answer is another question's.
+    Pools differ in size. The prompt is the one policies are trained on, however the draws were asked for.
     """
-    others = [record["id"] for record in answers if record["id"] != example["id"]]
-    if others:
-        raise UserError(f"{example['id']}: answers to {others[0]} stand in its place")
     return {
         "id": example["id"],
         "prompt": task.render_prompt(example),
-        "candidates": [
-            {"text": made["text"], "reward": made["reward"]} for made in candidates(answers)
-        ],
+        "candidates": [{"text": text, "reward": 0.0} for text in texts],
     }
 
 
 def open_rows(
-    greedy: Sequence[Row], groups: Sequence[Sequence[Row]], scores: Sequence[Sequence[float]]
+    groups: Sequence[Sequence[Row]],
+    scores: Sequence[Sequence[float]],
+    likelihoods: Sequence[Mapping[str, float]],
 ) -> list[dict[str, Any]]:
     """Per question, `correct` and `reward` of what each of `RULES` chooses.
 
-    groups: the draws of each question; scores: the selector's logits of its `candidates`, in their
-    order. `UserError` names the question whose scores are missing, or are no numbers.
+    groups: the answers to each question as `calculated`, the greedy one first; scores: the selector's logits of its
+    `candidates`, in their order; likelihoods: the generator's log-probability of each text that was `written`.
+    `UserError` names the question whose scores are missing, or are no numbers.
     """
     rows = []
-    for answer, group, logits in zip(greedy, groups, scores, strict=True):
-        answers = [answer, *group]
+    for answers, logits, written in zip(groups, scores, likelihoods, strict=True):
         made = candidates(answers)
-        name = answer["id"]
-        if any(record["id"] != name for record in group):
+        name = answers[0]["id"]
+        if any(record["id"] != name for record in answers):
             raise UserError(f"{name}: its greedy answer stands beside draws of another question")
-        if len(logits) != len(made):
-            raise UserError(f"{name}: {len(logits)} scores for {len(made)} candidates")
-        values = np.array(logits, dtype=np.float64)
-        if not np.isfinite(values).all():
-            raise UserError(f"{name}: the selector's scores are not finite")
+        values = _finite(logits, len(made), f"{name}: the selector")
+        texts = [text for one in made for text in one["written"]]
+        given = _finite(
+            [written[text] for text in texts if text in written],
+            len(texts),
+            f"{name}: the generator",
+        )
+        probability = dict(zip(texts, given, strict=True))
+        logp = np.array(
+            [np.logaddexp.reduce([probability[t] for t in one["written"]]) for one in made]
+        )
+        copies = np.array([one["copies"] for one in made])
         chosen = {
-            "greedy": answer,
+            "greedy": answers[0],
             "majority": majority_at_k(answers, len(answers)),
             "selector": made[int(values.argmax())],
-            "weighted_vote": _weighted_vote(made, values),
+            "weighted_vote": _vote(made, copies * np.exp(values - values.max())),
+            "product": _vote(made, np.exp(values + logp - (values + logp).max())),
         }
         of_rule = {rule: _worth(record) for rule, record in chosen.items()}
         of_rule["random"] = {
@@ -107,7 +141,7 @@ def open_rows(
         rows.append(
             {
                 "id": name,
-                "samples": len(group),
+                "samples": len(answers) - 1,
                 "candidates": len(made),
                 "chosen": chosen["selector"]["text"],
                 **{rule: of_rule[rule] for rule in RULES},
@@ -124,7 +158,7 @@ def open_evaluation(rows: Sequence[Row]) -> dict[str, float]:
 
 
 def open_columns(rows: Sequence[Row]) -> Columns:
-    """Per question, accuracy and reward of each rule, and what the selector gains in accuracy."""
+    """Per question, accuracy and reward of each rule, and what the rules that ask the selector gain on the rest."""
     if not rows:
         raise UserError("there are no questions to choose answers for")
     columns: Columns = {}
@@ -132,20 +166,27 @@ def open_columns(rows: Sequence[Row]) -> Columns:
         right = [row[rule]["correct"] for row in rows]
         columns[f"{rule}_accuracy"] = numbers(right) if rule == "random" else verdicts(right)
         columns[f"{rule}_reward"] = numbers(row[rule]["reward"] for row in rows)
-    selector = columns["selector_accuracy"].astype(np.float64)
-    for rule in ("greedy", "random", "majority"):
-        columns[f"selector_over_{rule}"] = selector - columns[f"{rule}_accuracy"]
+    for rule in ("selector", "product"):
+        chosen = columns[f"{rule}_accuracy"].astype(np.float64)
+        for other in ("greedy", "random", "majority"):
+            columns[f"{rule}_over_{other}"] = chosen - columns[f"{other}_accuracy"]
     return columns
 
 
-def _weighted_vote(made: Sequence[Row], logits: NDArray[np.float64]) -> Row:
-    mass = np.exp(logits - logits.max())
+def _finite(values: Sequence[float], count: int, whose: str) -> NDArray[np.float64]:
+    if len(values) != count:
+        raise UserError(f"{whose} gave {len(values)} scores for {count} texts")
+    array = np.array(values, dtype=np.float64)
+    if not np.isfinite(array).all():
+        raise UserError(f"{whose} gave scores that are not finite")
+    return array
+
+
+def _vote(made: Sequence[Row], weights: NDArray[np.float64]) -> Row:
     votes: dict[Any, float] = {}
-    for candidate, weight in zip(made, mass, strict=True):
-        value = candidate["value"]
-        votes[value] = votes.get(value, 0.0) + candidate["copies"] * float(weight)
-    best = max(range(len(made)), key=lambda i: (votes[made[i]["value"]], logits[i]))
-    return made[best]
+    for candidate, weight in zip(made, weights, strict=True):
+        votes[candidate["value"]] = votes.get(candidate["value"], 0.0) + float(weight)
+    return made[max(range(len(made)), key=lambda i: (votes[made[i]["value"]], weights[i]))]
 
 
 def _worth(record: Row) -> dict[str, Any]:

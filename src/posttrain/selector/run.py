@@ -43,6 +43,13 @@ def load_policy(policy: str, seed: int, model: Model, trainable: bool = False) -
     return selector
 
 
+def by_likelihood(model: torch.nn.Module) -> Selector:
+    """A selector whose scores are the language model's log-likelihoods of the candidates."""
+    selector = Selector(model).eval()
+    torch.nn.init.ones_(selector.likelihood_weight)
+    return selector
+
+
 def load_data(model: Model, evaluation_questions: int) -> tuple[Pools, Pools, list[str]]:
     """Training pools, those of the validation questions, and the ids of training examples that are too long."""
     tokenizer = load_tokenizer(BASE)

@@ -151,6 +151,12 @@ class Task(Protocol):
     def score(self, text: str, example: Example, tolerance: float) -> Score:
         """The one scorer."""
 
+    def calculate(self, text: str, example: Example) -> str:
+        """The answer with what its calculation gives as the result it states; unchanged where it has none.
+
+        No verdict on the calculation changes by that.
+        """
+
     def reward(self, components: Mapping[str, float], weights: Mapping[str, float]) -> float:
         """The weighted mean of a score's components, in [0, 1]."""
 

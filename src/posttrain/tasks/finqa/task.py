@@ -12,17 +12,19 @@ from posttrain.tasks.finqa.explain import explain
 from posttrain.tasks.finqa.fetch import fetch
 from posttrain.tasks.finqa.pools import build_pools
 from posttrain.tasks.finqa.prepare import prepare
+from posttrain.tasks.finqa.program import format_answer
 from posttrain.tasks.finqa.prompt import (
     prompt_hash,
     render_answer,
     render_prompt,
 )
-from posttrain.tasks.finqa.score import Score, score
+from posttrain.tasks.finqa.score import Score, read_answer, score
 from posttrain.tasks.reward import reward
 
 __all__ = [
     "Score",
     "audit",
+    "calculate",
     "describe",
     "explain",
     "fetch",
@@ -39,6 +41,14 @@ __all__ = [
 def render_target(example: Example) -> str:
     """The gold answer as a model should write it."""
     return render_answer(example["target_program"], example["target_answer"])
+
+
+def calculate(text: str, example: Example) -> str:
+    """The answer with its program's value as the stated answer; unchanged if it does not execute."""
+    found, value = read_answer(text), score(text, example, tolerance=0.0).value
+    if found is None or value is None:
+        return text
+    return render_answer(found[0], format_answer(value))
 
 
 def make_pools(

@@ -13,12 +13,14 @@ from posttrain.tasks.gsm8k.fetch import fetch
 from posttrain.tasks.gsm8k.options import Options
 from posttrain.tasks.gsm8k.prepare import prepare
 from posttrain.tasks.gsm8k.prompt import prompt_hash, render_prompt, render_target
+from posttrain.tasks.gsm8k.reading import execute
 from posttrain.tasks.gsm8k.score import Score, score
 from posttrain.tasks.reward import reward
 
 __all__ = [
     "Score",
     "audit",
+    "calculate",
     "describe",
     "explain",
     "fetch",
@@ -30,6 +32,11 @@ __all__ = [
     "reward",
     "score",
 ]
+
+
+def calculate(text: str, example: Example) -> str:
+    """The answer with the calculator's results, where the data set's options give it the last word."""
+    return execute(text) if example["annotations"] == "execute" else text
 
 
 def make_pools(
