@@ -112,16 +112,7 @@ def open_rows(
         if any(record["id"] != name for record in answers):
             raise UserError(f"{name}: its greedy answer stands beside draws of another question")
         values = _finite(logits, len(made), f"{name}: the selector")
-        texts = [text for one in made for text in one["written"]]
-        given = _finite(
-            [written[text] for text in texts if text in written],
-            len(texts),
-            f"{name}: the generator",
-        )
-        probability = dict(zip(texts, given, strict=True))
-        logp = np.array(
-            [np.logaddexp.reduce([probability[t] for t in one["written"]]) for one in made]
-        )
+        logp = _log_probabilities(made, written, name)
         copies = np.array([one["copies"] for one in made])
         chosen = {
             "greedy": answers[0],
@@ -171,6 +162,17 @@ def open_columns(rows: Sequence[Row]) -> Columns:
         for other in ("greedy", "random", "majority"):
             columns[f"{rule}_over_{other}"] = chosen - columns[f"{other}_accuracy"]
     return columns
+
+
+def _log_probabilities(
+    made: Sequence[Row], written: Mapping[str, float], name: str
+) -> NDArray[np.float64]:
+    """The generator's, of each candidate: of all the texts that it wrote for it."""
+    missing = [text for one in made for text in one["written"] if text not in written]
+    if missing:
+        raise UserError(f"{name}: the generator gave no score for {missing[0][:60]!r}")
+    own = [np.logaddexp.reduce([written[text] for text in one["written"]]) for one in made]
+    return _finite(own, len(made), f"{name}: the generator")
 
 
 def _finite(values: Sequence[float], count: int, whose: str) -> NDArray[np.float64]:
