@@ -314,6 +314,7 @@ def test_each_rule_chooses_as_defined() -> None:
         "greedy": [False, True],
         "random": [1 / 2, 1 / 3],  # of the candidates, whatever their copies
         "majority": [False, True],
+        "likelihood": [False, True],
         "selector": [True, False],
         "weighted_vote": [True, True],  # 5 > 3 * 1; 3 > e^1
         "product": [False, True],  # 5 / 6 < 1; 1 > e^(1 - 2)
@@ -397,7 +398,10 @@ def test_the_seeds_of_open_evaluation_are_put_together_by_question() -> None:
     right = open_summary.accuracies(choices)
     assert right["selector"].tolist() == [[1, 1, 0], [1, 1, 0], [0, 0, 0]]
     lines = open_summary.table(right, [0, 1, 5], 300).splitlines()
-    assert lines[0] == "| rule | accuracy | seed 0 | seed 1 | seed 5 | over greedy | over random |"
+    assert (
+        lines[0]
+        == "| rule | accuracy | seed 0 | seed 1 | seed 5 | over greedy | over likelihood | over random |"
+    )
     (selector,) = (line for line in lines if line.startswith("| selector"))
     # Averaged over seeds, a gains 2/3, b loses 1/3 and c gains nothing.
     assert selector.startswith(

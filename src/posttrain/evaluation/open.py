@@ -13,9 +13,11 @@ such, as in a vote. The rules compared:
     weighted_vote      sum of copies * exp(score) over the candidates of each executed answer, the largest sum wins: the
                        vote, each answer with the selector's unnormalised probability as weight (Li et al. 2023,
                        DiVeRSe); its best candidate is taken
-    product            the same with p(candidate) in place of copies, the generator's probability of the texts it wrote:
-                       a product of the two policies (Hinton 2002, products of experts), each with weight 1. The
-                       selector learned from pools that say nothing of how likely an answer is to be written
+    likelihood         sum of p(candidate) over the candidates of each executed answer, p the generator's probability of
+                       the texts it wrote: what it believes itself, without the selector
+    product            the same sum of p(candidate) * exp(score): a product of the two policies (Hinton 2002, products
+                       of experts), each with weight 1. The selector learned from pools that say nothing of how likely
+                       an answer is to be written
 
 Left out: calling selector and generator.
 """
@@ -41,7 +43,18 @@ from posttrain.evaluation.generation import (
 )
 from posttrain.tasks import Example, Task
 
-RULES = ("greedy", "random", "majority", "selector", "weighted_vote", "product", "oracle")
+RULES = (
+    "greedy",
+    "random",
+    "majority",
+    "likelihood",
+    "selector",
+    "weighted_vote",
+    "product",
+    "oracle",
+)
+ASKING = ("selector", "product")  # rules that ask the selector, and those they are compared with
+OTHERS = ("greedy", "random", "majority", "likelihood")
 
 
 def calculated(
@@ -117,6 +130,7 @@ def open_rows(
         chosen = {
             "greedy": answers[0],
             "majority": majority_at_k(answers, len(answers)),
+            "likelihood": _vote(made, np.exp(logp - logp.max())),
             "selector": made[int(values.argmax())],
             "weighted_vote": _vote(made, copies * np.exp(values - values.max())),
             "product": _vote(made, np.exp(values + logp - (values + logp).max())),
@@ -157,9 +171,9 @@ def open_columns(rows: Sequence[Row]) -> Columns:
         right = [row[rule]["correct"] for row in rows]
         columns[f"{rule}_accuracy"] = numbers(right) if rule == "random" else verdicts(right)
         columns[f"{rule}_reward"] = numbers(row[rule]["reward"] for row in rows)
-    for rule in ("selector", "product"):
+    for rule in ASKING:
         chosen = columns[f"{rule}_accuracy"].astype(np.float64)
-        for other in ("greedy", "random", "majority"):
+        for other in OTHERS:
             columns[f"{rule}_over_{other}"] = chosen - columns[f"{other}_accuracy"]
     return columns
 

@@ -3,8 +3,8 @@
     python -m posttrain.evaluation.open_summary
 
 For each rule of `posttrain.evaluation.open`: its accuracy at each seed of params.yaml and their mean, and what it gains on
-the greedy answer and on a random candidate, with 95 % bootstrap intervals over questions. A question's value is averaged
-over seeds before questions are resampled, as in the comparisons.
+the greedy answer, on the generator's own likelihood and on a random candidate, with 95 % bootstrap intervals over
+questions. A question's value is averaged over seeds before questions are resampled, as in the comparisons.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from posttrain.manifest import check_code
 from posttrain.params import load_params
 
 FOLDER = Path("data/open_evaluation")
+COMPARED = ("greedy", "likelihood", "random")
 
 
 def main() -> None:
@@ -50,13 +51,14 @@ def accuracies(choices: Sequence[Sequence[Row]]) -> dict[str, Array]:
 
 def table(right: Mapping[str, Array], seeds: Sequence[int], resamples: int) -> str:
     """Markdown, the worst rule first; `right` as `accuracies` gives it."""
-    heads = ["rule", "accuracy", *(f"seed {seed}" for seed in seeds), "over greedy", "over random"]
+    compared = [f"over {rule}" for rule in COMPARED]
+    heads = ["rule", "accuracy", *(f"seed {seed}" for seed in seeds), *compared]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for rule in sorted(RULES, key=lambda rule: float(right[rule].mean())):
         of_seeds = [f"{value:.3f}" for value in right[rule].mean(axis=1)]
         gains = [
             "" if rule == other else _gain((right[rule] - right[other]).mean(axis=0), resamples)
-            for other in ("greedy", "random")
+            for other in COMPARED
         ]
         cells = [rule.replace("_", " "), f"{right[rule].mean():.3f}", *of_seeds, *gains]
         lines.append(f"| {' | '.join(cells)} |")
