@@ -4,14 +4,12 @@ rules.
 python stages/compare.py
 """
 
-import csv
 from pathlib import Path
 
 from posttrain.errors import UserError
-from posttrain.evaluation.compare import compare, load_runs
-from posttrain.evaluation.plots import plot_comparison
-from posttrain.evaluation.tables import flat_metrics, markdown, tidy_rows
-from posttrain.files import atomic_write, read_json, write_json
+from posttrain.evaluation.compare import load_runs
+from posttrain.evaluation.tables import write_comparison
+from posttrain.files import read_json
 from posttrain.params import Params
 from posttrain.stage import run
 
@@ -20,18 +18,8 @@ RULES = Path("metrics/rewards.json")
 
 def main(params: Params) -> None:
     runs = load_runs(Path("data/evaluate"), params.compare.policies, params.seeds)
-    trivial = read_trivial_rules(RULES)
-    results = compare(runs, params.compare.bootstrap)
-    questions = len(runs[0].predictions)
-    write_json("metrics/compare.json", flat_metrics("selector", results, trivial))
-    rows = tidy_rows(results, trivial, questions)
-    with atomic_write("plots/compare.csv") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    with atomic_write("plots/compare.md") as file:
-        file.write(markdown(results, trivial, questions))
-    plot_comparison(results, trivial, questions, Path("plots/compare.png"))
+    rules = read_trivial_rules(RULES)
+    write_comparison("compare", "selector", runs, params.compare.bootstrap, rules)
 
 
 def read_trivial_rules(path: Path) -> dict[str, float]:

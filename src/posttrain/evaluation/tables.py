@@ -2,10 +2,37 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
-from posttrain.evaluation.compare import Estimate, PolicyResult
+from posttrain.evaluation.compare import Estimate, PolicyResult, Run, compare
 from posttrain.evaluation.metrics import DIGITS
+from posttrain.evaluation.plots import plot_comparison
+from posttrain.files import atomic_write, write_json
+
+CHOSEN = "where a candidate of each kind is chosen"
+
+
+def write_comparison(
+    name: str,
+    family: str,
+    runs: Sequence[Run],
+    resamples: int,
+    trivial: Mapping[str, float],
+    kinds_of: str = CHOSEN,
+) -> None:
+    """Compare the runs of a family of policies: metrics/NAME.json, and plots/NAME with csv, md and png."""
+    results, questions = compare(runs, resamples), len(runs[0].predictions)
+    write_json(Path("metrics") / f"{name}.json", flat_metrics(family, results, trivial))
+    rows = tidy_rows(results, trivial, questions)
+    with atomic_write(Path("plots") / f"{name}.csv") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    with atomic_write(Path("plots") / f"{name}.md") as file:
+        file.write(markdown(results, trivial, questions, kinds_of))
+    plot_comparison(results, trivial, questions, Path("plots") / f"{name}.png")
 
 
 def flat_metrics(
@@ -73,7 +100,7 @@ def markdown(
     results: Sequence[PolicyResult],
     trivial: Mapping[str, float],
     questions: int,
-    kinds_of: str = "where a candidate of each kind is chosen",
+    kinds_of: str = CHOSEN,
 ) -> str:
     """The comparison as two tables: worth, and kinds of chosen candidates (or of answers)."""
     seeds = results[0].seeds
