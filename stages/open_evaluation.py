@@ -1,4 +1,4 @@
-"""Let the SFT selector choose among the SFT generator's answers to the test questions: no gold in the pool.
+"""Let the SFT selector and generator choose among the generator's answers to the test questions: no gold in the pool.
 
 python stages/open_evaluation.py SEED
 """
@@ -55,22 +55,22 @@ def main(params: Params, seed_text: str) -> None:
         for example, first, others in zip(examples, greedy, draws, strict=True)
     ]
     offered = [candidates(answers) for answers in groups]
-    texts = [[one["text"] for one in made] for made in offered]
+    read = [[one["text"] for one in made] for made in offered]
     written = [[text for one in made for text in one["written"]] for made in offered]
     pools, own_pools = (
         [open_pool(task, example, of_one) for example, of_one in zip(examples, of_all, strict=True)]
-        for of_all in (texts, written)
+        for of_all in (read, written)
     )
     scores = score(load_policy("sft", seed, params.selected_model), pools, params.selected_model)
     writer = by_likelihood(generator.load_policy(params, "sft", seed)).to(device())
     likelihoods = score(writer, own_pools, params.selected_model)
     if not processes.is_main():
         return
-    rows = open_rows(
-        groups,
-        scores,
-        [dict(zip(*pair, strict=True)) for pair in zip(written, likelihoods, strict=True)],
-    )
+    of_texts = [
+        dict(zip(texts, values, strict=True))
+        for texts, values in zip(written, likelihoods, strict=True)
+    ]
+    rows = open_rows(groups, scores, of_texts)
     metrics = open_evaluation(rows)
     with atomic_directory(Path("data/open_evaluation") / str(seed)) as output:
         write_jsonl(output / "choices.jsonl", rows)

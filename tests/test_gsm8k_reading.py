@@ -196,6 +196,25 @@ def test_after_execution_every_calculation_is_right(sums: list[tuple[int, int, i
     assert all(step.right for step in read_steps(execute(text), "keep"))
 
 
+STEPS = st.tuples(
+    st.integers(0, 12), st.sampled_from("+-*/"), st.integers(0, 12), st.integers(0, 12)
+)
+
+
+@given(st.lists(STEPS, min_size=1, max_size=6), st.integers(0, 12))
+def test_what_was_executed_stays_as_it_is(
+    steps: list[tuple[int, str, int, int]], last: int
+) -> None:
+    lines = [f"<<{a}{sign}{b}={stated}>>{stated}" for a, sign, b, stated in steps]
+    text = "\n".join([*lines, f"#### {last}"])
+    assert execute(execute(text)) == execute(text)
+
+
+def test_a_step_that_a_corrected_result_makes_impossible_is_left_so() -> None:
+    assert execute("<<5-5=5>>5 <<10/5=3>>3\n#### 3") == "<<5-5=0>>0 <<10/0=3>>3\n#### 3"
+    assert execute("<<6-5=2>>2 <<2+2>>\n#### 2") == "<<6-5=1>>1 <<2+2>>\n#### 1"
+
+
 def test_ten_thousand_steps_are_read_in_a_moment() -> None:
     text = "\n".join(f"now <<{n}+1={n + 1}>>{n + 1}" for n in range(10_000))
     start = time.process_time()

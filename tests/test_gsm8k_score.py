@@ -109,6 +109,7 @@ def test_the_calculator_corrects_an_answer_only_where_it_has_the_last_word() -> 
     slip = "so <<48/2=25>>25\nso <<48+25=73>>73\n#### 73"
     told = TASK.calculate(slip, {**EXAMPLE, "annotations": "execute"})
     assert told == "so <<48/2=24>>24\nso <<48+24=72>>72\n#### 72"
+    assert judged(told, annotations="execute") == judged(slip, annotations="execute")
     for kept in ("keep", "strip"):
         assert TASK.calculate(slip, {**EXAMPLE, "annotations": kept}) == slip
 

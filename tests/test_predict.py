@@ -13,6 +13,7 @@ import pytest
 import torch
 from ruamel.yaml import YAML
 from stages.evaluate import main
+from stages.open_evaluation import score
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from posttrain.errors import UserError
@@ -21,7 +22,7 @@ from posttrain.models.load import read_base, write_base
 from posttrain.models.pocket import build_model, llama_config, save_pocket, train_tokenizer
 from posttrain.params import load_params
 from posttrain.selector.batch import TokenizedPool, collate
-from posttrain.selector.model import Selector, load_reader, save_selector
+from posttrain.selector.model import Selector, load_reader, load_selector, save_selector
 from posttrain.selector.predict import longest_first, score_pools
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -146,6 +147,21 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     selector = Selector(load_reader(base, "float32"))
     save_selector(folder / "models/sft_selector/0", selector, read_base(base), {})
     return folder
+
+
+def test_pools_of_several_sizes_are_scored_in_their_order(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project)
+    model = load_params().selected_model
+    selector, _ = load_selector(Path("models/sft_selector/0"), Path("models/base"))
+    pools = [reward_row(number) for number in range(5)]
+    for one, count in zip(pools, (3, 1, 4, 1, 3), strict=True):
+        one["candidates"] = one["candidates"][:count]
+    together = score(selector, pools, model)
+    assert [len(logits) for logits in together] == [3, 1, 4, 1, 3]
+    for logits, one in zip(together, pools, strict=True):
+        assert logits == pytest.approx(score(selector, [one], model)[0], abs=1e-5)
 
 
 def evaluate(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

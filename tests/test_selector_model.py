@@ -25,6 +25,7 @@ from posttrain.models.architecture import SHARED_PREFIX, recompute_activations
 from posttrain.models.tokens import length_buckets
 from posttrain.selector.batch import PoolBatch, TokenizedPool, collate
 from posttrain.selector.model import Encoding, Selector, is_causal
+from posttrain.selector.run import by_likelihood
 from posttrain.training import evaluating
 
 VOCABULARY = 50
@@ -127,6 +128,17 @@ def gradients(selector: Selector, encoding: Encoding) -> dict[str, torch.Tensor]
     loss = (weights * log_policy).sum() + output.values.square().sum()
     loss.backward()
     return {name: p.grad.clone() for name, p in selector.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("lora", [False, True])
+@pytest.mark.parametrize("model_type", ["llama", "gpt2"])
+def test_a_language_model_scores_by_its_likelihood_alone(model_type: str, lora: bool) -> None:
+    trained, pools = tiny_selector(model_type, lora), random_pools()
+    with torch.no_grad():
+        logits = by_likelihood(trained.backbone)(collate(pools)).logits
+        expected = alone(trained, pools).likelihood
+    assert expected is not None
+    torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("lora", [False, True])

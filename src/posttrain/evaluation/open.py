@@ -1,25 +1,27 @@
 """Open evaluation: a selector chooses among the generator's answers to a question; no gold answer is added.
 
-The answers to a question are the greedy one and the n draws, each with the number it states replaced by what its program
-gives (`Task.calculate`): the candidates that selectors are trained on state that, and a small generator cannot calculate.
-Identical texts are one candidate, with the number of its copies; texts that do not execute are left out unless all are
-such, as in a vote. The rules compared:
+The answers to a question are the greedy one and the n draws. Each is read with the result that its program gives, in the
+form asked for, in place of the number that it states (`Task.calculate`): the candidates that selectors are trained on state
+that, and a small generator cannot calculate. Rewards are those of that text. Identical texts are one candidate, with the
+number of its copies; texts that do not execute are left out unless all are such, as in a vote. The rules compared:
 
     greedy, random     the greedy answer; expected value of a candidate taken at random, copies not counted
     majority           what most of the answers execute to (the greedy one in a tie that it is part of)
     oracle             right if any answer is, and the largest reward of any
-    selector           the candidate with the highest score, of equals the first (greedy before the draws); copies do
-                       not count
+    selector           the candidate with the highest score
     weighted_vote      sum of copies * exp(score) over the candidates of each executed answer, the largest sum wins: the
-                       vote, each answer with the selector's unnormalised probability as weight (Li et al. 2023,
-                       DiVeRSe); its best candidate is taken
-    likelihood         sum of p(candidate) over the candidates of each executed answer, p the generator's probability of
-                       the texts it wrote: what it believes itself, without the selector
+                       vote, each answer with the selector's unnormalised probability as weight (Li et al. 2023, DiVeRSe)
+    likelihood         sum of p(candidate) over the candidates of each executed answer, p the generator's probability
     product            the same sum of p(candidate) * exp(score): a product of the two policies (Hinton 2002, products
                        of experts), each with weight 1. The selector learned from pools that say nothing of how likely
                        an answer is to be written
 
-Left out: calling selector and generator.
+Of the answer that wins a sum the candidate with the largest part of it is taken; of equals the first, greedy before the
+draws. p is that of the texts which the generator wrote for the candidate, at temperature 1, each to its end: less than it
+gives the candidate, as it would have written other numbers beside the same program.
+
+Left out: calling selector and generator; heads that scale or cap their logits (Gemma 2, Cohere), whose likelihoods the
+selector reads without that.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ from numpy.typing import NDArray
 
 from posttrain.errors import UserError
 from posttrain.evaluation.generation import (
+    DIGITS,
     Columns,
     Row,
     average,
@@ -53,7 +56,7 @@ RULES = (
     "product",
     "oracle",
 )
-ASKING = ("selector", "product")  # rules that ask the selector, and those they are compared with
+ASKING = ("selector", "weighted_vote", "product")  # the selector, and what they are compared with
 OTHERS = ("greedy", "random", "majority", "likelihood")
 
 
@@ -62,7 +65,7 @@ def calculated(
 ) -> dict[str, Any]:
     """The record of an answer with its results calculated, scored again; `written` is its text before.
 
-    `UserError` when the answer is another question's.
+    `tokens` and `finished` are those of what was written. `UserError` when the answer is another question's.
     """
     if answer["id"] != example["id"]:
         raise UserError(f"{example['id']}: answers to {answer['id']} stand in its place")
@@ -120,10 +123,7 @@ def open_rows(
     """
     rows = []
     for answers, logits, written in zip(groups, scores, likelihoods, strict=True):
-        made = candidates(answers)
-        name = answers[0]["id"]
-        if any(record["id"] != name for record in answers):
-            raise UserError(f"{name}: its greedy answer stands beside draws of another question")
+        made, name = candidates(answers), answers[0]["id"]
         values = _finite(logits, len(made), f"{name}: the selector")
         logp = _log_probabilities(made, written, name)
         copies = np.array([one["copies"] for one in made])
@@ -147,8 +147,14 @@ def open_rows(
             {
                 "id": name,
                 "samples": len(answers) - 1,
-                "candidates": len(made),
-                "chosen": chosen["selector"]["text"],
+                "candidates": [
+                    {
+                        **{key: one[key] for key in ("text", "value", "copies", "correct")},
+                        "score": round(float(score), DIGITS),
+                        "log_probability": round(float(own), DIGITS),
+                    }
+                    for one, score, own in zip(made, values, logp, strict=True)
+                ],
                 **{rule: of_rule[rule] for rule in RULES},
             }
         )
@@ -158,7 +164,7 @@ def open_rows(
 def open_evaluation(rows: Sequence[Row]) -> dict[str, float]:
     """Means of `open_columns`, the number of questions, and mean candidates per question."""
     columns = open_columns(rows)
-    offered = {"candidates": numbers(row["candidates"] for row in rows)}
+    offered = {"candidates": numbers(len(row["candidates"]) for row in rows)}
     return {"questions": len(rows), **means(offered), **means(columns)}
 
 

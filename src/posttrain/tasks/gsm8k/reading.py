@@ -98,13 +98,13 @@ def execute(text: str) -> str:
     pieces = []
     end = 0
     for match in ANNOTATION.finditer(text):
-        expression, _, stated = match[1].rpartition("=")
+        expression, equals, stated = match[1].rpartition("=")
         expression = _NUMBER.sub(lambda found: _latest(found[0], replaced), expression)
         pieces.append(text[end : match.start()])
         end = match.end()
         value = _value(expression)
         if value is None or (number := read_number(stated)) is None:
-            pieces.append(match[0])
+            pieces.append(f"<<{expression}{equals}{stated}>>")
             continue
         result = stated if agrees(stated, value) else format_number(value)
         pieces.append(f"<<{expression}={result}>>")
