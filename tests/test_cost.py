@@ -71,6 +71,21 @@ def test_a_stage_counts_as_last_run_on_this_data_set_and_model() -> None:
     assert "| all | 6 | 116.0 | | |" in table
 
 
+def test_a_policy_is_dominated_only_if_its_draws_are_not_worth_more_either() -> None:
+    def reached(accuracy: float, expected_reward: float, seconds: float) -> cost.PolicyCost:
+        estimates = (cost.Estimate(value, None) for value in (accuracy, expected_reward))
+        return cost.PolicyCost(*estimates, seconds, 100)
+
+    costs = {
+        "sft": reached(0.8, 0.5, 10.0),
+        "ppo": reached(0.8, 0.6, 30.0),
+        "grpo": reached(0.8, 0.6, 20.0),
+        "dpo": reached(0.7, 0.5, 20.0),
+    }
+    assert cost.beaten(costs) == {"ppo": "grpo", "dpo": "sft"}
+    assert "| 30.0 | 100 | grpo |" in cost.policy_table(costs, cost.beaten(costs))
+
+
 def test_a_policy_costs_its_own_training_and_that_of_sft_per_seed() -> None:
     times = cost.last_times(TIMED, "sample", "pocket", SEEDS)
     assert cost.training(times, "selector", "ppo") == (15 + 40, 300)

@@ -6,9 +6,9 @@ Each stage that runs adds a line to logs/times.jsonl (`posttrain.stage`): its wa
 differ from run to run, so they stand outside DVC's outputs; of a training that was killed and resumed only what came
 after the kill is noted. Printed are the last times of each stage of the data set, model and seeds that params.yaml
 names, and for each policy of the comparisons its test accuracy and expected reward beside
-the seconds of its own training per seed, that of SFT before it included. A policy is dominated if another one is at
-least as accurate and trained in no more time, and better in one of the two; that is said of the measured accuracies,
-so look at their intervals, which logs/cost.png draws.
+the seconds of its own training per seed, that of SFT before it included. A policy is dominated if another one has at
+least its accuracy and its expected reward and was trained in no more time, and is better in one of the three; that is
+said of the measured figures, so look at their intervals (logs/cost.png draws those of accuracy).
 """
 
 from __future__ import annotations
@@ -54,21 +54,19 @@ def main() -> None:
         raise UserError(f"{TIMES}: no stage of {params.model} on {params.dataset}; run dvc repro")
     print(stage_table(times))
     points: dict[str, dict[str, tuple[float, Estimate]]] = {}
-    beaten: set[str] = set()
+    off_front: set[str] = set()
     for family, path in FAMILIES.items():
         if Path(path).is_file():
             check_compared(lines, Path(path).stem, params.dataset, params.model)
             costs = policy_costs(read_estimates(path), times, family)
-            worse = dominated(
-                {policy: (cost.accuracy.value, -cost.seconds) for policy, cost in costs.items()}
-            )
+            worse = beaten(costs)
             print(f"\n{family}:\n\n{policy_table(costs, worse)}")
             points[family] = {
                 policy: (cost.seconds, cost.accuracy) for policy, cost in costs.items()
             }
-            beaten |= {f"{family}/{policy}" for policy in worse}
+            off_front |= {f"{family}/{policy}" for policy in worse}
     if points:
-        plot_cost(points, beaten, PLOT)
+        plot_cost(points, off_front, PLOT)
 
 
 def check_compared(lines: Sequence[Time], stage: str, dataset: str, model: str) -> None:
@@ -135,7 +133,17 @@ def policy_costs(
     }
 
 
-def policy_table(costs: Mapping[str, PolicyCost], beaten: Mapping[str, str]) -> str:
+def beaten(costs: Mapping[str, PolicyCost]) -> dict[str, str]:
+    """Each dominated policy, and one that dominates it in accuracy, expected reward and seconds."""
+    return dominated(
+        {
+            policy: (cost.accuracy.value, cost.expected_reward.value, -cost.seconds)
+            for policy, cost in costs.items()
+        }
+    )
+
+
+def policy_table(costs: Mapping[str, PolicyCost], worse: Mapping[str, str]) -> str:
     """Markdown: accuracy, expected reward and training cost of each policy, and by which one it is dominated."""
     rows = [
         "| policy | accuracy | expected reward | training seconds per seed | peak memory, MiB | dominated by |",
@@ -144,7 +152,7 @@ def policy_table(costs: Mapping[str, PolicyCost], beaten: Mapping[str, str]) -> 
     for policy, cost in costs.items():
         rows.append(
             f"| {policy} | {_shown(cost.accuracy)} | {_shown(cost.expected_reward)} | {cost.seconds:.1f} "
-            f"| {cost.peak_mib} | {beaten.get(policy, '')} |"
+            f"| {cost.peak_mib} | {worse.get(policy, '')} |"
         )
     return "\n".join(rows)
 
