@@ -210,6 +210,22 @@ def test_accuracies_of_data_sets_are_weighted_by_their_questions(
     assert "| sft | 0.500 | 0.500 | ppo |" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    "text", ["policy,seed\nsft,mean\n", "not a table", CSV.format(questions="many", sft=1, ppo=1)]
+)
+def test_a_file_that_is_no_comparison_is_named(project: Path, text: str) -> None:
+    (project / "plots/compare.csv").write_text(text)
+    with pytest.raises(UserError, match=r"sample \(\.\): plots/compare\.csv "):
+        across.main(["."])
+
+
+def test_estimates_are_read_from_a_comparison_only(tmp_path: Path) -> None:
+    path = tmp_path / "compare.csv"
+    path.write_text("policy,seed\nsft,mean\n")
+    with pytest.raises(UserError, match=r"compare\.csv: not a comparison's table: 'low'"):
+        cost.read_estimates(str(path))
+
+
 def test_a_revision_without_a_comparison_is_named(project: Path) -> None:
     with pytest.raises(UserError, match=r"nowhere: no plots/compare\.csv there"):
         across.main(["nowhere"])

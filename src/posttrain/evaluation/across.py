@@ -59,11 +59,14 @@ def outcome(revision: str, path: str) -> Outcome:
 def parse(name: str, text: str, path: str) -> Outcome:
     """From the long table of stage compare."""
     accuracy, questions = {}, 0
-    for row in csv.DictReader(io.StringIO(text)):
-        if row["seed"] == "mean" and row["metric"] == "accuracy":
-            accuracy[row["policy"]] = float(row["value"])
-        if row["metric"] == "questions":
-            questions = int(float(row["value"]))
+    try:
+        for row in csv.DictReader(io.StringIO(text)):
+            if row["seed"] == "mean" and row["metric"] == "accuracy":
+                accuracy[row["policy"]] = float(row["value"])
+            if row["metric"] == "questions":
+                questions = int(float(row["value"]))
+    except (KeyError, ValueError, TypeError) as error:
+        raise UserError(f"{name}: {path} is not a comparison's table: {error}") from error
     if not accuracy or not questions:
         raise UserError(f"{name}: {path} has no accuracies with their number of questions")
     return Outcome(name, questions, accuracy)

@@ -113,11 +113,14 @@ def stage_table(times: Sequence[Time]) -> str:
 def read_estimates(path: str) -> dict[str, dict[str, Estimate]]:
     """By policy and metric, the means over seeds that a comparison wrote."""
     found: dict[str, dict[str, Estimate]] = {}
-    for row in csv.DictReader(read_text(path).splitlines()):
-        if row["seed"] == "mean":
-            interval = (float(row["low"]), float(row["high"])) if row["low"] else None
-            estimate = Estimate(float(row["value"]), interval)
-            found.setdefault(row["policy"], {})[row["metric"]] = estimate
+    try:
+        for row in csv.DictReader(read_text(path).splitlines()):
+            if row["seed"] == "mean":
+                interval = (float(row["low"]), float(row["high"])) if row["low"] else None
+                estimate = Estimate(float(row["value"]), interval)
+                found.setdefault(row["policy"], {})[row["metric"]] = estimate
+    except (KeyError, ValueError, TypeError) as error:
+        raise UserError(f"{path}: not a comparison's table: {error}; run dvc repro") from error
     return found
 
 
