@@ -3,7 +3,8 @@
     python benchmarks/presets.py
 
 Memory is `posttrain.models.inspect`'s estimate of a training step of the selector at the entry's own lengths and batch
-size, as the entry is, with gradient_checkpointing, and with 4-bit weights besides. Time is
+size: as the entry is, with gradient_checkpointing, and besides with 4-bit weights or, on each of 8 GPUs, with the frozen
+weights sharded. Time is
 
     tokens * (forward + backward) / RATE        forward = 2 N + 4 L h c FLOPs per token with c tokens before it (the
                                                 mean: half of the sequence), backward twice that, or once with LoRA,
@@ -30,6 +31,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RATE = 120e12  # FLOPs per second: 40 % of an A100's peak in bfloat16
 BANDWIDTH = 1.2e12  # bytes per second: 60 % of an A100's
 QUESTIONS = 6251  # FinQA's training split
+GPUS = 8  # that sharded weights are spread over
 PROMPT = 1000  # tokens of a typical question
 ANSWER = 50  # tokens of an answer, of which the selector reads K
 
@@ -85,13 +87,19 @@ CONFIGS: dict[str, PreTrainedConfig] = {
 
 
 def gibibytes(
-    config: PreTrainedConfig, counts: Parameters, entry: Model, candidates: int, **options: Any
+    config: PreTrainedConfig,
+    counts: Parameters,
+    entry: Model,
+    candidates: int,
+    processes: int = 1,
+    **options: Any,
 ) -> str:
     """Memory of a training step with these options; a dash where they cannot be."""
-    if options.get("quantization") and entry.lora is None:
+    if (options.get("quantization") or processes > 1) and entry.lora is None:
         return "–"
     changed = entry.model_copy(update=options)
-    return f"{estimate_memory(config, counts, changed, candidates).total / 2**30:.1f}"
+    memory = estimate_memory(config, counts, changed, candidates, processes)
+    return f"{memory.total / 2**30:.1f}"
 
 
 def forward(config: PreTrainedConfig, counts: Parameters, prompt: int, answers: int) -> float:
@@ -134,7 +142,16 @@ def duration(value: float) -> str:
 def table(params: Params) -> str:
     """One line per model, as Markdown."""
     names = ["SFT selector", "PPO selector", "SFT generator", "GRPO generator"]
-    head = ["model", "parameters", "trained", "GiB", "checkpointing", "and 4 bits", *names]
+    head = [
+        "model",
+        "parameters",
+        "trained",
+        "GiB",
+        "checkpointing",
+        "and 4 bits",
+        "or FSDP2",
+        *names,
+    ]
     lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
     for key, config in CONFIGS.items():
         entry = params.models[key]
@@ -149,6 +166,7 @@ def table(params: Params) -> str:
             gibibytes(config, counts, entry, k),
             gibibytes(config, counts, entry, k, **recompute),
             gibibytes(config, counts, entry, k, **recompute, quantization="4bit"),
+            gibibytes(config, counts, entry, k, GPUS, **recompute),
             *(duration(times[name]) for name in names),
         ]
         lines.append("| " + " | ".join(cells) + " |")

@@ -1,6 +1,6 @@
 """What `test_launch` starts on two processes, and runs itself as one: small trainings, and a stage that goes wrong.
 
-accelerate launch --config_file launch/two-cpus.yaml tests/launched.py trainings FOLDER [NAME ...]
+accelerate launch --config_file launch/two-cpus.yaml tests/launched.py trainings | adapters FOLDER
 accelerate launch --config_file launch/two-cpus.yaml tests/launched.py one-fails | all-fail FOLDER
 """
 
@@ -10,7 +10,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,16 +23,33 @@ class Result(NamedTuple):
     told: Any  # curves, or completions
 
 
-def trainings() -> dict[str, Callable[[Path], Result]]:
-    """Each by name, from a folder for its checkpoints to its result; those that can be killed are."""
+def trainings(adapters: bool = False) -> dict[str, Callable[[Path], Result]]:
+    """Each by name, from a folder for its checkpoints to its result; those that can be killed are.
+
+    adapters: on a frozen model that is loaded from a folder, as the stages do it, so that a launcher may shard it.
+    """
     import test_generator_ppo as ppo
     import test_generator_trl as trl
     import test_train as selector
+    import torch
 
     from posttrain.generator.sampling import sample
+    from posttrain.models.architecture import recompute_activations
+    from posttrain.models.load import load_causal_lm
+    from posttrain.models.lora import add_lora
     from posttrain.models.tokens import tokenize_prompts
-    from posttrain.processes import count, wait
+    from posttrain.processes import count, is_main, wait
     from posttrain.training import trainable_state
+
+    def ready(model: Any, folder: Path) -> Any:
+        if not adapters:
+            return model
+        if is_main():
+            model.save_pretrained(folder / "base")
+        wait()
+        frozen = load_causal_lm(folder / "base")
+        torch.manual_seed(1)
+        return add_lora(frozen, 4, 8, 0.0, "auto", "CAUSAL_LM")
 
     def killed_once(run: Callable[..., Any], killed: type[Exception], die_at: int) -> Any:
         """The run; of several processes one that is killed and resumed."""
@@ -47,14 +64,22 @@ def trainings() -> dict[str, Callable[[Path], Result]]:
 
     def of_selector(method: str, folder: Path, **changes: Any) -> Result:
         def run(die_at: int | None = None) -> Any:
-            return selector.run(method, folder, batch_size=4, die_at=die_at, **changes)
+            made = selector.new_selector()
+            made.backbone = ready(made.backbone, folder)
+            return selector.run(
+                method, folder, selector=made.train(), batch_size=3, die_at=die_at, **changes
+            )
 
         trained, history = killed_once(run, selector.Killed, 6)
         return Result(trainable_state(trained), [history.train, history.val])
 
-    def of_trl(method: str, folder: Path, lora: bool = False, **changes: Any) -> Result:
+    def of_trl(
+        method: str, folder: Path, lora: bool = False, recompute: bool = False, **changes: Any
+    ) -> Result:
         def run(die_at: int | None = None) -> Any:
-            model = trl.llama(lora)
+            model = ready(trl.llama(lora and not adapters), folder)
+            if recompute:
+                recompute_activations(model)
             return model, trl.run(method, folder, model, die_at=die_at, **changes)
 
         model, history = killed_once(run, trl.Killed, 3)
@@ -62,7 +87,7 @@ def trainings() -> dict[str, Callable[[Path], Result]]:
 
     def of_ppo(folder: Path) -> Result:
         def run(die_at: int | None = None) -> Any:
-            return ppo.run(folder, die_at=die_at)
+            return ppo.run(folder, model=ready(ppo.tiny(), folder), batch_size=5, die_at=die_at)
 
         model, history = killed_once(run, ppo.Killed, 4)
         return Result(trainable_state(model), [history.train, history.val])
@@ -72,7 +97,7 @@ def trainings() -> dict[str, Callable[[Path], Result]]:
             [trl.TASK.render_prompt(example) for example in trl.EXAMPLES[:7]], trl.TOKENIZER
         )
         groups = sample(
-            trl.llama(),
+            ready(trl.llama(), folder).eval(),
             trl.TOKENIZER,
             prompts,
             count=3,
@@ -90,14 +115,16 @@ def trainings() -> dict[str, Callable[[Path], Result]]:
         "sft": lambda folder: of_trl("sft", folder, batch_size=6),  # the last batch has 4 rows
         "dpo": lambda folder: of_trl("dpo", folder),
         "grpo": lambda folder: of_trl("grpo", folder, lora=True, inner_epochs=2),
-        "rloo": lambda folder: of_trl("rloo", folder),
+        "rloo": lambda folder: of_trl("rloo", folder, recompute=adapters),
         "ppo": of_ppo,
         "sample": drawn,
     }
 
 
-def run_trainings(folder: Path, names: Sequence[str]) -> None:
-    """The main process keeps all results, and the names of the files that the other one wrote."""
+def run_trainings(what: str, folder: Path) -> None:
+    """The main process keeps all results, the names of the files that the other one wrote, and of all models that were
+    loaded how many weights their layers have and how many of these are here.
+    """
     written: list[str] = []
 
     def note(event: str, arguments: tuple[Any, ...]) -> None:
@@ -113,9 +140,21 @@ def run_trainings(folder: Path, names: Sequence[str]) -> None:
 
     from posttrain import processes
     from posttrain.generator.vllm import fingerprint
+    from posttrain.models import load
 
-    known = trainings()
-    for name in names or known:
+    held: list[list[int]] = []
+    shard = load.shard
+
+    def watched(model: Any, *others: Any) -> None:
+        weights = [p for layer in model.base_model.layers for p in layer.parameters()]
+        shard(model, *others)
+        parts = [p for layer in model.base_model.layers for p in layer.parameters()]
+        own = sum(part.to_local().numel() for part in parts)
+        held.append([sum(weight.numel() for weight in weights), own])
+
+    load.shard = watched
+    known = trainings(adapters=what == "adapters")
+    for name in known:
         result = known[name](folder / name)
         ends = processes.collect([fingerprint(result.weights) + json.dumps(result.told)])
         assert len(set(ends)) == 1, f"{name}: the processes do not end with the same"
@@ -127,6 +166,7 @@ def run_trainings(folder: Path, names: Sequence[str]) -> None:
         files = [path for path in folder.rglob("*") if path.is_file()]
         marked = [path.name for path in files if path.stat().st_mode & 0o022]
         (folder / "written.json").write_text(json.dumps(by_process[1] + marked))
+        (folder / "held.json").write_text(json.dumps(held))
 
 
 def of_the_main_process(params: Any, what: str, folder: str) -> None:
@@ -142,8 +182,8 @@ def failing(params: Any, what: str, folder: str) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "trainings":
-        run_trainings(Path(sys.argv[2]), sys.argv[3:])
+    if sys.argv[1] in ("trainings", "adapters"):
+        run_trainings(sys.argv[1], Path(sys.argv[2]))
     else:
         stage.GRACE = 1
         stage.TIMES = Path(sys.argv[2]) / "times.jsonl"

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from benchmarks import presets
@@ -20,16 +22,16 @@ from workspace import ROOT, run
 from posttrain import processes
 from posttrain.errors import UserError
 from posttrain.generator import trl
+from posttrain.models.load import load_causal_lm
 from posttrain.params import load_params
 
 NAMES = ["selector sft", "selector ppo", "sft", "dpo", "grpo", "rloo", "ppo", "sample"]
 CONFIGS = sorted((ROOT / "launch").glob("*.yaml"))
 
 
-def launch(*arguments: str) -> Any:
-    command = [sys.executable, "-m", "accelerate.commands.launch"]
-    config = ["--config_file", "launch/two-cpus.yaml"]
-    return run(ROOT, *command, *config, "tests/launched.py", *arguments)
+def launch(*arguments: str, config: str = "launch/two-cpus.yaml") -> Any:
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", config]
+    return run(ROOT, *command, "tests/launched.py", *arguments)
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +39,25 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the results of two processes."""
     folder = tmp_path_factory.mktemp("two")
     done = launch("trainings", str(folder))
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    return folder
+
+
+def on_two_cpus(folder: Path, **changes: Any) -> str:
+    """The file that shards over GPUs, for two processes without one."""
+    config = yaml.safe_load((ROOT / "launch/gpus-fsdp2.yaml").read_text())
+    config |= {"num_processes": 2, "gpu_ids": "-1,-1"}
+    config["fsdp_config"] |= changes
+    path = folder / "fsdp2.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def sharded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the results of two processes that share out the frozen weights."""
+    folder = tmp_path_factory.mktemp("sharded")
+    done = launch("adapters", str(folder), config=on_two_cpus(folder))
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     return folder
 
@@ -59,10 +80,26 @@ def numbers(told: Any) -> list[float]:
 @pytest.mark.parametrize("name", NAMES)
 def test_two_processes_train_what_one_does(name: str, two: Path, tmp_path: Path) -> None:
     """Curves and weights, though the run of two was killed and resumed; the order of sums differs."""
-    one = trainings()[name](tmp_path)
-    told = json.loads((two / f"{name}.json").read_text())
+    assert_equal(two, name, trainings()[name](tmp_path))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_two_processes_that_share_out_the_weights_train_what_one_does(
+    name: str, sharded: Path, tmp_path: Path
+) -> None:
+    assert_equal(sharded, name, trainings(adapters=True)[name](tmp_path))
+
+
+def test_a_process_holds_its_part_of_the_frozen_weights(sharded: Path) -> None:
+    held = json.loads((sharded / "held.json").read_text())
+    assert len(held) > len(NAMES), "those that were killed have loaded their model twice"
+    assert all(2 * own == whole > 0 for whole, own in held)
+
+
+def assert_equal(folder: Path, name: str, one: Any) -> None:
+    told = json.loads((folder / f"{name}.json").read_text())
     assert numbers(told) == pytest.approx(numbers(one.told), rel=1e-3, abs=1e-4)
-    weights = load_file(two / f"{name}.safetensors")
+    weights = load_file(folder / f"{name}.safetensors")
     assert weights.keys() == one.weights.keys()
     for key, tensor in one.weights.items():
         # A shift of all scores is no change of the policy, so this weight's gradient is rounding.
@@ -100,7 +137,7 @@ def test_accelerate_reads_the_configuration(path: Path) -> None:
         parser.parse_args(["--config_file", str(path), "stages/sft_selector.py", "0"])
     )
     assert arguments.num_processes == config.num_processes
-    assert arguments.multi_gpu == (config.num_processes > 1)
+    assert (arguments.multi_gpu or arguments.use_fsdp) == (config.num_processes > 1)
 
 
 def test_every_configuration_is_described() -> None:
@@ -122,8 +159,8 @@ def three(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("three")
 def test_work_is_dealt_out_in_turn_and_in_smaller_batches_when_there_is_little() -> None:
-    assert processes.share(processes.batches(range(10), 2)) == [[4, 5]]
-    assert processes.share(processes.batches(range(6), 4)) == [[4, 5]]
+    assert processes.share(processes.batches(range(10), 2)) == [([4, 5], True)]
+    assert processes.share(processes.batches(range(6), 4)) == [([4, 5], True)]
     assert processes.share(processes.batches(range(2), 4)) == []
     assert processes.share(processes.batches([], 4)) == []
 
@@ -139,10 +176,70 @@ def test_a_step_that_cannot_be_shared_evenly_is_refused_by_name() -> None:
         trl.rollout_arguments(8, 3, 4, 1, 1)
 
 
-@pytest.mark.parametrize("name", ["selector sft", "dpo", "ppo"])
-def test_a_launcher_that_would_shard_the_model_is_refused(
-    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_a_turn_that_does_not_count_keeps_the_processes_in_step(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    with pytest.raises(UserError, match=r"^launch: the .* whole model on each process, so FSDP"):
+    monkeypatch.setattr(processes, "count", lambda: 3)
+    monkeypatch.setattr(processes, "sharding", lambda: processes.Sharding(True))
+    dealt = []
+    for index in range(3):
+        monkeypatch.setattr(processes, "index", lambda index=index: index)
+        dealt.append(processes.share("abcd"))
+    assert {len(own) for own in dealt} == {2}
+    assert sorted(item for own in dealt for item, counts in own if counts) == list("abcd")
+
+
+@pytest.fixture
+def launcher(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """Sets what a launcher tells its processes."""
+
+    def tell(**variables: str) -> None:
+        processes.sharding.cache_clear()
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+
+    yield tell
+    processes.sharding.cache_clear()
+
+
+def test_accelerate_is_not_told_of_the_sharding(launcher: Callable[..., None]) -> None:
+    launcher(ACCELERATE_USE_FSDP="true", FSDP_VERSION="2", FSDP_RESHARD_AFTER_FORWARD="false")
+    assert processes.sharding() == processes.Sharding(reshard_after_forward=False)
+    assert "ACCELERATE_USE_FSDP" not in os.environ
+
+
+@pytest.mark.parametrize(
+    ("told", "message"),
+    [
+        ({"ACCELERATE_USE_DEEPSPEED": "true"}, "launch: DeepSpeed is not supported"),
+        ({"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "1"}, "fsdp_version must be 2, is 1"),
+        (
+            {"ACCELERATE_USE_FSDP": "true", "FSDP_OFFLOAD_PARAMS": "true"},
+            "fsdp_offload_params must be false, is true",
+        ),
+    ],
+)
+def test_another_sharding_is_refused(
+    told: dict[str, str], message: str, launcher: Callable[..., None]
+) -> None:
+    launcher(**told)
+    with pytest.raises(UserError, match=message):
+        processes.state()
+
+
+def test_quantized_weights_cannot_be_sharded(launcher: Callable[..., None], tmp_path: Path) -> None:
+    launcher(ACCELERATE_USE_FSDP="true", FSDP_VERSION="2")
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(
+        UserError, match=r"^launch: FSDP cannot shard weights of quantization: 4bit"
+    ):
+        load_causal_lm(tmp_path, quantization="4bit")
+
+
+@pytest.mark.parametrize("name", ["selector sft", "dpo", "ppo"])
+def test_what_trains_all_weights_cannot_be_sharded(
+    name: str, launcher: Callable[..., None], tmp_path: Path
+) -> None:
+    launcher(ACCELERATE_USE_FSDP="true", FSDP_VERSION="2")
+    with pytest.raises(UserError, match=r"^launch: FSDP shards frozen weights, but the .* a lora"):
         trainings()[name](tmp_path)

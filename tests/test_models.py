@@ -289,6 +289,12 @@ def test_options_for_less_memory_are_in_the_entry_and_in_the_estimate() -> None:
     assert counts.linear == linear
     assert plain.weights - estimate.weights == pytest.approx(linear * (2 - 0.52), abs=1)
     assert (plain.gradients, plain.optimizer) == (estimate.gradients, estimate.optimizer)
+    deep = tiny("llama")
+    deep.num_hidden_layers = 80
+    counts = inspect.count_parameters(deep, entry.lora)
+    whole, part = (inspect.estimate_memory(deep, counts, entry, 8, count) for count in (1, 8))
+    share = 1 / 8 + 4 / 80
+    assert whole.weights - part.weights == pytest.approx(counts.linear * 2 * (1 - share), abs=1)
 
 
 @pytest.mark.parametrize(

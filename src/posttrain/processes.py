@@ -4,14 +4,18 @@ All of them run the same code on the same data with the same seeds. What is cost
 results are put together by `total`, `total_stats` or `collect`, so that all go on with the same numbers; only the main
 process writes files. By accelerate's PartialState; with one process nothing here changes anything.
 
-Left out: processes that hold a part of the model only (FSDP, DeepSpeed, tensor parallelism).
+A launcher may ask that the frozen weights be sharded over the processes (`posttrain.models.sharding`). A pass of one is
+then a pass of all, and `share` and `all_agree` keep them in step.
+
+Left out: DeepSpeed, tensor parallelism.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TypeVar
+from functools import cache
+from typing import NamedTuple, TypeVar
 
 import torch
 from accelerate import PartialState
@@ -23,8 +27,35 @@ from posttrain.errors import UserError
 Item = TypeVar("Item")
 
 
+class Sharding(NamedTuple):
+    """How the frozen weights are shared out: whether a layer's are given up again between forward and backward pass."""
+
+    reshard_after_forward: bool
+
+
+@cache
+def sharding() -> Sharding | None:
+    """What the launcher asked for by `distributed_type: FSDP`, None for whole models; `UserError` where we cannot.
+
+    Its environment is cleared: accelerate and transformers would shard what is trained as well, while here everything
+    but the frozen weights stays as it is without sharding.
+    """
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED", "").lower() == "true":
+        raise UserError(
+            "launch: DeepSpeed is not supported; use accelerate launch --config_file launch/gpus-fsdp2.yaml"
+        )
+    if os.environ.pop("ACCELERATE_USE_FSDP", "").lower() != "true":
+        return None
+    for setting, wanted in (("FSDP_VERSION", "2"), ("FSDP_OFFLOAD_PARAMS", "false")):
+        found = os.environ.get(setting, wanted).lower()
+        if found != wanted:
+            raise UserError(f"launch: {setting.lower()} must be {wanted}, is {found}")
+    return Sharding(os.environ.get("FSDP_RESHARD_AFTER_FORWARD", "true").lower() != "false")
+
+
 def state() -> PartialState:
     """This process among the others, which it joins at the first call: on its own GPU, or on CPUs."""
+    sharding()
     return PartialState(cpu=not torch.cuda.is_available())
 
 
@@ -56,9 +87,23 @@ def batches(order: Sequence[Item], batch_size: int) -> list[list[Item]]:
     return [list(order[start : start + size]) for start in range(0, len(order), size)]
 
 
-def share(items: Sequence[Item]) -> list[Item]:
-    """This process's part of what is dealt out to the processes in turn."""
-    return list(items[index() :: count()])
+def share(items: Sequence[Item]) -> list[tuple[Item, bool]]:
+    """This process's part of what is dealt out to the processes in turn, each with whether it counts.
+
+    Where weights are sharded all processes must make as many passes, so one that got fewer repeats one that does not
+    count: nothing is to be kept of it, but its forward and backward passes are to be made.
+    """
+    own = [(item, True) for item in items[index() :: count()]]
+    if sharding() is not None:
+        own += [(items[0], False)] * (-(-len(items) // count()) - len(own))
+    return own
+
+
+def all_agree(own: bool) -> bool:
+    """Whether all processes say so; without sharding each one goes its own way."""
+    if sharding() is None or count() == 1:
+        return own
+    return bool(total(torch.tensor(float(own))) == count())
 
 
 def total(own: Tensor) -> Tensor:
@@ -94,13 +139,3 @@ def total_gradients(parameters: Iterable[nn.Parameter]) -> None:
         if owners:
             own = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
             parameter.grad = total(own)
-
-
-def refuse_sharding(what: str) -> None:
-    """`UserError` when the launcher asks for parts of a model on each process."""
-    for variable, name in (("FSDP", "FSDP"), ("DEEPSPEED", "DeepSpeed")):
-        if os.environ.get(f"ACCELERATE_USE_{variable}", "").lower() == "true":
-            raise UserError(
-                f"launch: {what} needs the whole model on each process, so {name} cannot shard it; "
-                "use accelerate launch --config_file launch/gpus.yaml"
-            )

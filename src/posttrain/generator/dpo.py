@@ -10,6 +10,7 @@ too few pairs for that, several processes leave out the last of each round that 
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,8 +18,10 @@ from typing import Any, NamedTuple
 
 import torch
 from datasets import Dataset
+from safetensors.torch import save
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
+from trl.trainer import dpo_trainer
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
 
@@ -35,7 +38,7 @@ from posttrain.generator.trl import (
 )
 from posttrain.models.tokens import pad
 from posttrain.params import GeneratorDPO
-from posttrain.training import History, evaluating
+from posttrain.training import History, evaluating, trainable_state
 
 BEST_BY = "reward"
 
@@ -51,6 +54,15 @@ class PairLogProbs(NamedTuple):
         """Share of the pairs whose chosen completion is the likelier one; ties count half."""
         difference = self.chosen - self.rejected
         return float(((difference.sign() + 1) / 2).mean())
+
+
+def _hash_trained(model: Any) -> str:
+    return hashlib.sha256(save(trainable_state(model))).hexdigest()
+
+
+# TRL names its file of the reference's log-probabilities after all tensors of the model, of which a process may have
+# parts only; those that are not trained are the same in all runs that could find the file.
+dpo_trainer.hash_module = _hash_trained  # type: ignore[attr-defined, assignment]
 
 
 class Trainer(Quiet, DPOTrainer):
@@ -135,8 +147,10 @@ def pair_log_probs(model: Any, rows: Sequence[Row], batch_size: int) -> PairLogP
     order = sorted(range(len(sequences)), key=lambda index: sum(map(len, sequences[index])))
     sums = torch.zeros(len(sequences))
     with evaluating(model):
-        for part in processes.share(processes.batches(order, 2 * batch_size)):
-            sums[part] = _log_probs(model, [sequences[index] for index in part])
+        for part, counts in processes.share(processes.batches(order, 2 * batch_size)):
+            found = _log_probs(model, [sequences[index] for index in part])
+            if counts:
+                sums[part] = found
     sums = processes.total(sums)
     return PairLogProbs(sums[: len(rows)], sums[len(rows) :])
 

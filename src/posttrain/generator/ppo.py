@@ -21,7 +21,7 @@ All randomness of a step derives from (seed, step), so a resumed run repeats wha
 done. Several processes (`posttrain.processes`) draw the completions of a step together, share the passes over them, put
 together what `rollout` finds, and step on the sum of their gradients.
 
-Left out: sharded weights, bootstrapping of unfinished completions, an entropy bonus, early stopping by KL.
+Left out: bootstrapping of unfinished completions, an entropy bonus, early stopping by KL.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ from posttrain.generator.model import Generator
 from posttrain.generator.sampling import Sampler
 from posttrain.generator.value import ValueNetwork, explained_variance, gae, value_loss
 from posttrain.models.architecture import disable_dropout, hidden_size
+from posttrain.models.sharding import check_trainable
 from posttrain.models.tokens import length_buckets, pad
 from posttrain.params import GeneratorPPO
 from posttrain.training import (
@@ -258,7 +259,7 @@ def train(
             f"rl.generator.ppo.value_warmup_steps: {config.value_warmup_steps}, but there are "
             f"only {steps} steps, so the policy would never be trained"
         )
-    processes.refuse_sharding("the generator")
+    check_trainable(model, "the generator")
     disable_dropout(model)
     reference = {
         name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad
@@ -382,13 +383,13 @@ def _accumulate(model: Generator, made: Rollout, config: GeneratorPPO) -> Stats:
         torch.split(made.advantages, made.sizes),
         strict=True,
     )
-    for batch, old_log_probs, advantages in processes.share(list(parts)):
+    for (batch, old_log_probs, advantages), counts in processes.share(list(parts)):
         log_probs = token_log_probs(forward(model, batch).logits, batch.tokens, config.temperature)
         losses, outside = loss(log_probs, old_log_probs, advantages, config.clip_range)
-        part = losses.sum() / count
+        part = losses.sum() / count * counts
         part.backward()  # type: ignore[no-untyped-call]
         totals["policy_loss"] += float(part.detach())
-        totals["clip_fraction"] += float(outside.sum()) / count
+        totals["clip_fraction"] += float(outside.sum()) / count * counts
     processes.total_gradients(p for p in model.parameters() if p.requires_grad)
     return processes.total_stats(totals)
 
@@ -403,9 +404,10 @@ def _act_on_all(
     ends = list(accumulate(len(batch.tokens) for batch in batches))
     shape = (ends[-1], 3 + hidden_size(model.config))
     found = torch.zeros(shape, device=batches[0].ids.device)
-    for end, batch in processes.share(list(zip(ends, batches, strict=True))):
+    for (end, batch), counts in processes.share(list(zip(ends, batches, strict=True))):
         parts = _act(model, reference, batch, temperature)
-        found[end - len(batch.tokens) : end] = torch.column_stack(parts)
+        if counts:
+            found[end - len(batch.tokens) : end] = torch.column_stack(parts)
     found = processes.total(found)
     log_probs, others, entropies = (found[:, column].contiguous() for column in range(3))
     return log_probs, others, entropies, found[:, 3:].contiguous()

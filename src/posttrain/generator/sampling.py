@@ -126,16 +126,19 @@ def sample(
     order = sorted(range(len(prompt_ids)), key=lambda index: (len(prompt_ids[index]), index))
     size = max(1, batch_size // count)
     own: list[tuple[int, list[Completion]]] = []
-    with evaluating(model), torch.inference_mode():
-        for batch in processes.share(processes.batches(order, size)):
+    share_prefill = can_share(model.config, max(map(len, prompt_ids), default=0) + max_new_tokens)
+    decode = decode_shared if share_prefill else decode_apart
+    # What FSDP puts together in inference mode could not be trained with afterwards.
+    with evaluating(model), torch.no_grad(), torch.inference_mode(processes.sharding() is None):
+        for batch, counts in processes.share(processes.batches(order, size)):
             prompts = [prompt_ids[index] for index in batch]
             choose = _greedy
             if temperature > 0:
                 uniforms = draw_uniforms(seed, batch, count, max_new_tokens).to(_device(model))
                 choose = partial(_sampled, uniforms, _warpers(temperature, top_p))
-            total = len(prompts[-1]) + max_new_tokens
-            decode = decode_shared if can_share(model.config, total) else decode_apart
             drawn = decode(model, prompts, count, max_new_tokens, end, choose).tolist()
+            if not counts:
+                continue
             for index, rows in zip(batch, drawn, strict=True):
                 own.append((index, [complete(row, end, tokenizer) for row in rows]))
     return [completions for _, completions in sorted(processes.collect(own), key=itemgetter(0))]
@@ -210,10 +213,10 @@ def decode_shared(
         ended = ended | (fed == end)
         running = (~ended).any(dim=1)
         left = int(running.sum())
-        if left == 0:
+        if processes.all_agree(left == 0):
             break
         # Dropping rows copies the cache, so it waits until that halves the work.
-        if 2 * left <= len(rows):
+        if 0 < 2 * left <= len(rows):
             fed, ended, positions = fed[running], ended[running], positions[running]
             mask, rows = mask[running], rows[running]
             for layer in cache.layers:
@@ -242,10 +245,12 @@ def decode_apart(
         eos_token_id=end,
         pad_token_id=end,
     )
+    sharded = processes.sharding() is not None
     chosen = model.generate(
         input_ids=ids,
         attention_mask=real.long(),
         generation_config=config,
+        synced_gpus=sharded,
         logits_processor=LogitsProcessorList([_Chosen(choose, len(prompts), ids.shape[1])]),
     )[:, ids.shape[1] :]
     drawn = torch.full((len(ids), max_new_tokens), end, device=ids.device)

@@ -13,8 +13,7 @@
 The reference of GRPO and RLOO is the model as it comes in, the SFT policy. TRL itself would load it anew from the
 name in the model's configuration, which is the base.
 
-Left out: resuming within an evaluation; sharded weights (FSDP, DeepSpeed): validation, the reference and the best
-weights need the whole model on each process.
+Left out: resuming within an evaluation.
 """
 
 from __future__ import annotations
@@ -39,6 +38,7 @@ from posttrain.checkpoint import CheckpointFile
 from posttrain.errors import UserError
 from posttrain.generator.sampling import Sampler, can_share
 from posttrain.models.architecture import recomputes
+from posttrain.models.sharding import check_trainable, hide_shards
 from posttrain.models.tokens import tokenize_prompts
 from posttrain.params import Optimization
 from posttrain.training import History, Stats, device, evaluating
@@ -95,7 +95,7 @@ def even_share(number: int, what: str) -> int:
 
 def common_arguments(config: Optimization, model: Any, seed: int, work: Path) -> dict[str, Any]:
     """Training arguments that all four trainers get."""
-    processes.refuse_sharding("the generator")
+    check_trainable(model, "the generator")
     cuda = device().type == "cuda"
     if cuda and processes.count() == 1 and torch.cuda.device_count() > 1:
         raise UserError(
@@ -320,7 +320,8 @@ class Rollouts(Quiet):
 
         TRL reads the prompt once per completion and, where there is no Triton, scores its positions as well.
         """
-        if recomputes(self.model) or not can_share(self.model.config, input_ids.shape[1]):
+        whole = processes.sharding() is None and not recomputes(self.model)
+        if not (whole and can_share(self.model.config, input_ids.shape[1])):
             inherited: Any = super()
             return inherited._get_per_token_logps_and_entropies(  # type: ignore[no-any-return]
                 model,
@@ -404,6 +405,7 @@ def run(trainer: Any, watch: Watch, work: Path) -> History:
     # The only name that TrainingArguments have for it.
     warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")
     trainer.remove_callback(PrinterCallback)
+    hide_shards(trainer.model)
     checkpoint = _resume_from(work)
     if checkpoint is not None:
         watch.restore(checkpoint)

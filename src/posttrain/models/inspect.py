@@ -8,7 +8,8 @@ NAME_OR_PATH is a key of `models` in params.yaml, a Hugging Face name, a local f
 Estimate, in bytes, for one forward and backward pass over t tokens:
 
     weights      N * b                      N parameters of b bytes (float32 4, bfloat16 2); of the linear layers,
-                                            without the head, 1.0 with quantization 8bit, 0.52 with 4bit
+                                            without the head, 1.0 with quantization 8bit, 0.52 with 4bit; sharded
+                                            over P processes 1/P of them, and four layers' whole
     gradients    T * g                      T trainable parameters; g = 4 with LoRA, else b
     optimizer    T * 8                      AdamW's two float32 moments
     activations  L * t * b * (10 h + 5 f)   L layers of width h and MLP width f
@@ -18,10 +19,10 @@ Estimate, in bytes, for one forward and backward pass over t tokens:
 
 The first of the activations bounds what autograd was seen to keep in float32 (Llama 10 h + 4 f, GPT-2 8 h + 5 f per
 layer and token). For the selector a = batch_size * K * max_candidate_tokens (0 for an encoder) and
-t = a + batch_size * max_prompt_tokens, the prompt being read once; with gradient_checkpointing it is read with each
-candidate, t = a + batch_size * K * max_prompt_tokens.
+t = a + batch_size * max_prompt_tokens, the prompt being read once; with gradient_checkpointing or sharded weights it is
+read with each candidate, t = a + batch_size * K * max_prompt_tokens.
 Left out: attention scores and dropout masks of encoders, the allocator's fragmentation, CUDA's
-context (about 0.5 GB), several devices.
+context (about 0.5 GB).
 """
 
 from __future__ import annotations
@@ -101,20 +102,26 @@ def count_parameters(config: PreTrainedConfig, lora: Lora | None) -> Parameters:
 
 
 def estimate_memory(
-    config: PreTrainedConfig, counts: Parameters, entry: Model, candidates: int
+    config: PreTrainedConfig, counts: Parameters, entry: Model, candidates: int, processes: int = 1
 ) -> Memory:
-    """Memory of one training step of the selector with this entry and K candidates."""
+    """Memory of one training step of the selector with this entry and K candidates, on each of the processes that the
+    frozen weights are sharded over (`models.sharding`).
+    """
     size = DTYPES[entry.dtype].itemsize
     width, layers = int(config.hidden_size), int(config.num_hidden_layers)
     answers = entry.batch_size * candidates * entry.max_candidate_tokens
     logits = answers * int(config.vocab_size) * 4 * 2 if is_causal(config) else 0
     inside = 10 * width + 5 * intermediate_size(config)  # of one layer
     recomputed = entry.gradient_checkpointing
-    prompts = entry.batch_size * entry.max_prompt_tokens * (candidates if recomputed else 1)
+    apart = recomputed or processes > 1
+    # Besides its part: the layer that computes and the one gathered ahead of time, each as it came and as it is used
+    # (benchmarks/sharding.py shows 3.7 layers).
+    share = 1.0 if processes == 1 else min(1.0, 1 / processes + 4 / layers)
+    prompts = entry.batch_size * entry.max_prompt_tokens * (candidates if apart else 1)
     kept = layers * width + inside if recomputed else layers * inside
     linear = size if entry.quantization is None else QUANTIZED_BYTES[entry.quantization]
     return Memory(
-        weights=round((counts.backbone - counts.linear) * size + counts.linear * linear)
+        weights=round((counts.backbone - counts.linear) * size + counts.linear * linear * share)
         + counts.heads * 4,
         gradients=counts.trainable * (4 if counts.adapters is not None else size),
         optimizer=counts.trainable * 8,

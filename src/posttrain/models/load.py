@@ -9,7 +9,8 @@ A model is named in one of three ways, and `locate` turns each into a `Location`
 Weights are read as safetensors; a hub model that has only `pytorch_model.bin` is read by torch's
 weights-only unpickler, which runs no code. Code from a model repository is never run
 (`trust_remote_code=False`). Weights in 8 or 4 bits (`quantization`) are made by bitsandbytes while
-they are read, and stay on this process's GPU. Left out: models spread over several devices.
+they are read, and stay on this process's GPU. Where the launcher asks for it (`processes.sharding`), each process keeps
+a part of the frozen weights (`models.sharding`).
 """
 
 from __future__ import annotations
@@ -34,8 +35,10 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from posttrain import processes
 from posttrain.errors import UserError
 from posttrain.files import read_json, sha256_file, write_json
+from posttrain.models.sharding import shard
 
 logger = logging.getLogger(__name__)
 
@@ -217,7 +220,12 @@ def _load(
     quantization: Quantization | None,
 ) -> PreTrainedModel:
     arguments = _arguments(location) | {"dtype": DTYPES[dtype], "attn_implementation": "sdpa"}
+    sharding = processes.sharding()
     if quantization is not None:
+        if sharding is not None:
+            raise UserError(
+                f"launch: FSDP cannot shard weights of quantization: {quantization}; set it to null"
+            )
         arguments |= quantization_arguments(quantization, dtype)
 
     def read() -> PreTrainedModel:
@@ -230,6 +238,8 @@ def _load(
             return kind.from_pretrained(use_safetensors=False, **arguments)
 
     model: PreTrainedModel = _reach(location, read)
+    if sharding is not None:
+        shard(model, sharding.reshard_after_forward)
     return (model if quantization is not None else model.to(device)).eval()
 
 

@@ -21,7 +21,7 @@ cache is not copied per candidate.
 Pairs are encoded apart (`encode_separately`) where the prefix cannot be shared: encoders such as
 BERT, whose prompt states depend on the candidate; architectures not in `SHARED_PREFIX`;
 sliding-window attention shorter than the pair; training with gradient checkpointing, which switches
-the cache off.
+the cache off, or with sharded weights.
 
 Left out: tensor parallelism; pools of different K in one batch.
 """
@@ -44,6 +44,7 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
 )
 
+from posttrain import processes
 from posttrain.errors import UserError
 from posttrain.files import atomic_directory, read_json, write_json
 from posttrain.models.architecture import (
@@ -214,6 +215,10 @@ class Selector(nn.Module):
         if recomputes(self.backbone):
             return False
         window = sliding_window(self.config)
+        if processes.sharding() is not None and (torch.is_grad_enabled() or window is not None):
+            # The prompt's pass would be gone back through when its layers are given up, and where the window decides,
+            # processes would make different numbers of passes.
+            return False
         return window is None or batch.prompt_ids.shape[1] + batch.candidate_ids.shape[2] <= window
 
     def _additive_mask(self, prompt: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:

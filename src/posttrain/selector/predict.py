@@ -44,10 +44,11 @@ def score_pools(
     logits, values = torch.zeros(len(pools), count), torch.zeros(len(pools))
     # Not inference_mode: what a forward pass caches in the model must stay usable in training.
     with evaluating(selector), torch.no_grad():
-        for rows in processes.share(processes.batches(longest_first(pools), batch_size)):
+        for rows, counts in processes.share(processes.batches(longest_first(pools), batch_size)):
             output = selector(collate([pools[row] for row in rows]).to(device))
-            logits[rows] = output.logits.float().cpu()
-            values[rows] = output.values.float().cpu()
+            if counts:
+                logits[rows] = output.logits.float().cpu()
+                values[rows] = output.values.float().cpu()
     return processes.total(logits), processes.total(values)
 
 

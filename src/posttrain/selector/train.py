@@ -24,6 +24,7 @@ from torch import Tensor
 
 from posttrain import processes
 from posttrain.checkpoint import CheckpointFile
+from posttrain.models.sharding import check_trainable
 from posttrain.models.tokens import length_buckets
 from posttrain.params import Optimization
 from posttrain.selector.batch import TokenizedPool, collate
@@ -118,7 +119,7 @@ def train(
     batch_size: questions per forward pass. Gradients are averaged over a minibatch, however many passes it takes.
     report: called after each step with (steps done, steps in all, history).
     """
-    processes.refuse_sharding("the selector")
+    check_trainable(selector.backbone, "the selector")
     device = next(selector.parameters()).device
     parameters = {name: p for name, p in selector.named_parameters() if p.requires_grad}
     optimizer = torch.optim.AdamW(parameters.values(), weight_decay=config.weight_decay)
@@ -249,11 +250,11 @@ def _accumulate(
     # Passes of similar length waste fewest tokens on padding.
     rows = sorted(chosen.tolist(), key=lambda row: pools[row].length)
     totals: Stats = {}
-    for part in processes.share(processes.batches(rows, batch_size)):
+    for part, counts in processes.share(processes.batches(rows, batch_size)):
         output = selector(collate([pools[row] for row in part]).to(device))
         selected = {name: tensor[part].to(device) for name, tensor in batch.items()}
         loss, stats = algorithm.loss(output, selected, config)
-        share = len(part) / len(rows)
+        share = len(part) / len(rows) if counts else 0.0
         (loss * share).backward()  # type: ignore[no-untyped-call]
         for name, value in {"loss": float(loss.detach()), **stats}.items():
             totals[name] = totals.get(name, 0.0) + value * share
