@@ -18,6 +18,7 @@ from workspace import ROOT
 
 from posttrain.errors import UserError
 from posttrain.evaluation.compare import Estimate, PolicyResult, Run, compare, load_runs
+from posttrain.evaluation.intervals import jeffreys, rate_interval
 from posttrain.evaluation.plots import _draw, plot_comparison, plot_rewards_by_kind
 from posttrain.evaluation.tables import flat_metrics, markdown, tidy_rows
 from posttrain.files import sha256_file, write_json, write_jsonl
@@ -74,7 +75,7 @@ def test_figures_are_means_over_seeds_with_their_spread() -> None:
     results = compare([run("sft", 0, [1, 0.2, 0.2, 0.2]), run("sft", 1, [1, 1, 0.2, 0.2])], 100)
     sft = results[0]
     assert sft.seeds == (0, 1)
-    assert sft.accuracy.seeds == pytest.approx((0.25, 0.5))
+    assert [seed.value for seed in sft.accuracy.seeds] == [0.25, 0.5]
     assert sft.accuracy.value == pytest.approx(0.375)
     assert sft.accuracy.spread == pytest.approx(0.25 / np.sqrt(2))
     assert sft.reward_ratio.value == pytest.approx((0.4 + 0.6) / 2)
@@ -114,7 +115,7 @@ def test_the_change_is_paired_with_sft_of_the_same_seed() -> None:
     assert change is not None
     assert change.value == pytest.approx(0.1)
     assert change.interval == pytest.approx((0.1, 0.1))
-    assert change.seeds == pytest.approx((0.1, 0.1))
+    assert [seed.value for seed in change.seeds] == pytest.approx([0.1, 0.1])
 
 
 def test_an_unchanged_policy_changes_nothing() -> None:
@@ -147,7 +148,29 @@ def test_the_change_is_the_difference_of_the_means(pairs: list[tuple[float, floa
     assert rloo.reward_change is not None and rloo.reward_change.interval is not None
     assert rloo.reward_change.value == pytest.approx(rloo.reward.value - sft.reward.value)
     low, high = rloo.reward_change.interval
-    assert low <= high
+    low_80, high_80 = rloo.reward_change.inner_interval or (-np.inf, np.inf)
+    assert low <= low_80 <= high_80 <= high
+
+
+def test_rates_have_jeffreys_intervals_and_means_have_not() -> None:
+    (sft,) = compare([run("sft", 4, [1, 0.2, 1, 1, 1])], 100)
+    for rate, right in ((sft.accuracy, 4), (sft.chosen["gold"], 4), (sft.chosen["plausible"], 1)):
+        for estimate in (rate, *rate.seeds):
+            assert estimate.interval == pytest.approx(jeffreys(right, 5, 0.95))
+            assert estimate.inner_interval == pytest.approx(jeffreys(right, 5, 0.8))
+    assert sft.expected_reward.interval == pytest.approx((0.26, 0.5))  # resampled, so not beyond
+    assert sft.reward.seeds == (Estimate(pytest.approx(0.84)),)
+
+
+def test_a_rate_over_seeds_has_the_interval_of_their_clustered_answers() -> None:
+    rewards = [[1, 1, 0.2, 1, 0.2, 1], [1, 0.2, 0.2, 1, 1, 1]]
+    base, sft = compare(
+        [run(policy, seed, rewards[seed]) for policy in ("base", "sft") for seed in (0, 1)], 100
+    )
+    answers = (np.array(rewards) == 1).astype(float)
+    assert sft.accuracy.interval == rate_interval(answers, 0.95)
+    assert sft.accuracy.seeds[1].interval == pytest.approx(jeffreys(4, 6, 0.95))
+    assert base.accuracy.interval == pytest.approx(jeffreys(4, 6, 0.95))  # evaluated once
 
 
 def test_a_policy_that_chooses_the_same_with_more_certainty_has_a_higher_expected_reward_only() -> (
@@ -187,7 +210,8 @@ def test_what_changes_and_is_tested_is_the_reward_and_the_expected_reward_apart(
 def test_the_one_evaluation_of_the_base_has_no_spread_and_no_other_seeds() -> None:
     runs = [run(policy, seed, [0.2, 1.0, 0.2]) for policy in ("base", "sft") for seed in (0, 1)]
     base, sft = results = compare(runs, 50)
-    assert (base.accuracy.spread, base.accuracy.seeds) == (None, pytest.approx((1 / 3,)))
+    assert base.accuracy.spread is None
+    assert [seed.value for seed in base.accuracy.seeds] == pytest.approx([1 / 3])
     assert sft.accuracy.spread == 0
     assert base.reward_change is not None and len(base.reward_change.seeds) == 2  # SFT's
     keys = {
@@ -296,6 +320,18 @@ def test_the_long_table_has_one_number_per_row(results: list[PolicyResult]) -> N
     assert {("ppo", "2", "reward_change"), ("shortest", "", "accuracy")} <= set(keys)
     assert (rows[0]["metric"], float(rows[0]["value"])) == ("questions", 120)
     assert all(row["value"] for row in rows)
+    of = dict(zip(keys, rows, strict=True))
+    ends = ("low", "low_80", "value", "high_80", "high")
+    for key in (
+        ("ppo", "mean", "accuracy"),
+        ("ppo", "1", "accuracy"),
+        ("ppo", "mean", "chosen_gold"),
+        ("ppo", "mean", "reward"),
+        ("ppo", "mean", "reward_change"),
+    ):
+        numbers = [float(of[key][end]) for end in ends]
+        assert numbers == sorted(set(numbers))
+    assert not any(of["ppo", "1", "reward"][end] for end in ends if end != "value")
 
 
 def test_the_markdown_table_has_every_rule_and_policy(results: list[PolicyResult]) -> None:
@@ -305,6 +341,7 @@ def test_the_markdown_table_has_every_rule_and_policy(results: list[PolicyResult
     tables = [line for line in lines if line.startswith("| rule") or " ± " in line[1:]]
     assert {line.count("|") for line in tables if line.startswith("|")} == {10}
     assert "means over seeds 0, 1, 2, ± the standard deviation over seeds." in lines[0]
+    assert "95 % intervals over questions, Jeffreys' for accuracy (answers of several" in lines[0]
     one = markdown(compare([run("sft", 4, [1, 0.2])], 20), {}, 2)
     assert one.startswith("2 test questions; seed 4. Brackets:") and "±" not in one
 
@@ -318,9 +355,18 @@ def test_plots_have_the_same_bytes_twice(tmp_path: Path, results: list[PolicyRes
 
 def test_single_seeds_stand_within_the_axes() -> None:
     axes = Figure().subplots()
-    _draw(axes, Estimate(0.0, (-0.1, 0.1), (-3.0, 2.0, 1.0)), 0)
+    seeds = tuple(Estimate(value) for value in (-3.0, 2.0, 1.0))
+    _draw(axes, Estimate(0.0, (-0.1, 0.1), (-0.05, 0.05), seeds), 0)
     low, high = axes.get_xlim()
     assert low < -3 and high > 2
+
+
+def test_the_bar_of_the_narrower_interval_is_the_thicker_one() -> None:
+    axes = Figure().subplots()
+    _draw(axes, Estimate(0.5, (0.2, 0.8), (0.4, 0.6)), 0)
+    outer, inner, _ = axes.lines
+    assert (tuple(outer.get_xdata()), tuple(inner.get_xdata())) == ((0.2, 0.8), (0.4, 0.6))
+    assert outer.get_linewidth() < inner.get_linewidth()
 
 
 def test_sft_alone_can_be_plotted(tmp_path: Path) -> None:

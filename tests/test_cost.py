@@ -16,6 +16,7 @@ from workspace import ROOT, copy_project, environment, must
 
 from posttrain.errors import UserError
 from posttrain.evaluation import across, cost
+from posttrain.evaluation.compare import Estimate
 from posttrain.evaluation.pareto import dominated
 from posttrain.files import write_jsonl
 from posttrain.params import load_params
@@ -101,11 +102,12 @@ def test_a_policy_that_took_longer_for_no_more_accuracy_is_named(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"logs/times\.jsonl: missing; run dvc repro"):
         cost.main()
-    rows = ["policy,seed,metric,value,low,high,spread", "shortest,,accuracy,0.95,,,"]
+    rows = ["policy,seed,metric,value,low,high,low_80,high_80,spread"]
+    rows.append("shortest,,accuracy,0.95,,,,,")
     for name, accuracy in {"base": 0.1, "sft": 0.6, "ppo": 0.6, "dpo": 0.7, "grpo": 0.9}.items():
-        rows.append(f"{name},mean,accuracy,{accuracy},{accuracy - 0.1:.2f},1,")
-        rows.append(f"{name},0,accuracy,0.99,,,")
-        rows.append(f"{name},mean,expected_reward,0.5,0.4,0.6,")
+        rows.append(f"{name},mean,accuracy,{accuracy},{accuracy - 0.1:.2f},1,{accuracy},0.99,")
+        rows.append(f"{name},0,accuracy,0.99,,,,,")
+        rows.append(f"{name},mean,expected_reward,0.5,0.4,0.6,0.45,0.55,")
     Path("plots").mkdir(exist_ok=True)
     Path("plots/compare.csv").write_text("\n".join(rows))
     write_jsonl(TIMES, TIMED)
@@ -164,12 +166,12 @@ def test_no_thread_of_a_stage_spends_time_on_denormal_numbers(tmp_path: Path) ->
 
 # ------------------------------------------------------------------------------ several data sets
 
-CSV = """policy,seed,metric,value,low,high,spread
-,,questions,{questions},,,
-shortest,,accuracy,0.3,,,
-sft,mean,accuracy,{sft},0,1,
-sft,0,accuracy,0.1,,,
-ppo,mean,accuracy,{ppo},0,1,
+CSV = """policy,seed,metric,value,low,high,low_80,high_80,spread
+,,questions,{questions},,,,,
+shortest,,accuracy,0.3,,,,,
+sft,mean,accuracy,{sft},0,1,0.1,0.9,
+sft,0,accuracy,0.1,,,,,
+ppo,mean,accuracy,{ppo},0,1,0.1,0.9,
 """
 
 
@@ -224,6 +226,12 @@ def test_estimates_are_read_from_a_comparison_only(tmp_path: Path) -> None:
     path.write_text("policy,seed\nsft,mean\n")
     with pytest.raises(UserError, match=r"compare\.csv: not a comparison's table: 'low'"):
         cost.read_estimates(str(path))
+    path.write_text(CSV.format(questions=10, sft=0.5, ppo=0.6))
+    estimates = cost.read_estimates(str(path))
+    assert estimates == {
+        "sft": {"accuracy": Estimate(0.5, (0, 1), (0.1, 0.9))},
+        "ppo": {"accuracy": Estimate(0.6, (0, 1), (0.1, 0.9))},
+    }
 
 
 def test_a_revision_without_a_comparison_is_named(project: Path) -> None:

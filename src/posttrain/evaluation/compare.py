@@ -1,12 +1,14 @@
 """Compare policies that were evaluated on the same questions, each trained from several seeds.
 
 Figures of a policy are means over its seeds; `spread` is the standard deviation over seeds (n - 1;
-null for one seed). Its 95 % interval, and that of the paired change against SFT, come from a
-bootstrap over questions: a question's value is first averaged over seeds (for a change: method
-minus SFT of the same seed, on the same question), then questions are resampled. So the interval
-says what other test questions would have given to these trained models; what other seeds would have
-given shows in the spread and in the per-seed rows. An untrained policy is evaluated once and has neither. With few
-questions, or rates near 0 or 1, such intervals are too narrow; those of the single evaluations are Jeffreys'.
+null for one seed). Each has a 95 % and an 80 % interval. Those of rates (accuracy, shares of kinds of
+chosen candidates) are Jeffreys', of one seed and of all: the seeds' answers to one question count
+for as many as they are worth together (`intervals.effective_count`). Those of means and of the
+paired changes against SFT come from a bootstrap over questions: a question's value is first
+averaged over seeds (for a change: method minus SFT of the same seed, on the same question), then
+questions are resampled. So an interval says what other test questions would have given to these
+trained models; what other seeds would have given shows in the spread and in the per-seed rows. An
+untrained policy is evaluated once and has neither.
 The p-values of the changes in reward and in expected reward are those of a paired permutation test on the same
 per-question differences, each adjusted for the number of policies (Holm).
 
@@ -28,17 +30,25 @@ from typing import Any
 import numpy as np
 
 from posttrain.errors import UserError
-from posttrain.evaluation.intervals import Array, Interval, percentiles, resample_means
+from posttrain.evaluation.intervals import (
+    Array,
+    Interval,
+    percentiles,
+    rate_interval,
+    resample_means,
+)
 from posttrain.evaluation.metrics import HEADLINES, Row, columns, headlines_of
 from posttrain.evaluation.significance import holm, sign_flip_p
 from posttrain.files import read_json, read_jsonl
 from posttrain.manifest import check_code
 
 LEVEL = 0.95
+INNER_LEVEL = 0.80
 BASELINE = "sft"
 UNTRAINED = ("base",)  # evaluated once, under the first seed
 SPLIT = "test"
 # Places in `metrics.columns`.
+CORRECT = 0
 REWARD = 1
 EXPECTED_REWARD = 3
 
@@ -55,16 +65,18 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A value with its interval (None where there is none) and the values of the single seeds."""
+    """A value with its 95 % and 80 % intervals (None where there are none) and the estimates of the single seeds."""
 
     value: float
-    interval: Interval | None
-    seeds: tuple[float, ...] = ()
+    interval: Interval | None = None
+    inner_interval: Interval | None = None
+    seeds: tuple[Estimate, ...] = ()
 
     @property
     def spread(self) -> float | None:
         """Standard deviation over seeds; None for fewer than two."""
-        return float(np.std(self.seeds, ddof=1)) if len(self.seeds) > 1 else None
+        values = [seed.value for seed in self.seeds]
+        return float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,13 +236,15 @@ def _result(
     Columns: those of `metrics.columns`, their differences to SFT, and whether each kind was chosen.
     """
     width = (table.shape[-1] - len(kinds)) // 2
+    evaluated = table[:1] if policy in UNTRAINED else table
     of_seeds, whole = table.mean(axis=1), table.mean(axis=(0, 1))
-    evaluated = of_seeds[:1] if policy in UNTRAINED else of_seeds
-    named = [headlines_of(means[..., :width]) for means in (whole, drawn, evaluated)]
-    headlines = {name: _estimate(*(means[name] for means in named)) for name in HEADLINES}
+    named = [headlines_of(means[..., :width]) for means in (whole, drawn, evaluated.mean(axis=1))]
+    headlines = {name: _mean(*(means[name] for means in named)) for name in HEADLINES}
+    headlines["accuracy"] = _rate(evaluated[:, :, CORRECT])
 
-    def of_column(column: int, seeds: Array = of_seeds) -> Estimate:
-        return _estimate(whole[column], drawn[:, column], seeds[:, column])
+    def change(column: int) -> Estimate:
+        place = width + column
+        return _mean(whole[place], drawn[:, place], of_seeds[:, place])
 
     is_baseline = policy == BASELINE
     rewards = table[:, :, REWARD]
@@ -241,12 +255,12 @@ def _result(
         **headlines,
         reward_median=float(np.median(rewards)),
         reward_deviation=float(np.std(rewards, ddof=1)) if rewards.size > 1 else 0.0,
-        accuracy_change=None if is_baseline else of_column(width),
-        reward_change=None if is_baseline else of_column(width + REWARD),
-        expected_reward_change=None if is_baseline else of_column(width + EXPECTED_REWARD),
+        accuracy_change=None if is_baseline else change(CORRECT),
+        reward_change=None if is_baseline else change(REWARD),
+        expected_reward_change=None if is_baseline else change(EXPECTED_REWARD),
         reward_p=None,
         expected_reward_p=None,
-        chosen={kind: of_column(2 * width + i, evaluated) for i, kind in enumerate(kinds)},
+        chosen={kind: _rate(evaluated[:, :, 2 * width + i]) for i, kind in enumerate(kinds)},
         kind_reward={
             kind: float(rewards[where].mean()) if where.any() else None
             for kind, where in chosen.items()
@@ -264,5 +278,21 @@ def _validation(runs: Sequence[Run]) -> dict[str, float]:
     return {name: float(found[name]) for name in ("accuracy", "reward")}
 
 
-def _estimate(value: Array, drawn: Array, seeds: Array) -> Estimate:
-    return Estimate(float(value), percentiles(drawn, LEVEL), tuple(seeds.tolist()))
+def _mean(value: Array, drawn: Array, seeds: Array) -> Estimate:
+    """From the mean over all seeds, its resamples, and the means of the single seeds (S,)."""
+    return Estimate(
+        float(value),
+        percentiles(drawn, LEVEL),
+        percentiles(drawn, INNER_LEVEL),
+        tuple(Estimate(float(seed)) for seed in seeds),
+    )
+
+
+def _rate(answers: Array) -> Estimate:
+    """Of the zeros and ones (S, N) of a policy's seeds."""
+
+    def of(some: Array) -> Estimate:
+        inner = rate_interval(some, INNER_LEVEL)
+        return Estimate(float(some.mean()), rate_interval(some, LEVEL), inner)
+
+    return replace(of(answers), seeds=tuple(of(seed[None]) for seed in answers))

@@ -116,8 +116,11 @@ def read_estimates(path: str) -> dict[str, dict[str, Estimate]]:
     try:
         for row in csv.DictReader(read_text(path).splitlines()):
             if row["seed"] == "mean":
-                interval = (float(row["low"]), float(row["high"])) if row["low"] else None
-                estimate = Estimate(float(row["value"]), interval)
+                interval, inner = (
+                    (float(row[low]), float(row[high])) if row[low] else None
+                    for low, high in (("low", "high"), ("low_80", "high_80"))
+                )
+                estimate = Estimate(float(row["value"]), interval, inner)
                 found.setdefault(row["policy"], {})[row["metric"]] = estimate
     except (KeyError, ValueError, TypeError) as error:
         raise UserError(f"{path}: not a comparison's table: {error}; run dvc repro") from error

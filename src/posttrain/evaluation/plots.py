@@ -85,7 +85,8 @@ def plot_comparison(
             0.01,
             0.005,
             f"{questions} questions, {counted}. Point: mean over seeds; "
-            "pale points: single seeds; bar: 95 % bootstrap interval over questions.",
+            "pale points: single seeds; bars: 80 % (thick) and 95 % (thin) intervals over questions, "
+            "Jeffreys for accuracy, bootstrap for changes.",
             fontsize=8,
             color=GREY,
         )
@@ -155,7 +156,7 @@ def plot_cost(
     beaten: Collection[str],
     path: Path,
 ) -> None:
-    """Accuracy with its interval, and beside it the seconds of training, for the policies of each family.
+    """Accuracy with its intervals, and beside it the seconds of training, for the policies of each family.
 
     families: by family and policy, (seconds, accuracy). beaten: those that another one dominates, as `family/policy`,
     drawn pale.
@@ -180,7 +181,8 @@ def plot_cost(
         figure.text(
             0.01,
             0.005,
-            "Bar of a point: 95 % bootstrap interval over questions. Pale: another one is as accurate in no more time.",
+            "Bars of a point: 80 % (thick) and 95 % (thin) Jeffreys intervals over questions. "
+            "Pale: another one is as accurate in no more time.",
             fontsize=8,
             color=GREY,
         )
@@ -193,15 +195,16 @@ def _change(result: PolicyResult) -> Estimate:
 
 
 def _draw(axes: Axes, estimate: Estimate, row: float, color: str = BLUE) -> None:
-    """Interval and mean of one estimate, with its single seeds if it is a blue one."""
-    if estimate.interval is not None:
-        axes.plot(estimate.interval, [row, row], color=color, linewidth=2, solid_capstyle="butt")
+    """Intervals and mean of one estimate, with its single seeds if it is a blue one."""
+    for interval, width in ((estimate.interval, 1.2), (estimate.inner_interval, 3)):
+        if interval is not None:
+            axes.plot(interval, [row, row], color=color, linewidth=width, solid_capstyle="butt")
     if len(estimate.seeds) > 1 and color == BLUE:
-        rows = [row] * len(estimate.seeds)
+        values = [seed.value for seed in estimate.seeds]
         below = axes.transData + ScaledTranslation(0, -7 / 72, axes.figure.dpi_scale_trans)
-        axes.plot(estimate.seeds, rows, "o", color=PALE, markersize=3.5, transform=below)
+        axes.plot(values, [row] * len(values), "o", color=PALE, markersize=3.5, transform=below)
         # Limits follow only what is drawn in data coordinates.
-        axes.update_datalim([(value, row) for value in estimate.seeds])
+        axes.update_datalim([(value, row) for value in values])
     axes.plot(estimate.value, row, "o", color=color, markersize=6)
 
 

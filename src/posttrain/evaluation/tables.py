@@ -66,33 +66,29 @@ def tidy_rows(
 ) -> list[dict[str, str]]:
     """Long form: one row per policy (or trivial rule), seed (a number, or `mean`) and metric.
 
-    Columns policy, seed, metric, value, low, high (95 %), spread; empty where there is none. The first row is the
-    number of questions.
+    Columns policy, seed, metric, value, low, high (95 %), low_80, high_80, spread; empty where there is none. The first
+    row is the number of questions.
     """
-    rows = [_tidy("", "", "questions", Estimate(questions, None))]
-    rows += [
-        _tidy(rule, "", "accuracy", Estimate(accuracy, None)) for rule, accuracy in trivial.items()
-    ]
+    rows = [_tidy("", "", "questions", Estimate(questions))]
+    rows += [_tidy(rule, "", "accuracy", Estimate(accuracy)) for rule, accuracy in trivial.items()]
     for result in results:
         for metric in ("reward_median", "reward_deviation"):
-            rows.append(
-                _tidy(result.policy, "mean", metric, Estimate(getattr(result, metric), None))
-            )
+            rows.append(_tidy(result.policy, "mean", metric, Estimate(getattr(result, metric))))
         for metric, estimate in result.estimates.items():
             rows.append(_tidy(result.policy, "mean", metric, estimate))
-            for seed, value in zip(result.seeds, estimate.seeds, strict=False):
-                rows.append(_tidy(result.policy, str(seed), metric, Estimate(value, None)))
+            for seed, of_seed in zip(result.seeds, estimate.seeds, strict=False):
+                rows.append(_tidy(result.policy, str(seed), metric, of_seed))
         p_values = {
             "reward_change_p": result.reward_p,
             "expected_reward_change_p": result.expected_reward_p,
         }
         for metric, p_value in p_values.items():
             if p_value is not None:
-                rows.append(_tidy(result.policy, "mean", metric, Estimate(p_value, None)))
+                rows.append(_tidy(result.policy, "mean", metric, Estimate(p_value)))
         for kind, reward in result.kind_reward.items():
             if reward is not None:
-                estimate = Estimate(reward, None)
-                rows.append(_tidy(result.policy, "mean", f"reward_when_{kind}_chosen", estimate))
+                metric = f"reward_when_{kind}_chosen"
+                rows.append(_tidy(result.policy, "mean", metric, Estimate(reward)))
     return rows
 
 
@@ -104,14 +100,16 @@ def markdown(
 ) -> str:
     """The comparison as two tables: worth, and kinds of chosen candidates (or of answers)."""
     seeds = results[0].seeds
-    trained = f"seed {seeds[0]}"
+    trained, clustered = f"seed {seeds[0]}", ""
     if len(seeds) > 1:
         trained = (
             f"means over seeds {', '.join(map(str, seeds))}, ± the standard deviation over seeds"
         )
+        clustered = " (answers of several seeds to a question are a cluster)"
     kinds = sorted({kind for result in results for kind in result.chosen})
     lines = [
-        f"{questions} test questions; {trained}. Brackets: 95 % bootstrap intervals over questions; changes are "
+        f"{questions} test questions; {trained}. Brackets: 95 % intervals over questions, Jeffreys' for "
+        f"accuracy{clustered} and bootstrap for means and changes; changes are "
         "paired with SFT by seed and question, and each p-value (paired permutation test) is adjusted for the number of "
         "policies (Holm). Accuracy: the program of the answer gives the gold answer. The reward is that of the greedy "
         "answer (ratio: to the best there is), the expected reward that of a draw from the policy.",
@@ -156,7 +154,15 @@ def markdown(
 
 def _tidy(policy: str, seed: str, metric: str, estimate: Estimate) -> dict[str, str]:
     low, high = estimate.interval or (None, None)
-    numbers = {"value": estimate.value, "low": low, "high": high, "spread": estimate.spread}
+    low_80, high_80 = estimate.inner_interval or (None, None)
+    numbers = {
+        "value": estimate.value,
+        "low": low,
+        "high": high,
+        "low_80": low_80,
+        "high_80": high_80,
+        "spread": estimate.spread,
+    }
     shown = {name: "" if x is None else f"{x:.{DIGITS}f}" for name, x in numbers.items()}
     return {"policy": policy, "seed": seed, "metric": metric, **shown}
 
