@@ -213,6 +213,7 @@ def test_the_one_evaluation_of_the_base_has_no_spread_and_no_other_seeds() -> No
     assert base.accuracy.spread is None
     assert [seed.value for seed in base.accuracy.seeds] == pytest.approx([1 / 3])
     assert sft.accuracy.spread == 0
+    assert (len(base.chosen["gold"].seeds), len(sft.chosen["gold"].seeds)) == (1, 2)
     assert base.reward_change is not None and len(base.reward_change.seeds) == 2  # SFT's
     keys = {
         (row["policy"], row["seed"])

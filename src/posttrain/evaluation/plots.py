@@ -85,7 +85,7 @@ def plot_comparison(
             0.01,
             0.005,
             f"{questions} questions, {counted}. Point: mean over seeds; "
-            "pale points: single seeds; bars: 80 % (thick) and 95 % (thin) intervals over questions, "
+            "pale points: single seeds; bars: 80 % and 95 % intervals over questions, "
             "Jeffreys for accuracy, bootstrap for changes.",
             fontsize=8,
             color=GREY,
@@ -181,7 +181,7 @@ def plot_cost(
         figure.text(
             0.01,
             0.005,
-            "Bars of a point: 80 % (thick) and 95 % (thin) Jeffreys intervals over questions. "
+            "Bars of a point: 80 % and 95 % Jeffreys intervals over questions. "
             "Pale: another one is as accurate in no more time.",
             fontsize=8,
             color=GREY,
