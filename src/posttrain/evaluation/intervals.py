@@ -9,7 +9,7 @@ Rates of S trained models on the same N questions: answers to one question are a
 size n* and s is the rate times n* (as Korn and Graubard, Survey Methodology 1998, do for the Clopper-Pearson interval).
 Franco, Little, Louis and Slud (Journal of Survey Statistics and Methodology 2019) compare seven intervals of that form:
 Wilson's and that of a uniform prior do best in their simulations, Jeffreys' little worse, and all cover too seldom when
-the effect of clustering is estimated from few errors; see `effective_count` for what is done about that.
+the effect of clustering is taken from the sample as it stands; see `effective_count` for what is done about that.
 
 All intervals say how far the result depends on which examples were drawn. None covers the seeds of
 training.
