@@ -31,10 +31,10 @@ from posttrain.generator.run import (
     read_examples,
 )
 from posttrain.manifest import build_manifest, write_manifest
-from posttrain.params import Params
+from posttrain.params import GENERATOR_METHODS, Params
 from posttrain.stage import read_seed, run
 
-POLICIES = ("base", "sft", "ppo", "grpo", "rloo", "dpo")
+POLICIES = ("base", "sft", *GENERATOR_METHODS)
 SPLITS = ("val", "test")
 
 

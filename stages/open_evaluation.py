@@ -3,9 +3,7 @@
 python stages/open_evaluation.py SEED
 """
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from posttrain import processes
 from posttrain.evaluation.generation import by_question, intervals
@@ -20,12 +18,8 @@ from posttrain.evaluation.open import (
 from posttrain.files import atomic_directory, read_jsonl, write_json, write_jsonl
 from posttrain.generator import run as generator
 from posttrain.manifest import build_manifest, write_manifest
-from posttrain.models.load import load_tokenizer
-from posttrain.params import Model, Params
-from posttrain.selector.data import make_pools
-from posttrain.selector.model import Selector
-from posttrain.selector.predict import score_pools
-from posttrain.selector.run import BASE, by_likelihood, load_policy
+from posttrain.params import Params
+from posttrain.selector.run import BASE, by_likelihood, load_policy, score_rows
 from posttrain.stage import read_seed, run
 from posttrain.tasks import get_task
 from posttrain.training import device
@@ -61,9 +55,10 @@ def main(params: Params, seed_text: str) -> None:
         [open_pool(task, example, of_one) for example, of_one in zip(examples, of_all, strict=True)]
         for of_all in (read, written)
     )
-    scores = score(load_policy("sft", seed, params.selected_model), pools, params.selected_model)
+    model = params.selected_model
+    scores = score_rows(load_policy("sft", seed, model), pools, model)
     writer = by_likelihood(generator.load_policy(params, "sft", seed)).to(device())
-    likelihoods = score(writer, own_pools, params.selected_model)
+    likelihoods = score_rows(writer, own_pools, model)
     if not processes.is_main():
         return
     of_texts = [
@@ -78,20 +73,6 @@ def main(params: Params, seed_text: str) -> None:
         write_json(output / "summary.json", {"values": metrics, "intervals": found})
         write_manifest(output, manifest)
     write_json(Path("metrics/open_evaluation") / f"{seed}.json", metrics)
-
-
-def score(selector: Selector, pools: Sequence[dict[str, Any]], model: Model) -> list[list[float]]:
-    """The selector's logits of each pool's candidates; pools of one size are read together."""
-    tokenizer = load_tokenizer(BASE)
-    # A drawn text may tokenise to more tokens than were drawn.
-    roomy = model.model_copy(update={"max_candidate_tokens": 2 * model.max_candidate_tokens})
-    scores: dict[int, list[float]] = {}
-    for size in sorted({len(pool["candidates"]) for pool in pools}):
-        chosen = [i for i, pool in enumerate(pools) if len(pool["candidates"]) == size]
-        data, _ = make_pools([pools[i] for i in chosen], tokenizer, roomy, training=False)
-        logits, _ = score_pools(selector, data.pools, model.batch_size, device())
-        scores |= dict(zip(chosen, logits.tolist(), strict=True))
-    return [scores[i] for i in range(len(pools))]
 
 
 if __name__ == "__main__":

@@ -30,17 +30,15 @@ from posttrain.generator.run import (
 )
 from posttrain.manifest import build_manifest, digest
 from posttrain.models.architecture import recompute_activations
-from posttrain.params import GeneratorRL, OnPolicy, Params
+from posttrain.params import GENERATOR_METHODS, GeneratorRL, OnPolicy, Params
 from posttrain.stage import read_seed, run
 from posttrain.tasks import Example
 from posttrain.training import History
 
-METHODS = ("ppo", "grpo", "rloo", "dpo")
-
 
 def main(params: Params, method: str, seed_text: str) -> None:
-    if method not in METHODS:
-        raise UserError(f"method {method!r}: expected one of {', '.join(METHODS)}")
+    if method not in GENERATOR_METHODS:
+        raise UserError(f"method {method!r}: expected one of {', '.join(GENERATOR_METHODS)}")
     seed, model = read_seed(seed_text), params.selected_model
     config = params.rl.generator.of(method)
     pairs, drawn = Path("data/preferences") / str(seed), Path("data/sample") / str(seed)

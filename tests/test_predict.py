@@ -13,7 +13,6 @@ import pytest
 import torch
 from ruamel.yaml import YAML
 from stages.evaluate import main
-from stages.open_evaluation import score
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from posttrain.errors import UserError
@@ -24,6 +23,7 @@ from posttrain.params import load_params
 from posttrain.selector.batch import TokenizedPool, collate
 from posttrain.selector.model import Selector, load_reader, load_selector, save_selector
 from posttrain.selector.predict import longest_first, score_pools
+from posttrain.selector.run import score_rows
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -158,10 +158,10 @@ def test_pools_of_several_sizes_are_scored_in_their_order(
     pools = [reward_row(number) for number in range(5)]
     for one, count in zip(pools, (3, 1, 4, 1, 3), strict=True):
         one["candidates"] = one["candidates"][:count]
-    together = score(selector, pools, model)
+    together = score_rows(selector, pools, model)
     assert [len(logits) for logits in together] == [3, 1, 4, 1, 3]
     for logits, one in zip(together, pools, strict=True):
-        assert logits == pytest.approx(score(selector, [one], model)[0], abs=1e-5)
+        assert logits == pytest.approx(score_rows(selector, [one], model)[0], abs=1e-5)
 
 
 def evaluate(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -26,6 +26,7 @@ GeneratorMethod = Literal["ppo", "grpo", "rloo", "dpo"]
 Variant = Literal["direct", "reflective", "deliberative"]
 Prompts = Literal["all", "mixed"]
 Policy = Literal["base", "sft", Method]
+GENERATOR_METHODS: tuple[GeneratorMethod, ...] = get_args(GeneratorMethod)
 POLICIES: tuple[Policy, ...] = get_args(Policy)
 
 

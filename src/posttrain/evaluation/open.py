@@ -56,8 +56,8 @@ RULES = (
     "product",
     "oracle",
 )
-ASKING = ("selector", "weighted_vote", "product")  # the selector, and what they are compared with
-OTHERS = ("greedy", "random", "majority", "likelihood")
+ASKING = ("selector", "weighted_vote", "product")  # rules that ask the selector
+OTHERS = ("greedy", "random", "majority", "likelihood")  # what those are compared with
 
 
 def calculated(

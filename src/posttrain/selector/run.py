@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from posttrain.models.load import load_tokenizer, read_base
 from posttrain.params import Model, Optimization
 from posttrain.selector.data import make_pools
 from posttrain.selector.model import Selector, load_reader, load_selector, save_selector
+from posttrain.selector.predict import score_pools
 from posttrain.selector.train import Algorithm, Pools, Schedule, train
 from posttrain.training import VALIDATION, History, choose, device
 
@@ -48,6 +49,22 @@ def by_likelihood(model: torch.nn.Module) -> Selector:
     selector = Selector(model).eval()
     torch.nn.init.ones_(selector.likelihood_weight)
     return selector
+
+
+def score_rows(
+    selector: Selector, rows: Sequence[Mapping[str, Any]], model: Model
+) -> list[list[float]]:
+    """The selector's logits of the candidates of each row, whose pools may differ in size."""
+    tokenizer = load_tokenizer(BASE)
+    # A drawn text may tokenise to more tokens than were drawn.
+    roomy = model.model_copy(update={"max_candidate_tokens": 2 * model.max_candidate_tokens})
+    scores: dict[int, list[float]] = {}
+    for size in sorted({len(row["candidates"]) for row in rows}):
+        chosen = [i for i, row in enumerate(rows) if len(row["candidates"]) == size]
+        data, _ = make_pools([rows[i] for i in chosen], tokenizer, roomy, training=False)
+        logits, _ = score_pools(selector, data.pools, model.batch_size, device())
+        scores |= dict(zip(chosen, logits.tolist(), strict=True))
+    return [scores[i] for i in range(len(rows))]
 
 
 def load_data(model: Model, evaluation_questions: int) -> tuple[Pools, Pools, list[str]]:
