@@ -48,7 +48,7 @@ def test_whoever_dominates_is_on_the_front_and_equals_stay(points: dict[str, lis
 
 
 def line(stage: str, *arguments: str, seconds: float, **changes: Any) -> dict[str, Any]:
-    given = {"dataset": "sample", "model": "pocket", "peak_mib": 100}
+    given = {"dataset": "sample", "model": "pocket", "peak_mib": 100, "tokens": 10**6}
     return {"stage": stage, "arguments": list(arguments), "seconds": seconds, **given, **changes}
 
 
@@ -56,7 +56,7 @@ TIMED = [
     line("fetch", seconds=1),
     line("sft_selector", "0", seconds=99),  # run again below
     line("sft_selector", "0", seconds=10),
-    line("sft_selector", "1", seconds=20, peak_mib=300),
+    line("sft_selector", "1", seconds=20, peak_mib=300, tokens=2 * 10**6),
     line("rl_selector", "ppo", "0", seconds=30),
     line("rl_selector", "ppo", "1", seconds=50),
     line("rl_selector", "dpo", "0", seconds=5),
@@ -68,14 +68,21 @@ SEEDS = [0, 1]
 
 def test_a_stage_counts_as_last_run_on_this_data_set_and_model() -> None:
     table = cost.stage_table(cost.last_times(TIMED, "sample", "pocket", SEEDS))
-    assert "| sft_selector | 2 | 30.0 | 26% | 300 |" in table
-    assert "| all | 6 | 116.0 | | |" in table
+    assert "| sft_selector | 2 | 30.0 | 26% | 300 | 3.00 |" in table
+    assert "| all | 6 | 116.0 | | | 7.00 |" in table
+
+
+def test_lines_of_earlier_versions_have_no_tokens() -> None:
+    (old,) = cost.last_times(
+        [{"stage": "fetch", "arguments": [], "dataset": "a", "model": "b"}], "a", "b", []
+    )
+    assert old["tokens"] == 0
 
 
 def test_a_policy_is_dominated_only_if_its_draws_are_not_worth_more_either() -> None:
     def reached(accuracy: float, expected_reward: float, seconds: float) -> cost.PolicyCost:
         estimates = (cost.Estimate(value, None) for value in (accuracy, expected_reward))
-        return cost.PolicyCost(*estimates, seconds, 100)
+        return cost.PolicyCost(*estimates, seconds, 100, 5e6)
 
     costs = {
         "sft": reached(0.8, 0.5, 10.0),
@@ -84,13 +91,13 @@ def test_a_policy_is_dominated_only_if_its_draws_are_not_worth_more_either() -> 
         "dpo": reached(0.7, 0.5, 20.0),
     }
     assert cost.beaten(costs) == {"ppo": "grpo", "dpo": "sft"}
-    assert "| 30.0 | 100 | grpo |" in cost.policy_table(costs, cost.beaten(costs))
+    assert "| 30.0 | 5.00 | 100 | grpo |" in cost.policy_table(costs, cost.beaten(costs))
 
 
 def test_a_policy_costs_its_own_training_and_that_of_sft_per_seed() -> None:
     times = cost.last_times(TIMED, "sample", "pocket", SEEDS)
-    assert cost.training(times, "selector", "ppo") == (15 + 40, 300)
-    assert cost.training(times, "selector", "sft") == (15, 300)
+    assert cost.training(times, "selector", "ppo") == (15 + 40, 300, 2.5e6)
+    assert cost.training(times, "selector", "sft") == (15, 300, 1.5e6)
     assert cost.training(times, "selector", "grpo") is None
     assert cost.training(times, "generator", "sft") is None
 
@@ -137,7 +144,7 @@ def test_a_stage_notes_its_time_and_memory_once_over_processes(
     peak = noted.pop("peak_mib")
     assert noted == {
         "stage": "rl_selector", "arguments": ["ppo", "0"], "dataset": "sample", "model": "pocket",
-        "seconds": 1.23,
+        "seconds": 1.23, "tokens": 0,
     }  # fmt: skip
     assert 50 < peak < 100_000
 

@@ -20,6 +20,7 @@ from transformers import (
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from workspace import ROOT
 
+from posttrain import stage
 from posttrain.errors import UserError
 from posttrain.models import inspect, load
 from posttrain.models.load import (
@@ -80,6 +81,18 @@ def files(directory: Path) -> dict[str, bytes]:
 
 
 # ------------------------------------------------------------------------------------------ loading
+
+
+def test_what_a_loaded_model_reads_is_counted(
+    pocket: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(stage.READ, "tokens", 0)
+    model = load_causal_lm(pocket)
+    adapted = add_lora(model, 4, 8, 0.0, "auto", "CAUSAL_LM")
+    ids = torch.tensor([[1, 2, 3], [4, 5, 6]])
+    adapted(input_ids=ids)
+    model.base_model(ids[:, :1])
+    assert stage.READ["tokens"] == 8
 
 
 def test_a_pocket_base_loads_as_backbone_language_model_and_tokenizer(pocket: Path) -> None:

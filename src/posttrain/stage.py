@@ -19,6 +19,7 @@ import os
 import resource
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
@@ -29,6 +30,8 @@ from posttrain.params import Params, load_params
 
 TIMES = Path("logs/times.jsonl")
 
+# Tokens that models of this process have read, pads included, in forward passes of whatever purpose (`models.load`).
+READ: Counter[str] = Counter(tokens=0)
 RANK = int(os.environ.get("RANK", "0"))  # set by the launcher, 0 for the main process
 GRACE = 10  # seconds
 
@@ -89,9 +92,10 @@ def _leave() -> None:
 
 
 def note_cost(params: Params, stage: str, arguments: Sequence[str], seconds: float) -> None:
-    """Add a line to logs/times.jsonl: what ran, on which data set and model, its seconds and peak memory in MiB.
+    """Add a line to logs/times.jsonl: what ran, on which data set and model, its seconds, peak memory in MiB and tokens.
 
-    The memory is the process's largest resident size, or what it allocated of a GPU if it used one.
+    The memory is the process's largest resident size, or what it allocated of a GPU if it used one. Of several
+    processes it is the main one that speaks of itself.
     """
     if RANK:
         return
@@ -108,6 +112,7 @@ def note_cost(params: Params, stage: str, arguments: Sequence[str], seconds: flo
         "model": params.model,
         "seconds": round(seconds, 2),
         "peak_mib": round(peak / 2**20),
+        "tokens": READ["tokens"],
     }
     TIMES.parent.mkdir(exist_ok=True)
     with TIMES.open("a", encoding="utf-8") as file:

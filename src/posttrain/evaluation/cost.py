@@ -2,13 +2,14 @@
 
     python -m posttrain.evaluation.cost
 
-Each stage that runs adds a line to logs/times.jsonl (`posttrain.stage`): its wall-clock seconds and peak memory. They
-differ from run to run, so they stand outside DVC's outputs; of a training that was killed and resumed only what came
-after the kill is noted. Printed are the last times of each stage of the data set, model and seeds that params.yaml
-names, and for each policy of the comparisons its test accuracy and expected reward beside
-the seconds of its own training per seed, that of SFT before it included. A policy is dominated if another one has at
-least its accuracy and its expected reward and was trained in no more time, and is better in one of the three; that is
-said of the measured figures, so look at their intervals (logs/cost.png draws those of accuracy).
+Each stage that runs adds a line to logs/times.jsonl (`posttrain.stage`): its wall-clock seconds, peak memory, and the
+tokens that its models read in forward passes: prompts and answers, drawn, validated or trained on, as often as that was
+and with pads. Times differ from run to run, so they stand outside DVC's outputs; of a training that was killed and
+resumed only what came after the kill is noted. Printed are the last times of each stage of the data set, model and
+seeds that params.yaml names, and for each policy of the comparisons its test accuracy and expected reward beside the
+seconds and tokens of its own training per seed, that of SFT before it included. A policy is dominated if another one
+has at least its accuracy and its expected reward and was trained in no more time, and is better in one of the three;
+that is said of the measured figures, so look at their intervals (logs/cost.png draws those of accuracy).
 """
 
 from __future__ import annotations
@@ -36,12 +37,13 @@ Time = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class PolicyCost:
-    """What a policy reaches on the test questions, and the seconds and memory that its training took."""
+    """What a policy reaches on the test questions, and the seconds, memory and tokens that its training took."""
 
     accuracy: Estimate
     expected_reward: Estimate
     seconds: float
     peak_mib: int
+    tokens: float
 
 
 def main() -> None:
@@ -91,23 +93,30 @@ def last_times(
         if seed.isdigit() and int(seed) not in seeds:
             continue
         if (line["dataset"], line["model"]) == (dataset, model):
+            line = {"tokens": 0, **line}  # those of earlier versions have none
             found[(line["stage"], *line["arguments"])] = line
     return list(found.values())
 
 
 def stage_table(times: Sequence[Time]) -> str:
-    """Markdown: runs, seconds in all, share of the whole, peak memory of each stage."""
+    """Markdown: runs, seconds in all, share of the whole, peak memory and tokens of each stage."""
     total = sum(line["seconds"] for line in times)
     names = dict.fromkeys(line["stage"] for line in times)
-    rows = ["| stage | runs | seconds | share | peak memory, MiB |", "|---|---|---|---|---|"]
+    rows = [
+        "| stage | runs | seconds | share | peak memory, MiB | million tokens |",
+        "|---|---|---|---|---|---|",
+    ]
     for name in names:
         of_stage = [line for line in times if line["stage"] == name]
         seconds = sum(line["seconds"] for line in of_stage)
         peak = max(line["peak_mib"] for line in of_stage)
+        tokens = sum(line["tokens"] for line in of_stage)
         rows.append(
-            f"| {name} | {len(of_stage)} | {seconds:.1f} | {seconds / max(total, 0.01):.0%} | {peak} |"
+            f"| {name} | {len(of_stage)} | {seconds:.1f} | {seconds / max(total, 0.01):.0%} | {peak} "
+            f"| {_millions(tokens)} |"
         )
-    return "\n".join([*rows, f"| all | {len(times)} | {total:.1f} | | |"])
+    tokens = sum(line["tokens"] for line in times)
+    return "\n".join([*rows, f"| all | {len(times)} | {total:.1f} | | | {_millions(tokens)} |"])
 
 
 def read_estimates(path: str) -> dict[str, dict[str, Estimate]]:
@@ -152,15 +161,20 @@ def beaten(costs: Mapping[str, PolicyCost]) -> dict[str, str]:
 def policy_table(costs: Mapping[str, PolicyCost], worse: Mapping[str, str]) -> str:
     """Markdown: accuracy, expected reward and training cost of each policy, and by which one it is dominated."""
     rows = [
-        "| policy | accuracy | expected reward | training seconds per seed | peak memory, MiB | dominated by |",
-        "|---|---|---|---|---|---|",
+        "| policy | accuracy | expected reward | training: seconds per seed | million tokens | peak memory, MiB "
+        "| dominated by |",
+        "|---|---|---|---|---|---|---|",
     ]
     for policy, cost in costs.items():
         rows.append(
             f"| {policy} | {_shown(cost.accuracy)} | {_shown(cost.expected_reward)} | {cost.seconds:.1f} "
-            f"| {cost.peak_mib} | {worse.get(policy, '')} |"
+            f"| {_millions(cost.tokens)} | {cost.peak_mib} | {worse.get(policy, '')} |"
         )
     return "\n".join(rows)
+
+
+def _millions(tokens: float) -> str:
+    return f"{tokens / 1e6:.2f}" if tokens else ""
 
 
 def _shown(estimate: Estimate) -> str:
@@ -170,12 +184,14 @@ def _shown(estimate: Estimate) -> str:
     return f"{estimate.value:.3f} [{low:.3f}, {high:.3f}]"
 
 
-def training(times: Sequence[Time], family: str, policy: str) -> tuple[float, int] | None:
-    """Mean seconds per seed of all training that a policy took, and its peak memory; None if a part was not timed."""
+def training(times: Sequence[Time], family: str, policy: str) -> tuple[float, int, float] | None:
+    """Mean seconds per seed of all training that a policy took, its peak memory, and its mean tokens per seed; None if
+    a part was not timed.
+    """
     if policy == "base":
-        return 0.0, 0
+        return 0.0, 0, 0.0
     parts = [(f"sft_{family}", None)] + ([] if policy == "sft" else [(f"rl_{family}", policy)])
-    seconds, peak = 0.0, 0
+    seconds, peak, tokens = 0.0, 0, 0.0
     for stage, method in parts:
         of_part = [
             line
@@ -186,7 +202,8 @@ def training(times: Sequence[Time], family: str, policy: str) -> tuple[float, in
             return None
         seconds += mean(line["seconds"] for line in of_part)
         peak = max(peak, *(line["peak_mib"] for line in of_part))
-    return seconds, peak
+        tokens += mean(line["tokens"] for line in of_part)
+    return seconds, peak, tokens
 
 
 if __name__ == "__main__":

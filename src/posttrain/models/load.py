@@ -39,6 +39,7 @@ from posttrain import processes
 from posttrain.errors import UserError
 from posttrain.files import read_json, sha256_file, write_json
 from posttrain.models.sharding import shard
+from posttrain.stage import READ
 
 logger = logging.getLogger(__name__)
 
@@ -238,9 +239,15 @@ def _load(
             return kind.from_pretrained(use_safetensors=False, **arguments)
 
     model: PreTrainedModel = _reach(location, read)
+    model.base_model.register_forward_pre_hook(_count_tokens, with_kwargs=True)
     if sharding is not None:
         shard(model, sharding.reshard_after_forward)
     return (model if quantization is not None else model.to(device)).eval()
+
+
+def _count_tokens(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    ids = args[0] if args else kwargs.get("input_ids")
+    READ["tokens"] += 0 if ids is None else ids.numel()
 
 
 def _arguments(location: Location) -> dict[str, Any]:
