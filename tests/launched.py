@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
 from posttrain import stage
 from posttrain.errors import UserError
@@ -33,7 +34,7 @@ def trainings(adapters: bool = False) -> dict[str, Callable[[Path], Result]]:
     import test_train as selector
     import torch
 
-    from posttrain.generator.sampling import sample
+    from posttrain.generator import sampling
     from posttrain.models.architecture import recompute_activations
     from posttrain.models.load import load_causal_lm
     from posttrain.models.lora import add_lora
@@ -96,18 +97,22 @@ def trainings(adapters: bool = False) -> dict[str, Callable[[Path], Result]]:
         prompts = tokenize_prompts(
             [trl.TASK.render_prompt(example) for example in trl.EXAMPLES[:7]], trl.TOKENIZER
         )
-        groups = sample(
-            ready(trl.llama(), folder).eval(),
-            trl.TOKENIZER,
-            prompts,
-            count=3,
-            max_new_tokens=8,
-            temperature=1.0,
-            top_p=0.9,
-            seed=5,
-            batch_size=6,
-        )
-        return Result({}, [[completion.ids for completion in group] for group in groups])
+        model, told = ready(trl.llama(), folder).eval(), []
+        for shared in (True, False):
+            with patch.object(sampling, "can_share", return_value=shared):
+                groups = sampling.sample(
+                    model,
+                    trl.TOKENIZER,
+                    prompts,
+                    count=3,
+                    max_new_tokens=8,
+                    temperature=1.0,
+                    top_p=0.9,
+                    seed=5,
+                    batch_size=6,
+                )
+            told.append([[completion.ids for completion in group] for group in groups])
+        return Result({}, told)
 
     return {
         "selector sft": lambda folder: of_selector("sft", folder),
