@@ -240,7 +240,7 @@ def _load(
 
     model: PreTrainedModel = _reach(location, read)
     model.base_model.register_forward_pre_hook(_count_tokens, with_kwargs=True)
-    if sharding is not None:
+    if sharding is not None and processes.count() > 1:
         shard(model, sharding.reshard_after_forward)
     return (model if quantization is not None else model.to(device)).eval()
 
