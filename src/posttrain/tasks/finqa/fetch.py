@@ -7,29 +7,40 @@ from pathlib import Path
 
 from posttrain.files import atomic_directory, write_json
 from posttrain.params import GeneratedDataset, Params
-from posttrain.schema import Section
+from posttrain.schema import Fraction, Section
 from posttrain.tasks import read_options
 from posttrain.tasks.fetching import fetch_dataset
 from posttrain.tasks.finqa.load import SPLIT_FILES, load_split
-from posttrain.tasks.finqa.sample import generate
+from posttrain.tasks.finqa.sample import UNSEEN_SHARE, generate
 
 PATHS = tuple(f"dataset/{name}" for name in SPLIT_FILES.values())
 
 
+class GeneratedOptions(Section):
+    """unseen: the chance that a question is of a kind that `pocket` was not pretrained on."""
+
+    unseen: Fraction = UNSEEN_SHARE
+
+
 def fetch(params: Params, directory: Path) -> None:
     """Put the data set that `params` chooses into `directory`: generated, copied or downloaded."""
-    read_options(params, Section)
+    read_options(
+        params, GeneratedOptions if params.selected_dataset.source == "generated" else Section
+    )
     fetch_dataset(params, directory, PATHS, generate=_generate, check=load_split)
 
 
 def _generate(dataset: GeneratedDataset, directory: Path) -> None:
     sizes = {"train": dataset.train, "val": dataset.val, "test": dataset.test}
-    fetch_generated(directory, dataset.seed, sizes)
+    unseen = GeneratedOptions.model_validate(dataset.options).unseen
+    fetch_generated(directory, dataset.seed, sizes, unseen)
 
 
-def fetch_generated(output: Path, seed: int, sizes: Mapping[str, int]) -> None:
-    """Generate `sizes` rows per split (`train`, `val`, `test`) into `output`."""
-    splits = generate(seed, sizes)
+def fetch_generated(
+    output: Path, seed: int, sizes: Mapping[str, int], unseen: float = UNSEEN_SHARE
+) -> None:
+    """Generate `sizes` rows per split (`train`, `val`, `test`) into `output`; `unseen` as in `generate`."""
+    splits = generate(seed, sizes, unseen)
     with atomic_directory(output) as directory:
         for split, name in SPLIT_FILES.items():
             write_json(directory / name, splits[split])

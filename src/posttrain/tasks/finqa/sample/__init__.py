@@ -17,17 +17,25 @@ from random import Random
 from typing import Any
 
 from posttrain.tasks.finqa.sample import vocabulary
+from posttrain.tasks.finqa.sample.kinds import PRETRAINED, Levels
 from posttrain.tasks.finqa.sample.pages import build_page
 from posttrain.tasks.finqa.sample.questions import ask
+from posttrain.tasks.finqa.sample.unseen import UNSEEN
 
+UNSEEN_SHARE = 0.5
 _ATTEMPTS = 60
 
 
-def generate(seed: int, sizes: Mapping[str, int]) -> dict[str, list[dict[str, Any]]]:
-    """Rows of each split, in FinQA's layout; `sizes` maps split names to numbers of rows."""
+def generate(
+    seed: int, sizes: Mapping[str, int], unseen: float = UNSEEN_SHARE
+) -> dict[str, list[dict[str, Any]]]:
+    """Rows of each split, in FinQA's layout; `sizes` maps split names to numbers of rows.
+
+    `unseen` is the chance that a question is drawn from the kinds that `pocket` was not pretrained on.
+    """
     companies = _companies(seed, len(sizes))
     return {
-        name: _split(f"{seed}/{name}", size, companies[index])
+        name: _split(f"{seed}/{name}", size, companies[index], unseen)
         for index, (name, size) in enumerate(sorted(sizes.items()))
     }
 
@@ -41,29 +49,32 @@ def _companies(seed: int, groups: int) -> list[list[str]]:
     return [names[group::groups] for group in range(groups)]
 
 
-def _split(key: str, size: int, companies: list[str]) -> list[dict[str, Any]]:
+def _split(key: str, size: int, companies: list[str], unseen: float) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     number = 0
     while len(rows) < size:
-        rows += _page_rows(Random(f"{key}/{number}"), companies[number % len(companies)], number)
+        company = companies[number % len(companies)]
+        rows += _page_rows(Random(f"{key}/{number}"), company, number, unseen)
         number += 1
     return rows[:size]
 
 
-def _page_rows(rng: Random, name: str, number: int) -> list[dict[str, Any]]:
+def _page_rows(rng: Random, name: str, number: int, unseen: float) -> list[dict[str, Any]]:
     year = rng.randint(2002, 2021)
     page = build_page(rng, f"{name} {rng.choice(vocabulary.COMPANY_LAST)}", year)
     # The ticker and the page's number keep names unique however many pages a company gets.
     filename = f"{_ticker(name)}/{year}/page_{number + 1}.pdf"
     wanted = rng.choice((2, 3, 3, 4))
     questions: list[dict[str, Any]] = []
+    levels = _levels(rng, unseen)
     for _ in range(_ATTEMPTS):
-        qa = ask(page, rng)
+        qa = ask(page, rng, levels)
         if qa and all(
             qa["program"] != other["program"] and qa["question"] != other["question"]
             for other in questions
         ):
             questions.append(qa)
+            levels = _levels(rng, unseen)
         if len(questions) == wanted:
             break
     return [
@@ -77,6 +88,11 @@ def _page_rows(rng: Random, name: str, number: int) -> list[dict[str, Any]]:
         }
         for index, qa in enumerate(questions)
     ]
+
+
+def _levels(rng: Random, unseen: float) -> Levels:
+    """The kinds of the next question; with `unseen` 0 nothing is drawn, so that the random stream is that of `ask` alone."""
+    return UNSEEN if unseen and rng.random() < unseen else PRETRAINED
 
 
 def _ticker(name: str) -> str:

@@ -1,5 +1,6 @@
-"""The kinds of questions that the generator asks, as data: a program with holes, what fills them,
-and paraphrases.
+"""The kinds of questions that `pocket` was pretrained on, as data: a program with holes, what fills them,
+and paraphrases. Those it has never seen are in `unseen`. `posttrain.tasks.finqa.reading` draws from these, so a change
+here changes the exercises that made the model.
 
 Holes: `{a}`, `{b}`, `{c}` are different items' values in the asked year `y`; `{a0}` and `{a1}` one
 item's in two years `y0 < y1`; `{a2}`, `{a3}`, `{a4}` in the years after `y1`, all in a row (`yn`
@@ -22,7 +23,8 @@ class Kind:
     """One kind of question. `needs` maps a hole's letter to words that its item must match, e.g.
     "table money".
 
-    `answer` is how a person would write the result: number, percent or yesno.
+    `answer` is how a person would write the result: number, percent or yesno. A `positive` kind is
+    asked only where its value is above zero ("by how much did ... fall").
     """
 
     name: str
@@ -32,13 +34,18 @@ class Kind:
     templates: tuple[str, ...]
     answer: str = "number"
     relation: str = ""
+    positive: bool = False
 
     @property
     def steps(self) -> int:
         return self.program.count("(")
 
 
-def _lines(text: str) -> tuple[str, ...]:
+Levels = tuple[tuple[tuple[Kind, ...], float], ...]  # (kinds, how often)
+
+
+def lines(text: str) -> tuple[str, ...]:
+    """The lines of an indented text, one wording each."""
     return tuple(line.strip() for line in text.strip().splitlines())
 
 
@@ -47,7 +54,7 @@ _TABLE = {"a": "table money"}
 _PAIR = {"a": "table money", "b": "table money"}
 _MIXED = {"a": "text money", "b": "table money"}
 
-_CHANGE = _lines(
+_CHANGE = lines(
     """
     what was the change in {a} from {y0} to {y1}?
     by how much did {a} change between {y0} and {y1}?
@@ -58,7 +65,7 @@ _CHANGE = _lines(
     in {unit}s, how much did {a} move from {y0} to {y1}?
     """
 )
-_PERCENT_CHANGE = _lines(
+_PERCENT_CHANGE = lines(
     """
     what was the percentage change in {a} from {y0} to {y1}?
     by what percent did {a} change between {y0} and {y1}?
@@ -69,7 +76,7 @@ _PERCENT_CHANGE = _lines(
     what is the rate of change of {a} between {y0} and {y1}?
     """
 )
-_GREATER_YEAR = _lines(
+_GREATER_YEAR = lines(
     """
     was {a} greater in {y1} than in {y0}?
     did {a} increase from {y0} to {y1}?
@@ -79,7 +86,7 @@ _GREATER_YEAR = _lines(
     did {a} grow between {y0} and {y1}?
     """
 )
-_LESS_YEAR = _lines(
+_LESS_YEAR = lines(
     """
     was {a} greater in {y0} than in {y1}?
     did {a} decrease from {y0} to {y1}?
@@ -89,7 +96,7 @@ _LESS_YEAR = _lines(
     did {a} fall from {y0} to {y1}?
     """
 )
-_SHARE = _lines(
+_SHARE = lines(
     """
     what percentage of {b} in {y} was {a}?
     what portion of {b} did {a} represent in {y}?
@@ -100,7 +107,7 @@ _SHARE = _lines(
     what is {a} divided by {b} for {y}?
     """
 )
-_DIFFERENCE = _lines(
+_DIFFERENCE = lines(
     """
     what was the difference between {a} and {b} in {y}?
     by how much did {a} exceed {b} in {y}?
@@ -110,7 +117,7 @@ _DIFFERENCE = _lines(
     what remains of {a} in {y} after {b} is taken out?
     """
 )
-_SUM = _lines(
+_SUM = lines(
     """
     what was the sum of {a} and {b} in {y}?
     what was the combined amount of {a} and {b} in {y}?
@@ -120,7 +127,7 @@ _SUM = _lines(
     for {y}, what were {a} plus {b}?
     """
 )
-_AVERAGE = _lines(
+_AVERAGE = lines(
     """
     what was the average {a} for {y0} and {y1}?
     what is the average of {a} in {y0} and {y1}?
@@ -147,7 +154,7 @@ ONE_STEP = (
         8,
         "divide({a}, {total})",
         {"a": "schedule money"},
-        _lines(
+        lines(
             """
             what percentage of total {a} is due in {y}?
             what portion of {a} falls in {y}?
@@ -164,7 +171,7 @@ ONE_STEP = (
         6,
         "divide({a1}, {a0})",
         _ANY,
-        _lines(
+        lines(
             """
             what was the ratio of {a} in {y1} to {a} in {y0}?
             what is the ratio of {a} for {y1} compared to {y0}?
@@ -194,7 +201,7 @@ ONE_STEP = (
         6,
         "add({a0}, {a1})",
         _ANY,
-        _lines(
+        lines(
             """
             what was the total of {a} for {y0} and {y1}?
             how much was {a} in {y0} and {y1} combined?
@@ -210,7 +217,7 @@ ONE_STEP = (
         5,
         "multiply({a}, {p})",
         {},
-        _lines(
+        lines(
             """
             how much of {a} in {y} came from {who}?
             what amount of {a} was attributable to {who} in {y}?
@@ -227,7 +234,7 @@ ONE_STEP = (
         4,
         "multiply({shares}, {price})",
         {},
-        _lines(
+        lines(
             """
             what was the total cost of the shares repurchased in {y}?
             how much did the company pay for the shares it bought back in {y}?
@@ -244,7 +251,7 @@ ONE_STEP = (
         3,
         "multiply({a}, const_1000)",
         {"a": "bigger"},
-        _lines(
+        lines(
             """
             what was {a} in {y}, in {unit}s?
             how many {unit}s was {a} in {y}?
@@ -260,7 +267,7 @@ ONE_STEP = (
         3,
         "divide({a}, const_1000)",
         _ANY,
-        _lines(
+        lines(
             """
             what was {a} in {y}, in {bigger}s?
             how many {bigger}s was {a} in {y}?
@@ -276,7 +283,7 @@ ONE_STEP = (
         2,
         "multiply({a}, {dollars})",
         _ANY,
-        _lines(
+        lines(
             """
             what was {a} in {y}, in dollars?
             what is the actual dollar value of {a} in {y}?
@@ -294,7 +301,7 @@ ONE_STEP = (
         4,
         "greater({a}, {b})",
         _PAIR,
-        _lines(
+        lines(
             """
             was {a} greater than {b} in {y}?
             did {a} exceed {b} in {y}?
@@ -311,7 +318,7 @@ ONE_STEP = (
         4,
         "table_average({A}, none)",
         _TABLE,
-        _lines(
+        lines(
             """
             what was the average {a} over all the years shown?
             what is the average annual {a} in the table?
@@ -327,7 +334,7 @@ ONE_STEP = (
         3,
         "table_max({A}, none)",
         _TABLE,
-        _lines(
+        lines(
             """
             what was the highest {a} in the years shown?
             what is the maximum {a} in the table?
@@ -343,7 +350,7 @@ ONE_STEP = (
         3,
         "table_min({A}, none)",
         _TABLE,
-        _lines(
+        lines(
             """
             what was the lowest {a} in the years shown?
             what is the minimum {a} in the table?
@@ -359,7 +366,7 @@ ONE_STEP = (
         5,
         "table_sum({A}, none)",
         _TABLE,
-        _lines(
+        lines(
             """
             what was the total {a} over all the years shown?
             what is the sum of {a} across the table?
@@ -387,7 +394,7 @@ TWO_STEPS = (
         3,
         "add({a}, {b}), divide({a}, #0)",
         _PAIR,
-        _lines(
+        lines(
             """
             what portion of the sum of {a} and {b} was {a} in {y}?
             of {a} and {b} combined, what percent was {a} in {y}?
@@ -404,7 +411,7 @@ TWO_STEPS = (
         3,
         "add({a}, {b}), divide(#0, {c})",
         {"a": "table money", "b": "table money", "c": "table money"},
-        _lines(
+        lines(
             """
             what percent of {c} was the sum of {a} and {b} in {y}?
             in {y}, {a} and {b} together were what portion of {c}?
@@ -421,7 +428,7 @@ TWO_STEPS = (
         2,
         "add({a}, {b}), subtract(#0, {c})",
         {"a": "table money", "b": "table money", "c": "money"},
-        _lines(
+        lines(
             """
             what was {a} plus {b} less {c} in {y}?
             by how much did {a} and {b} together exceed {c} in {y}?
@@ -437,7 +444,7 @@ TWO_STEPS = (
         2,
         "multiply({a}, const_1000), divide({b}, #0)",
         {"a": "bigger", "b": "table money"},
-        _lines(
+        lines(
             """
             what was {b} as a percent of {a} in {y}?
             in {y}, {b} was what portion of {a}?
@@ -454,7 +461,7 @@ TWO_STEPS = (
         4,
         "add(const_1, {p}), exp(#0, const_{span})",
         {},
-        _lines(
+        lines(
             """
             by what factor would {a} multiply after {span} years of the expected growth?
             if the expected annual growth holds for {span} years, what is the growth factor of {a}?
@@ -471,7 +478,7 @@ TWO_STEPS = (
         2,
         "subtract(const_1, {p}), multiply({a}, #0)",
         {},
-        _lines(
+        lines(
             """
             how much of {a} in {y} did not come from {who}?
             excluding {who}, what was {a} in {y}?
@@ -488,7 +495,7 @@ TWO_STEPS = (
         2,
         "add(const_1, {p}), multiply({a}, #0)",
         {},
-        _lines(
+        lines(
             """
             what would {a} be in the year after {y} at the expected growth rate?
             what level of {a} does management expect one year after {y}?
@@ -505,7 +512,7 @@ TWO_STEPS = (
         2,
         "table_average({A}, none), subtract({a}, #0)",
         _TABLE,
-        _lines(
+        lines(
             """
             how far was {a} in {y} from its average over the years shown?
             by how much did {a} in {y} exceed its average in the table?
@@ -521,7 +528,7 @@ TWO_STEPS = (
         2,
         "divide({a}, {b}), multiply(#0, const_100)",
         _PAIR,
-        _lines(
+        lines(
             """
             how many cents of {a} were there per dollar of {b} in {y}?
             per 100 dollars of {b}, how much was {a} in {y}?
@@ -537,7 +544,7 @@ TWO_STEPS = (
         4,
         "add({a0}, {a1}), divide(#0, {total})",
         {"a": "schedule money"},
-        _lines(
+        lines(
             """
             what percentage of total {a} is due in {y0} and {y1}?
             what portion of {a} falls in {y0} and {y1} together?
@@ -557,7 +564,7 @@ MORE_STEPS = (
         3,
         "add({a0}, {a1}), add(#0, {a2}), divide(#1, const_3)",
         _ANY,
-        _lines(
+        lines(
             """
             what was the average {a} for the three years from {y0} to {yn}?
             what is the three-year average of {a} from {y0} through {yn}?
@@ -573,7 +580,7 @@ MORE_STEPS = (
         3,
         "subtract({a1}, {b1}), subtract({a0}, {b0}), subtract(#0, #1)",
         _PAIR,
-        _lines(
+        lines(
             """
             how did the difference between {a} and {b} change from {y0} to {y1}?
             what was the change in {a} net of {b} from {y0} to {y1}?
@@ -589,7 +596,7 @@ MORE_STEPS = (
         2,
         "table_max({A}, none), table_min({A}, none), subtract(#0, #1)",
         _TABLE,
-        _lines(
+        lines(
             """
             what was the range of {a} over the years shown?
             what is the difference between the highest and the lowest {a} in the table?
@@ -605,7 +612,7 @@ MORE_STEPS = (
         4,
         "add(const_1, {p}), exp(#0, const_{span}), multiply({a}, #1)",
         {},
-        _lines(
+        lines(
             """
             what would {a} be {span} years after {y} at the expected growth rate?
             if {a} grows as projected, how much will it be after {span} years?
@@ -622,7 +629,7 @@ MORE_STEPS = (
         2,
         "divide({a1}, {b1}), divide({a0}, {b0}), greater(#0, #1)",
         _PAIR,
-        _lines(
+        lines(
             """
             was {a} as a percent of {b} greater in {y1} than in {y0}?
             did the ratio of {a} to {b} increase from {y0} to {y1}?
@@ -639,7 +646,7 @@ MORE_STEPS = (
         3,
         "divide({a1}, {a0}), divide(const_1, {n}), exp(#0, #1), subtract(#2, const_1)",
         {"a": "money gap"},
-        _lines(
+        lines(
             """
             what was the compound annual growth rate of {a} from {y0} to {y1}?
             at what compound rate per year did {a} grow from {y0} to {y1}?
@@ -656,7 +663,7 @@ MORE_STEPS = (
         2,
         "add({a1}, {b1}), add({a0}, {b0}), subtract(#0, #1), divide(#2, #1)",
         _PAIR,
-        _lines(
+        lines(
             """
             what was the percentage change in the sum of {a} and {b} from {y0} to {y1}?
             by what percent did {a} and {b} combined change between {y0} and {y1}?
@@ -673,7 +680,7 @@ MORE_STEPS = (
         1,
         "add({a0}, {a1}), add(#0, {a2}), add(#1, {a3}), divide(#2, const_4)",
         _ANY,
-        _lines(
+        lines(
             """
             what was the average {a} for the four years from {y0} to {yn}?
             what is the four-year average of {a} from {y0} through {yn}?
@@ -690,7 +697,7 @@ MORE_STEPS = (
         "subtract({a1}, {a0}), divide(#0, {a0}), "
         "subtract({b1}, {b0}), divide(#2, {b0}), greater(#1, #3)",
         _PAIR,
-        _lines(
+        lines(
             """
             did {a} grow faster than {b} from {y0} to {y1}?
             was the percent change of {a} greater than that of {b} from {y0} to {y1}?
@@ -708,7 +715,7 @@ MORE_STEPS = (
         "subtract({a1}, {a0}), divide(#0, {a0}), "
         "subtract({b1}, {b0}), divide(#2, {b0}), subtract(#1, #3)",
         _PAIR,
-        _lines(
+        lines(
             """
             what was the difference between the growth rates of {a} and {b} from {y0} to {y1}?
             by how much did the percent change of {a} exceed that of {b} from {y0} to {y1}?
@@ -722,5 +729,5 @@ MORE_STEPS = (
     ),
 )
 
-# (kinds, how often): FinQA has 59 % one step, 33 % two, 8 % more.
-LEVELS = ((ONE_STEP, 0.58), (TWO_STEPS, 0.32), (MORE_STEPS, 0.10))
+# FinQA has 59 % one step, 33 % two, 8 % more.
+PRETRAINED: Levels = ((ONE_STEP, 0.58), (TWO_STEPS, 0.32), (MORE_STEPS, 0.10))

@@ -8,15 +8,22 @@ from typing import Any
 
 from posttrain.tasks.finqa.context import row_sentence
 from posttrain.tasks.finqa.program import Answer, ExecutionError, execute, parse
-from posttrain.tasks.finqa.sample.kinds import LEVELS, Kind
+from posttrain.tasks.finqa.sample.kinds import PRETRAINED, Kind, Levels
 from posttrain.tasks.finqa.sample.pages import Item, Page, Relation
 
 _LETTERS = "abc"
+_FLOW = re.compile(
+    r"\b(sales|revenue|expenses?|costs|charges|fees|payments|paid|expenditures|earned|written|income|"
+    r"production|shipments|contributions|recoveries|repurchases|volumes?)\b"
+)
+_LEVEL = re.compile(
+    r"\b(deferred|accumulated|prepaid|receivable|tooling|outstanding|incentives|bonds|issuance)\b"
+)
 
 
-def ask(page: Page, rng: Random) -> dict[str, Any] | None:
-    """The `qa` fields of a question about the page; None when the kind drawn does not fit it."""
-    kinds, _ = rng.choices(LEVELS, [share for _, share in LEVELS])[0]
+def ask(page: Page, rng: Random, levels: Levels = PRETRAINED) -> dict[str, Any] | None:
+    """The `qa` fields of a question about the page; None when the kind drawn from `levels` does not fit it."""
+    kinds, _ = rng.choices(levels, [share for _, share in levels])[0]
     kind = rng.choices(kinds, [kind.weight for kind in kinds])[0]
     filled = _fill_relation(kind, page, rng) if kind.relation else _fill_items(kind, page, rng)
     if filled is None:
@@ -26,6 +33,8 @@ def ask(page: Page, rng: Random) -> dict[str, Any] | None:
     try:
         value = execute(parse(program), page.table)
     except ExecutionError:
+        return None
+    if kind.positive and not (isinstance(value, float) and value > 0):
         return None
     texts = page.pre_text + page.post_text
     facts = {}
@@ -60,14 +69,19 @@ def _fill_items(kind: Kind, page: Page, rng: Random) -> Filled | None:
             items[letter] = rng.choice(fitting)
     count = max([int(hole[1]) + 1 for hole in holes if re.fullmatch(r"[abc]\d", hole)], default=0)
     years = sorted(set.intersection(*(set(item.literals) for item in items.values())))
-    asked = _years(years, count, "gap" in " ".join(kind.needs.values()), rng)
+    needs = " ".join(kind.needs.values()).split()
+    if "latest" in needs:
+        asked = years[-2:] if len(years) > 1 and years[-1] - years[-2] == 1 else None
+    else:
+        asked = _years(years, count, "gap" in needs, rng)
     if asked is None:
         return None
     operands, keys = _constants(page), set()
     for hole in holes:
-        if hole == "A":
-            operands[hole] = items["a"].label
-            keys.add(next(iter(items["a"].keys.values())))
+        if hole in ("A", "B"):
+            row = items[hole.lower()]
+            operands[hole] = row.label
+            keys.add(next(iter(row.keys.values())))
         elif hole == "n":
             operands[hole] = f"const_{asked[-1] - asked[0]}"
         elif hole == "total":
@@ -79,7 +93,7 @@ def _fill_items(kind: Kind, page: Page, rng: Random) -> Filled | None:
             operands[hole] = items[hole[0]].literals[year]
             keys.add(items[hole[0]].keys[year])
     words = {letter: item.label for letter, item in items.items()} | _units(page)
-    words |= {"y": str(asked[0]), "yn": str(asked[-1])}
+    words |= {"y": str(asked[0]), "yn": str(asked[-1]), "next": str(asked[-1] + 1)}
     words |= {f"y{index}": str(year) for index, year in enumerate(asked)}
     return operands, words, keys
 
@@ -125,9 +139,14 @@ def _fits(item: Item, need: str) -> bool:
         elif word in ("money", "percent", "bigger"):
             if item.kind != word:
                 return False
-        elif word == "sum" and not item.is_total:
+        elif (word == "sum" and not item.is_total) or (word == "flow" and not _is_flow(item)):
             return False
     return True
+
+
+def _is_flow(item: Item) -> bool:
+    """Whether the amount is one over a year, by its label's words, and not a level at its end."""
+    return bool(_FLOW.search(item.label)) and not _LEVEL.search(item.label)
 
 
 def _constants(page: Page) -> dict[str, str]:
