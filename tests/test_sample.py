@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 from collections import Counter
 from typing import Any
@@ -15,10 +16,17 @@ from posttrain.tasks.finqa.audit import audit_splits
 from posttrain.tasks.finqa.load import check_structure
 from posttrain.tasks.finqa.program import OPERATIONS, execute, parse
 from posttrain.tasks.finqa.sample import generate, pages, vocabulary
-from posttrain.tasks.finqa.sample.kinds import PRETRAINED
+from posttrain.tasks.finqa.sample.kinds import PRETRAINED, Levels
+from posttrain.tasks.finqa.sample.questions import ask
 from posttrain.tasks.finqa.sample.unseen import UNSEEN
 
 SIZES = {"train": 1200, "val": 60, "test": 240}
+
+
+def wordings(levels: Levels) -> list[re.Pattern[str]]:
+    """Patterns of the questions that these kinds ask."""
+    templates = {template for level, _ in levels for kind in level for template in kind.templates}
+    return [re.compile(re.sub(r"\\{\w+\\}", ".+", re.escape(text))) for text in templates]
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +87,52 @@ def test_all_ten_operations_occur_and_steps_follow_finqa(rows) -> None:
     assert 0.27 < steps[2] / len(rows) < 0.4
 
 
+def test_questions_of_unseen_kinds_are_their_share(rows) -> None:
+    unseen = wordings(UNSEEN)
+    asked = sum(any(wording.fullmatch(row["qa"]["question"]) for wording in unseen) for row in rows)
+    # A known wording may hold an unseen one ("in millions, how much ..."), so the count is a little high.
+    assert 0.42 < asked / len(rows) < 0.6
+
+
+def test_every_unseen_kind_is_asked_and_executes() -> None:
+    rng = random.Random(0)
+    drawn = [pages.build_page(rng, "arbor steel inc", 2012) for _ in range(400)]
+    for level, _ in UNSEEN:
+        for kind in level:
+            only = ((((kind,), 1.0)),)
+            asked = [qa for page in drawn if (qa := ask(page, rng, only))]
+            assert len(asked) >= 8, kind.name
+            assert all(len(parse(qa["program"])) == kind.steps for qa in asked), kind.name
+            if kind.positive:
+                assert all(qa["exe_ans"] > 0 for qa in asked), kind.name
+
+
+def test_no_wording_of_an_unseen_kind_is_one_of_pretraining() -> None:
+    known = {template for level, _ in PRETRAINED for kind in level for template in kind.templates}
+    new = [template for level, _ in UNSEEN for kind in level for template in kind.templates]
+    assert not known & set(new)
+    assert len(set(new)) == len(new)
+
+
+def test_without_unseen_kinds_every_question_is_worded_as_in_pretraining() -> None:
+    known = wordings(PRETRAINED)
+    for row in generate(0, {"train": 60, "test": 20}, unseen=0.0)["train"]:
+        assert any(wording.fullmatch(row["qa"]["question"]) for wording in known)
+
+
+def test_a_projection_starts_from_the_last_two_years_of_the_table() -> None:
+    rng = random.Random(1)
+    (level,) = ((kind,) for kinds, _ in UNSEEN for kind in kinds if kind.name == "same_rate_again")
+    for _ in range(60):
+        page = pages.build_page(rng, "arbor steel inc", 2012)
+        qa = ask(page, rng, ((level, 1.0),))
+        if qa:
+            (step, _) = parse(qa["program"])
+            last = max(page.years)
+            literals = [item.literals for item in page.items if last in item.literals]
+            assert [step.arg1, step.arg2] in [[line[last], line.get(last - 1)] for line in literals]
+
+
 def test_yes_and_no_are_both_common(rows) -> None:
     answers = Counter(a for row in rows if isinstance(a := row["qa"]["exe_ans"], str))
     assert min(answers["yes"], answers["no"]) > 0.35 * answers.total() > 0
@@ -127,8 +181,6 @@ def test_operand_strings_identify_their_place_on_the_page(rows) -> None:
 @given(st.integers(0, 2**32 - 1))
 @settings(max_examples=25, deadline=None)
 def test_any_seed_gives_a_page_with_a_rectangular_table(seed: int) -> None:
-    import random
-
     page = pages.build_page(random.Random(seed), "arbor steel inc", 2012)
     assert len({len(line) for line in page.table}) == 1
     assert len(page.table) >= 3
