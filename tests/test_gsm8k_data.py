@@ -136,9 +136,9 @@ def test_a_mistake_in_the_options_is_one_line(tmp_path: Path, options: Any, prob
         TASK.fetch(chosen("gsm8k-sample", options=options), tmp_path)
 
 
-def test_a_task_without_options_refuses_them(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"datasets\.sample\.options: annotations: unknown"):
-        get_task("finqa").fetch(chosen("sample", options={"annotations": "keep"}), tmp_path)
+def test_a_data_set_without_options_refuses_them(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"datasets\.finqa\.options: annotations: unknown"):
+        get_task("finqa").fetch(chosen("finqa", options={"annotations": "keep"}), tmp_path)
 
 
 # ------------------------------------------------------------------------------ the audit

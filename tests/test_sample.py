@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ruamel.yaml import YAML
+from workspace import ROOT
 
+from posttrain.errors import UserError
 from posttrain.files import write_json
+from posttrain.params import Params, check_params
 from posttrain.tasks.finqa.audit import audit_splits
+from posttrain.tasks.finqa.fetch import fetch
 from posttrain.tasks.finqa.load import check_structure
 from posttrain.tasks.finqa.program import OPERATIONS, execute, parse
 from posttrain.tasks.finqa.sample import generate, pages, vocabulary
@@ -192,3 +199,37 @@ def test_vocabulary_is_wide_and_safe_for_table_operations() -> None:
     labels = [label for section in vocabulary.SECTIONS for label in section.labels]
     assert len(set(labels)) >= 150
     assert not any(set(label) & set("(),|#") for label in labels)
+
+
+def chosen(**changes: Any) -> Params:
+    """The project's params with the entry of `sample` changed."""
+    values = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
+    values["datasets"]["sample"] |= changes
+    return check_params(values)
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"unsen": 0.5}, "unsen: unknown parameter; did you mean 'unseen'"),
+        ({"unseen": 1.5}, "unseen: "),
+        ({}, "unseen: missing"),
+    ],
+)
+def test_a_mistake_in_the_options_of_the_sample_is_one_line(
+    tmp_path: Path, options: Any, problem: str
+) -> None:
+    with pytest.raises(
+        UserError, match=rf"datasets\.sample\.options: {re.escape(problem)}"
+    ) as caught:
+        fetch(chosen(options=options), tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_share_of_unseen_kinds_reaches_the_generator(tmp_path: Path) -> None:
+    for share in (0.0, 0.5):
+        params = chosen(train=40, val=1, test=1, options={"unseen": share})
+        fetch(params, tmp_path / str(share))
+        rows = json.loads((tmp_path / str(share) / "train.json").read_text())
+        wanted = generate(0, {"train": 40, "val": 1, "test": 1}, unseen=share)["train"]
+        assert rows == wanted

@@ -19,7 +19,7 @@ PATHS = tuple(f"dataset/{name}" for name in SPLIT_FILES.values())
 class GeneratedOptions(Section):
     """unseen: the chance that a question is of a kind that `pocket` was not pretrained on."""
 
-    unseen: Fraction = UNSEEN_SHARE
+    unseen: Fraction
 
 
 def fetch(params: Params, directory: Path) -> None:
