@@ -6,7 +6,9 @@ Pages read like annual reports (14 kinds of tables, about 160 line items, senten
 sentences that do not) and carry two to four questions each, over table, text or both, with all ten
 operations and one to five steps. Every row executes to its `exe_ans`. Companies, and so pages, are
 disjoint between splits. The same seed gives the same bytes; page k of a split does not depend on
-the sizes. Left out: what makes the real pages long (a median of 660 words there, about 180 here),
+the sizes. A share `unseen` of the questions is of kinds that the model `pocket` was not pretrained
+on; without them (0) there is nothing left for it to learn. Steps: 56 % of 2,000 questions of seed 0
+have one, 33 % two, 11 % more (FinQA: 59, 33, 8). Left out: what makes the real pages long (a median of 660 words there, about 180 here),
 tables without years, and wrong or ambiguous annotations.
 """
 

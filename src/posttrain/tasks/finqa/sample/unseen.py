@@ -3,7 +3,8 @@
 They read the same pages and use the same holes as those of `kinds`; none of their wordings is there. Most are
 programs of another form (a change of a share, a difference of two changes, an average of a ratio, a projection at
 the rate of the last year), the rest known programs under wordings that turn them round: "{a} is what multiple of
-{b}", "how much lower", "what is left of {b} without {a}".
+{b}", "how much lower", "what is left of {b} without {a}". A few kinds are frequent and many are rare, as in FinQA: SFT can learn the former from a thousand
+questions and hardly the latter.
 
 Further holes: `{B}` is the label of `{b}`'s row, `{next}` the year after the last one asked about.
 """
@@ -39,7 +40,7 @@ _ONE_STEP = (
     ),
     Kind(
         "decrease",
-        12,
+        20,
         "subtract({a0}, {a1})",
         _ANY,
         lines(
@@ -56,7 +57,7 @@ _ONE_STEP = (
     ),
     Kind(
         "ratio_of_earlier_year",
-        9,
+        12,
         "divide({a0}, {a1})",
         _ANY,
         lines(
@@ -72,7 +73,7 @@ _ONE_STEP = (
     ),
     Kind(
         "other_than",
-        20,
+        36,
         "subtract({b}, {a})",
         _OF_TOTAL,
         lines(
@@ -88,7 +89,7 @@ _ONE_STEP = (
     ),
     Kind(
         "monthly",
-        4,
+        9,
         "divide({a}, const_12)",
         _FLOW,
         lines(
@@ -104,7 +105,7 @@ _ONE_STEP = (
     ),
     Kind(
         "quarterly",
-        4,
+        2,
         "divide({a}, const_4)",
         _FLOW,
         lines(
@@ -120,7 +121,7 @@ _ONE_STEP = (
     ),
     Kind(
         "other_years_of_schedule",
-        9,
+        18,
         "subtract({total}, {a})",
         {"a": "schedule money"},
         lines(
@@ -136,7 +137,7 @@ _ONE_STEP = (
     ),
     Kind(
         "share_not_from",
-        9,
+        4,
         "subtract(const_1, {p})",
         {},
         lines(
@@ -154,7 +155,7 @@ _ONE_STEP = (
     ),
     Kind(
         "growth_amount",
-        6,
+        4,
         "multiply({a}, {p})",
         {},
         lines(
@@ -171,7 +172,7 @@ _ONE_STEP = (
     ),
     Kind(
         "smaller_row",
-        7,
+        14,
         "greater({b}, {a})",
         _PAIR,
         lines(
@@ -188,7 +189,7 @@ _ONE_STEP = (
     ),
     Kind(
         "share_text_text",
-        9,
+        2,
         "divide({a}, {b})",
         {"a": "text money", "b": "text money"},
         lines(
@@ -205,7 +206,7 @@ _ONE_STEP = (
     ),
     Kind(
         "sum_text_text",
-        8,
+        2,
         "add({a}, {b})",
         {"a": "text money", "b": "text money"},
         lines(
@@ -224,7 +225,7 @@ _ONE_STEP = (
 _TWO_STEPS = (
     Kind(
         "percent_decrease",
-        8,
+        6,
         "subtract({a0}, {a1}), divide(#0, {a0})",
         _ANY,
         lines(
@@ -242,7 +243,7 @@ _TWO_STEPS = (
     ),
     Kind(
         "share_without",
-        14,
+        26,
         "subtract({b}, {a}), divide(#0, {b})",
         _OF_TOTAL,
         lines(
@@ -259,7 +260,7 @@ _TWO_STEPS = (
     ),
     Kind(
         "share_of_rest",
-        14,
+        12,
         "subtract({b}, {c}), divide({a}, #0)",
         {"a": "table money", "b": "table sum", "c": "table money"},
         lines(
@@ -276,7 +277,7 @@ _TWO_STEPS = (
     ),
     Kind(
         "share_of_all_years",
-        6,
+        12,
         "table_sum({A}, none), divide({a}, #0)",
         _TABLE,
         lines(
@@ -293,7 +294,7 @@ _TWO_STEPS = (
     ),
     Kind(
         "above_average",
-        5,
+        10,
         "table_average({A}, none), greater({a}, #0)",
         _TABLE,
         lines(
@@ -310,7 +311,7 @@ _TWO_STEPS = (
     ),
     Kind(
         "yearly_change",
-        6,
+        5,
         "subtract({a1}, {a0}), divide(#0, {n})",
         {"a": "money gap"},
         lines(
@@ -326,7 +327,7 @@ _TWO_STEPS = (
     ),
     Kind(
         "same_amount_again",
-        6,
+        8,
         "subtract({a1}, {a0}), add({a1}, #0)",
         _LATEST,
         lines(
@@ -342,7 +343,7 @@ _TWO_STEPS = (
     ),
     Kind(
         "same_rate_again",
-        7,
+        12,
         "divide({a1}, {a0}), multiply({a1}, #0)",
         _LATEST,
         lines(
@@ -358,7 +359,7 @@ _TWO_STEPS = (
     ),
     Kind(
         "sum_of_three_years",
-        6,
+        8,
         "add({a0}, {a1}), add(#0, {a2})",
         _ANY,
         lines(
@@ -374,7 +375,7 @@ _TWO_STEPS = (
     ),
     Kind(
         "sum_of_three_rows",
-        6,
+        12,
         "add({a}, {b}), add(#0, {c})",
         _THREE,
         lines(
@@ -406,7 +407,7 @@ _TWO_STEPS = (
     ),
     Kind(
         "share_of_two_years",
-        5,
+        8,
         "add({a0}, {a1}), divide({a1}, #0)",
         _ANY,
         lines(
@@ -423,7 +424,7 @@ _TWO_STEPS = (
     ),
     Kind(
         "pair_against_row",
-        5,
+        8,
         "add({a}, {b}), greater(#0, {c})",
         _THREE,
         lines(
@@ -440,7 +441,7 @@ _TWO_STEPS = (
     ),
     Kind(
         "sum_across_units",
-        4,
+        2,
         "multiply({a}, const_1000), add(#0, {b})",
         {"a": "bigger", "b": "table money"},
         lines(
@@ -472,7 +473,7 @@ _TWO_STEPS = (
     ),
     Kind(
         "basis_points",
-        8,
+        5,
         "subtract({a1}, {a0}), multiply(#0, const_10000)",
         {"a": "percent"},
         lines(
@@ -488,7 +489,7 @@ _TWO_STEPS = (
     ),
     Kind(
         "repurchase_in_millions",
-        6,
+        3,
         "multiply({shares}, {price}), divide(#0, const_1000000)",
         {},
         lines(
@@ -505,7 +506,7 @@ _TWO_STEPS = (
     ),
     Kind(
         "share_in_bigger_unit",
-        6,
+        3,
         "multiply({a}, {p}), divide(#0, const_1000)",
         {},
         lines(
@@ -525,7 +526,7 @@ _TWO_STEPS = (
 _MORE_STEPS = (
     Kind(
         "change_of_share",
-        4,
+        8,
         "divide({a1}, {b1}), divide({a0}, {b0}), subtract(#0, #1)",
         _PAIR,
         lines(
@@ -542,7 +543,7 @@ _MORE_STEPS = (
     ),
     Kind(
         "difference_of_changes",
-        4,
+        6,
         "subtract({a1}, {a0}), subtract({b1}, {b0}), subtract(#0, #1)",
         _PAIR,
         lines(
@@ -576,7 +577,7 @@ _MORE_STEPS = (
     ),
     Kind(
         "change_comparison",
-        3,
+        5,
         "subtract({a1}, {a0}), subtract({b1}, {b0}), greater(#0, #1)",
         _PAIR,
         lines(
@@ -593,7 +594,7 @@ _MORE_STEPS = (
     ),
     Kind(
         "change_of_sum",
-        4,
+        3,
         "add({a1}, {b1}), add({a0}, {b0}), subtract(#0, #1)",
         _PAIR,
         lines(
@@ -609,7 +610,7 @@ _MORE_STEPS = (
     ),
     Kind(
         "percent_change_of_difference",
-        3,
+        2,
         "subtract({a1}, {b1}), subtract({a0}, {b0}), subtract(#0, #1), divide(#2, #1)",
         _PAIR,
         lines(
@@ -660,7 +661,7 @@ _MORE_STEPS = (
     ),
     Kind(
         "high_over_low",
-        3,
+        2,
         "table_max({A}, none), table_min({A}, none), divide(#0, #1)",
         _TABLE,
         lines(
@@ -676,7 +677,7 @@ _MORE_STEPS = (
     ),
     Kind(
         "difference_of_all_years",
-        3,
+        2,
         "table_sum({A}, none), table_sum({B}, none), subtract(#0, #1)",
         _PAIR,
         lines(
@@ -693,7 +694,7 @@ _MORE_STEPS = (
     ),
     Kind(
         "against_two_year_average",
-        3,
+        2,
         "add({a0}, {a1}), divide(#0, const_2), greater({a2}, #1)",
         _ANY,
         lines(
@@ -710,7 +711,7 @@ _MORE_STEPS = (
     ),
     Kind(
         "same_rate_increase",
-        3,
+        2,
         "subtract({a1}, {a0}), divide(#0, {a0}), multiply({a1}, #1)",
         _LATEST,
         lines(
@@ -726,5 +727,5 @@ _MORE_STEPS = (
     ),
 )
 
-# As in `kinds`; kinds that seldom fit a page are drawn again, so the longer programs are asked for a little more.
+# The shares of steps are those of `kinds`.
 UNSEEN: Levels = ((_ONE_STEP, 0.58), (_TWO_STEPS, 0.32), (_MORE_STEPS, 0.10))
