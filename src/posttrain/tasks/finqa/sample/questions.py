@@ -139,7 +139,10 @@ def _fits(item: Item, need: str) -> bool:
         elif word in ("money", "percent", "bigger"):
             if item.kind != word:
                 return False
-        elif (word == "sum" and not item.is_total) or (word == "flow" and not _is_flow(item)):
+        elif word in ("sum", "part"):
+            if item.is_total != (word == "sum"):
+                return False
+        elif word == "flow" and not _is_flow(item):
             return False
     return True
 

@@ -4,7 +4,7 @@ They read the same pages and use the same holes as those of `kinds`; none of the
 programs of another form (a change of a share, a difference of two changes, an average of a ratio, a projection at
 the rate of the last year), the rest known programs under wordings that turn them round: "{a} is what multiple of
 {b}", "how much lower", "what is left of {b} without {a}". A few kinds are frequent and many are rare, as in FinQA: SFT can learn the former from a thousand
-questions and hardly the latter.
+questions and hardly the latter. A `part` is a row that is no total, so that nothing is counted twice.
 
 Further holes: `{B}` is the label of `{b}`'s row, `{next}` the year after the last one asked about.
 """
@@ -16,7 +16,7 @@ from posttrain.tasks.finqa.sample.kinds import Kind, Levels, lines
 _ANY = {"a": "money"}
 _TABLE = {"a": "table money"}
 _PAIR = {"a": "table money", "b": "table money"}
-_THREE = {"a": "table money", "b": "table money", "c": "table money"}
+_PARTS = {"a": "table money part", "b": "table money part"}
 _OF_TOTAL = {"a": "table money", "b": "table sum"}
 _FLOW = {"a": "money flow"}
 _LATEST = {"a": "table money latest"}
@@ -37,6 +37,7 @@ _ONE_STEP = (
             for {y}, what is {b} expressed as a multiple of {a}?
             """
         ),
+        positive=True,
     ),
     Kind(
         "decrease",
@@ -377,7 +378,7 @@ _TWO_STEPS = (
         "sum_of_three_rows",
         12,
         "add({a}, {b}), add(#0, {c})",
-        _THREE,
+        {**_PARTS, "c": "table money part"},
         lines(
             """
             what was the sum of {a}, {b} and {c} in {y}?
@@ -393,7 +394,7 @@ _TWO_STEPS = (
         "average_of_rows",
         6,
         "add({a}, {b}), divide(#0, const_2)",
-        _PAIR,
+        _PARTS,
         lines(
             """
             what was the average of {a} and {b} in {y}?
@@ -426,7 +427,7 @@ _TWO_STEPS = (
         "pair_against_row",
         8,
         "add({a}, {b}), greater(#0, {c})",
-        _THREE,
+        {**_PARTS, "c": "table money"},
         lines(
             """
             were {a} and {b} together greater than {c} in {y}?
@@ -596,7 +597,7 @@ _MORE_STEPS = (
         "change_of_sum",
         3,
         "add({a1}, {b1}), add({a0}, {b0}), subtract(#0, #1)",
-        _PAIR,
+        _PARTS,
         lines(
             """
             by how much did the sum of {a} and {b} change from {y0} to {y1}?
