@@ -2,11 +2,13 @@
 
 They read the same pages and use the same holes as those of `kinds`; none of their wordings is there. Most are
 programs of another form (a change of a share, a difference of two changes, an average of a ratio, a projection at
-the rate of the last year), the rest known programs under wordings that turn them round: "{a} is what multiple of
-{b}", "how much lower", "what is left of {b} without {a}". A few kinds are frequent and many are rare, as in FinQA: SFT can learn the former from a thousand
-questions and hardly the latter. A `part` is a row that is no total, so that nothing is counted twice.
+the rate of the last year), the rest known programs under wordings that turn them round: "what multiple of {a} was
+{b}", "how much lower", "{b} other than {a}". A few kinds are frequent and many are rare, as in FinQA, so that SFT
+can learn some from a thousand questions and hardly the others.
 
-Further holes: `{B}` is the label of `{b}`'s row, `{next}` the year after the last one asked about.
+Further holes: `{B}` is the label of `{b}`'s row, `{next}` the year after the last one asked about. Further words in
+`needs`: a `part` is a row that is no total, so that nothing is counted twice; a `flow` is an amount over a year; of
+a `latest` item the last two years are asked about.
 """
 
 from __future__ import annotations
