@@ -143,17 +143,18 @@ def make_setting(params: Params, model: Path, questions: int, samples: int, pass
     rows = generate(0, {"train": questions * PER_PAGE, "val": 1, "test": 1})["train"]
     shown = params.prepare
     examples = [prepare_row(row, shown.context, shown.top_n, params.operands) for row in rows]
+    make = TASK.pool_maker(params, examples)
+    asked = examples[::PER_PAGE]
     candidates = [
-        [{"text": made.text, "kind": made.kind, "edit": made.edit} for made in pool]
-        for pool in TASK.make_pools(params, {"train": examples})["train"]
+        [{"text": made.text, "kind": made.kind, "edit": made.edit} for made in make(example)]
+        for example in asked
     ]
-    asked = slice(None, None, PER_PAGE)
     pools = [
         reward_pool(TASK, example, pool, params.rewards)
-        for example, pool in zip(examples[asked], candidates[asked], strict=True)
+        for example, pool in zip(asked, candidates, strict=True)
     ]
     tokenised, _ = make_pools(pools, load_tokenizer(model), params.selected_model, training=False)
-    return Setting(params, model, examples[asked], tokenised, samples, passes)
+    return Setting(params, model, asked, tokenised, samples, passes)
 
 
 def train_generator(setting: Setting, method: str, watch: Stopwatch) -> History:

@@ -5,7 +5,7 @@ python stages/candidates.py
 
 from pathlib import Path
 
-from posttrain.files import atomic_directory, read_jsonl, write_jsonl
+from posttrain.files import JsonLines, atomic_directory, write_jsonl
 from posttrain.params import Params
 from posttrain.stage import run
 from posttrain.tasks import SPLITS, get_task
@@ -13,18 +13,19 @@ from posttrain.tasks import SPLITS, get_task
 
 def main(params: Params) -> None:
     task = get_task(params.selected_dataset.task)
-    examples = {split: read_jsonl(Path("data/prepare") / f"{split}.jsonl") for split in SPLITS}
-    pools = task.make_pools(params, examples)
+    examples = {split: JsonLines(Path("data/prepare") / f"{split}.jsonl") for split in SPLITS}
+    make = task.pool_maker(params, examples["train"])
     with atomic_directory("data/candidates") as directory:
         for split in SPLITS:
             rows = (
                 {
                     "id": example["id"],
                     "candidates": [
-                        {"text": made.text, "kind": made.kind, "edit": made.edit} for made in pool
+                        {"text": made.text, "kind": made.kind, "edit": made.edit}
+                        for made in make(example)
                     ],
                 }
-                for example, pool in zip(examples[split], pools[split], strict=True)
+                for example in examples[split]
             )
             write_jsonl(directory / f"{split}.jsonl", rows)
 

@@ -14,6 +14,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -78,6 +79,17 @@ def atomic_directory(path: PathLike) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+@contextmanager
+def temporary_file() -> Iterator[IO[bytes]]:
+    """A file without a name, for what does not fit in memory; it is gone when the block ends."""
+    try:
+        with tempfile.TemporaryFile() as file:
+            yield file
+    except OSError as error:
+        where = f"a temporary file in {tempfile.gettempdir()}"
+        raise UserError(f"cannot write {where}: {error.strerror or error}") from error
+
+
 def read_json(path: PathLike) -> Any:
     """Parse a JSON file; `UserError` names the file, line and column of what is broken."""
     try:
@@ -113,6 +125,16 @@ def iterate_jsonl(path: PathLike) -> Iterator[dict[str, Any]]:
                 found = type(row).__name__
                 raise UserError(f"{path}:{number}: expected a JSON object, found {found}")
             yield row
+
+
+@dataclass(frozen=True, slots=True)
+class JsonLines:
+    """The rows of a JSONL file, read anew by `iterate_jsonl` whenever they are iterated over."""
+
+    path: PathLike
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return iterate_jsonl(self.path)
 
 
 def write_jsonl(path: PathLike, rows: Iterable[dict[str, Any]]) -> None:

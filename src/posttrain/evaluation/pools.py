@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from posttrain.files import iterate_jsonl
 from posttrain.params import Rewards
 from posttrain.tasks import Example, Task
 
@@ -36,26 +40,37 @@ def reward_pool(
     return {"id": example["id"], "prompt": task.render_prompt(example), "candidates": scored}
 
 
-def summarise_pools(pools: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class RewardedPools:
+    """The candidates of each row of a file of data/rewards, read anew whenever they are iterated over."""
+
+    path: Path
+
+    def __iter__(self) -> Iterator[list[dict[str, Any]]]:
+        return (row["candidates"] for row in iterate_jsonl(self.path))
+
+
+def summarise_pools(pools: Iterable[Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
     """Counts by kind and edit, mean reward by kind, and answers that could not be scored."""
-    made = [candidate for pool in pools for candidate in pool]
-    by_kind = defaultdict(list)
-    for candidate in made:
-        by_kind[candidate["kind"]].append(candidate["reward"])
-    slots = Counter(
-        index
-        for pool in pools
-        for index, candidate in enumerate(pool)
-        if candidate["kind"] == "gold"
-    )
+    rewards: defaultdict[str, array[float]] = defaultdict(lambda: array("d"))
+    edits, statuses, slots = Counter[str](), Counter[str](), Counter[int]()
+    count = correct = 0
+    for pool in pools:
+        count += 1
+        for slot, made in enumerate(pool):
+            rewards[made["kind"]].append(made["reward"])
+            edits[made["edit"]] += 1
+            statuses[made["status"]] += 1
+            slots[slot] += made["kind"] == "gold"
+            correct += made["correct"]
     return {
-        "pools": len(pools),
-        "candidates": len(made),
-        "correct_per_pool": sum(candidate["correct"] for candidate in made) / len(pools),
-        "unparseable": sum(candidate["status"] == "unparseable" for candidate in made),
-        "unscorable": sum(candidate["status"] == "unscorable" for candidate in made),
-        "kinds": {kind: len(rewards) for kind, rewards in sorted(by_kind.items())},
-        "edits": dict(sorted(Counter(candidate["edit"] for candidate in made).items())),
-        "reward": {kind: sum(r) / len(r) for kind, r in sorted(by_kind.items())},
-        "gold_slots": {str(slot): count for slot, count in sorted(slots.items())},
+        "pools": count,
+        "candidates": edits.total(),
+        "correct_per_pool": correct / count,
+        "unparseable": statuses["unparseable"],
+        "unscorable": statuses["unscorable"],
+        "kinds": {kind: len(found) for kind, found in sorted(rewards.items())},
+        "edits": dict(sorted(edits.items())),
+        "reward": {kind: sum(found) / len(found) for kind, found in sorted(rewards.items())},
+        "gold_slots": {str(slot): times for slot, times in sorted(slots.items()) if times},
     }

@@ -8,16 +8,20 @@ pool, fitted on training pools (L-BFGS, L2), the "model without context".
 
 from __future__ import annotations
 
+import os
 import re
 import zlib
 from array import array
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from itertools import combinations, islice
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from posttrain.files import temporary_file
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -28,63 +32,74 @@ Array = NDArray[np.float64]
 _TOKEN = re.compile(r"[A-Za-z_]+|[0-9]|[^\sA-Za-z0-9_]")
 _OPERAND = re.compile(r"#?[A-Z]*[0-9][0-9.,]*%?")
 _BUCKETS = 1 << 15
+_COLUMNS = _BUCKETS + 64 * 4  # hashed tokens, and the rank in the pool by four relations
+_CHUNK = 256  # pools whose features are in memory together
 
 
 def audit_shortcuts(
-    train: Sequence[Pool], splits: Mapping[str, Sequence[Pool]]
+    train: Iterable[Pool], splits: Mapping[str, Iterable[Pool]]
 ) -> dict[str, dict[str, float]]:
-    """Accuracy of each rule on the pools of each split; `fixed_slot` is the best of the slots."""
+    """Accuracy of each rule on the pools of each split; `fixed_slot` is the best of the slots.
+
+    The pools of `splits` are iterated over twice.
+    """
     blind = fit_blind_model(train)
     result = {}
     for split, pools in splits.items():
-        rates = {name: _accuracy(pools, rule) for name, rule in RULES.items()}
-        slots = range(max(map(len, pools)))
-        rates["fixed_slot"] = max(_accuracy(pools, _slot_rule(slot)) for slot in slots)
-        rates["learned"] = _accuracy(pools, partial(blind_scores, model=blind))
+        slots = {f"slot {n}": _slot_rule(n) for n in range(max(map(len, pools)))}
+        rates = _accuracies(pools, RULES | slots | {"learned": partial(blind_scores, model=blind)})
+        rates["fixed_slot"] = max(rates.pop(name) for name in slots)
         result[split] = rates
     return result
 
 
-def fit_blind_model(pools: Sequence[Pool], l2: float = 1.0, iterations: int = 60) -> Array:
-    """Weights of the linear softmax model, fitted to put its mass on right candidates."""
+def fit_blind_model(
+    pools: Iterable[Pool], l2: float = 1.0, iterations: int = 60, chunk: int = _CHUNK
+) -> Array:
+    """Weights of the linear softmax model, fitted to put its mass on right candidates.
+
+    The features of `chunk` pools at a time are in memory, those of all in a temporary file.
+    """
     from scipy.optimize import minimize  # 0.2 s that other users of this module need not wait
 
-    features = _features(pools)
-    ends = np.cumsum([len(pool) for pool in pools])
-    starts = np.concatenate([[0], ends[:-1]])
-    owner = np.repeat(np.arange(len(pools)), [len(pool) for pool in pools])
-    right = np.array([bool(made["correct"]) for pool in pools for made in pool], dtype=float)
-    target = right / np.maximum(np.add.reduceat(right, starts), 1)[owner]
+    with temporary_file() as file:
+        waiting = iter(pools)
+        while part := list(islice(waiting, chunk)):
+            _store(part, file)
 
-    def loss(weights: Array) -> tuple[float, Array]:
-        scores = features @ weights
-        scores -= np.maximum.reduceat(scores, starts)[owner]
-        mass = np.exp(scores)
-        total = np.add.reduceat(mass, starts)
-        probability = mass / total[owner]
-        value = float(-(target * (scores - np.log(total)[owner])).sum())
-        gradient = features.T @ (probability - target)
-        return value + l2 / 2 * float(weights @ weights), gradient + l2 * weights
+        def loss(weights: Array) -> tuple[float, Array]:
+            value, gradient = l2 / 2 * float(weights @ weights), l2 * weights
+            for features, starts, target in _stored(file):
+                owner = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(target)))
+                scores = features @ weights
+                scores -= np.maximum.reduceat(scores, starts)[owner]
+                mass = np.exp(scores)
+                total = np.add.reduceat(mass, starts)
+                value -= float((target * (scores - np.log(total)[owner])).sum())
+                gradient += features.T @ (mass / total[owner] - target)
+            return value, gradient
 
-    start = np.zeros(features.shape[1])
-    options = {"maxiter": iterations}
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", options=options)
+        options = {"maxiter": iterations}
+        found = minimize(loss, np.zeros(_COLUMNS), jac=True, method="L-BFGS-B", options=options)
     return np.asarray(found.x, dtype=np.float64)
 
 
 def blind_scores(pool: Pool, model: Array) -> Array:
     """The model's logit of each candidate."""
-    return np.asarray(_features([pool]) @ model, dtype=np.float64)
+    return np.asarray(_matrix(*_features([pool])) @ model, dtype=np.float64)
 
 
-def _accuracy(pools: Sequence[Pool], rule: Callable[[Pool], Array]) -> float:
-    """Mean over pools of the share of right candidates among those that the rule likes best."""
-    shares = []
+def _accuracies(
+    pools: Iterable[Pool], rules: Mapping[str, Callable[[Pool], Array]]
+) -> dict[str, float]:
+    """For each rule the mean over pools of the share of right candidates among those that it likes best."""
+    shares: dict[str, list[float]] = {name: [] for name in rules}
     for pool in pools:
-        scores = rule(pool)
-        best = np.flatnonzero(scores >= scores.max() - 1e-9)
-        shares.append(np.mean([bool(pool[index]["correct"]) for index in best.tolist()]))
-    return float(np.mean(shares))
+        right = np.array([bool(made["correct"]) for made in pool])
+        for name, rule in rules.items():
+            scores = rule(pool)
+            shares[name].append(float(right[scores >= scores.max() - 1e-9].mean()))
+    return {name: float(np.mean(found)) for name, found in shares.items()}
 
 
 def _slot_rule(slot: int) -> Callable[[Pool], Array]:
@@ -107,11 +122,13 @@ def _consistent(pool: Pool) -> Array:
 def _typicality(pool: Pool) -> Array:
     """Mean Jaccard similarity of a candidate's token pairs with those of the others."""
     grams = [set(_ngrams(_TOKEN.findall(made["text"]), 2)) for made in pool]
-    score = [
-        np.mean([len(a & b) / max(1, len(a | b)) for j, b in enumerate(grams) if j != i] or [0.0])
-        for i, a in enumerate(grams)
-    ]
-    return np.array(score)
+    alike: list[list[float]] = [[] for _ in pool]  # by candidate, with each of the others
+    for i, j in combinations(range(len(pool)), 2):
+        shared = len(grams[i] & grams[j])
+        similarity = shared / max(1, len(grams[i]) + len(grams[j]) - shared)
+        alike[i].append(similarity)
+        alike[j].append(similarity)
+    return np.array([np.mean(others or [0.0]) for others in alike])
 
 
 RULES: dict[str, Callable[[Pool], Array]] = {
@@ -128,11 +145,32 @@ def _ngrams(tokens: Sequence[str], size: int) -> list[str]:
     return [" ".join(tokens[i : i + size]) for i in range(len(tokens) - size + 1)]
 
 
-def _features(pools: Sequence[Pool]) -> csr_matrix:
-    """(candidates of all pools, buckets): hashed n-grams, the program's shape, and ranks inside the pool."""
-    from scipy.sparse import csr_matrix
+def _store(pools: Sequence[Pool], file: IO[bytes]) -> None:
+    """Append to `file` the pools' features and, by candidate, its part of the pool's right ones."""
+    columns, ends = _features(pools)
+    sizes = [len(pool) for pool in pools]
+    right = np.array([bool(made["correct"]) for pool in pools for made in pool], dtype=float)
+    starts = np.cumsum([0, *sizes[:-1]])
+    target = right / np.repeat(np.maximum(np.add.reduceat(right, starts), 1), sizes)
+    for stored in (columns, ends, starts, target):
+        np.save(file, stored)
 
-    columns, ends = array("i"), array("q", [0])  # lists of ints would take ten times the memory
+
+def _stored(file: IO[bytes]) -> Iterator[tuple[csr_matrix, NDArray[np.intp], Array]]:
+    """By chunk of what `_store` wrote: features, first candidate of each pool, targets."""
+    end = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    while file.tell() < end:
+        columns, ends, starts, target = (np.load(file) for _ in range(4))
+        yield _matrix(columns, ends), starts, target
+
+
+def _features(pools: Sequence[Pool]) -> tuple[NDArray[np.uint16], NDArray[np.int32]]:
+    """Columns of the features that each candidate has, in a row, and where those of each begin and end.
+
+    They are hashed n-grams, the program's shape, and ranks inside the pool. Two that share a bucket count twice.
+    """
+    columns, ends = array("H"), array("i", [0])
     for pool in pools:
         relations = np.stack(
             [
@@ -143,18 +181,23 @@ def _features(pools: Sequence[Pool]) -> csr_matrix:
             ]
         )
         for index, made in enumerate(pool):
+            # Sorted, so that sums over the features round the same way in every process.
             names = set(_describe(made))
-            columns.extend(zlib.crc32(name.encode()) % _BUCKETS for name in names)
+            columns.extend(sorted(zlib.crc32(name.encode()) % _BUCKETS for name in names))
             order = (relations > relations[:, index : index + 1]).sum(axis=1)
             columns.extend(
                 _BUCKETS + kind * 64 + min(int(rank), 63) for kind, rank in enumerate(order)
             )
             ends.append(len(columns))
-    matrix = csr_matrix(
-        (np.ones(len(columns)), columns, ends), shape=(len(ends) - 1, _BUCKETS + 64 * 4)
-    )
-    matrix.sum_duplicates()
-    return matrix
+    return np.frombuffer(columns, np.uint16), np.frombuffer(ends, np.int32)
+
+
+def _matrix(columns: NDArray[np.uint16], ends: NDArray[np.int32]) -> csr_matrix:
+    """(candidates, _COLUMNS): what `_features` describes."""
+    from scipy.sparse import csr_matrix
+
+    parts = (np.ones(len(columns)), columns.astype(np.int32), ends)
+    return csr_matrix(parts, shape=(len(ends) - 1, _COLUMNS))
 
 
 def _describe(made: Mapping[str, Any]) -> list[str]:

@@ -7,7 +7,7 @@ functions are the protocol below. An example is one JSON object; outside the tas
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -131,10 +131,13 @@ class Task(Protocol):
     def prepare(self, params: Params, source: Path, directory: Path) -> dict[str, Any]:
         """Turn audited rows into examples, {train,val,test}.jsonl; return the metrics."""
 
-    def make_pools(
-        self, params: Params, splits: Mapping[str, Sequence[Example]]
-    ) -> Mapping[str, Sequence[Sequence[Candidate]]]:
-        """K candidates for each example; what is typical of an answer is learned from `train` alone."""
+    def pool_maker(
+        self, params: Params, train: Iterable[Example]
+    ) -> Callable[[Example], Sequence[Candidate]]:
+        """What makes K candidates for an example, of any split, always the same.
+
+        What is typical of an answer is learned from `train` alone, which may be iterated over more than once.
+        """
 
     def render_prompt(self, example: Example, variant: Variant = "direct") -> str:
         """The text that a model reads before it answers or before it sees a candidate.

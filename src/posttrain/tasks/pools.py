@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 from posttrain.evaluation.shortcuts import Pool, blind_scores, fit_blind_model
@@ -19,8 +19,8 @@ from posttrain.tasks import Candidate, Example, Score
 Made = TypeVar("Made", bound=Candidate)
 
 
-def build_pools(
-    splits: Mapping[str, Sequence[Example]],
+def pool_maker(
+    train: Iterable[Example],
     make: Callable[[Example, int], list[Made]],
     score: Callable[[str, Example], Score],
     *,
@@ -28,37 +28,23 @@ def build_pools(
     corruption_rate: float,
     oversample: int,
     seed: int,
-) -> dict[str, list[list[Made]]]:
-    """For each split a pool of exactly `count` distinct candidates per example, gold once, in random order.
+) -> Callable[[Example], list[Made]]:
+    """What makes an example's pool: exactly `count` distinct candidates, gold once, in random order.
 
-    `make(example, n)` makes such a pool of n, unfiltered; `oversample` 1 leaves it so.
+    `make(example, n)` makes such a pool of n, unfiltered and always the same; `oversample` 1 leaves it so.
     """
-    larger = 1 + oversample * (count - 1)
-    wide = {
-        split: [make(example, larger) for example in examples] for split, examples in splits.items()
-    }
     if oversample == 1:
-        return wide
-    views = {
-        split: [
-            _view(pool, example, score) for pool, example in zip(wide[split], examples, strict=True)
-        ]
-        for split, examples in splits.items()
-    }
-    model = fit_blind_model(views["train"])
-    return {
-        split: [
-            _filter(
-                pool,
-                blind_scores(view, model).tolist(),
-                count,
-                corruption_rate,
-                f"{seed}/{example['id']}",
-            )
-            for pool, view, example in zip(wide[split], views[split], examples, strict=True)
-        ]
-        for split, examples in splits.items()
-    }
+        return lambda example: make(example, count)
+    larger = 1 + oversample * (count - 1)
+    # Larger pools are made again where they are filtered: all of them would take more memory than anything else.
+    model = fit_blind_model(_view(make(example, larger), example, score) for example in train)
+
+    def make_filtered(example: Example) -> list[Made]:
+        pool = make(example, larger)
+        scores = blind_scores(_view(pool, example, score), model).tolist()
+        return _filter(pool, scores, count, corruption_rate, f"{seed}/{example['id']}")
+
+    return make_filtered
 
 
 def _view(

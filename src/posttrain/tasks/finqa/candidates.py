@@ -89,15 +89,18 @@ class Place:
 Axis = tuple[str, str | int]  # ("row", 3), ("column", "B"), ("text", 4)
 
 
-def collect_shapes(examples: Sequence[Mapping[str, Any]]) -> Shapes:
+def collect_shapes(examples: Iterable[Mapping[str, Any]]) -> Shapes:
     """The shapes of the examples' gold programs, most frequent first, and the sizes of their answers."""
-    counter = Counter(_shape(parse(example["target_program"])) for example in examples)
+    counter: Counter[Program] = Counter()
+    sizes: Counter[str] = Counter()
+    for example in examples:
+        counter[_shape(parse(example["target_program"]))] += 1
+        sizes[_size(example["exe_ans"])] += 1
     ranked = sorted(counter.items(), key=lambda item: (-item[1], render(item[0])))
-    sizes = Counter(_size(example["exe_ans"]) for example in examples)
     return Shapes(
         tuple(shape for shape, _ in ranked),
         tuple(count for _, count in ranked),
-        {size: count / len(examples) for size, count in sizes.items()},
+        {size: count / sizes.total() for size, count in sizes.items()},
     )
 
 

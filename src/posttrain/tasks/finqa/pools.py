@@ -1,17 +1,16 @@
-"""Candidate pools of whole splits: `candidates.make_candidates` for each question, then the filter."""
+"""Candidate pools of FinQA: `candidates.make_candidates` for a question, then the filter."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable
 
-from posttrain.tasks import pools
+from posttrain.tasks import Example, pools
 from posttrain.tasks.finqa.candidates import Candidate, collect_shapes, make_candidates
 from posttrain.tasks.finqa.score import score
 
 
-def build_pools(
-    splits: Mapping[str, Sequence[Mapping[str, Any]]],
+def pool_maker(
+    train: Iterable[Example],
     *,
     count: int,
     corruption_rate: float,
@@ -19,11 +18,14 @@ def build_pools(
     oversample: int,
     seed: int,
     tolerance: float,
-) -> dict[str, list[list[Candidate]]]:
-    """For each split a pool of exactly `count` distinct candidates per example, gold once, in random order."""
-    shapes = collect_shapes(splits["train"])
-    return pools.build_pools(
-        splits,
+) -> Callable[[Example], list[Candidate]]:
+    """What makes an example's pool: exactly `count` distinct candidates, gold once, in random order.
+
+    `train` is iterated over twice.
+    """
+    shapes = collect_shapes(train)
+    return pools.pool_maker(
+        train,
         lambda example, size: make_candidates(
             example, shapes, count=size, corruption_rate=corruption_rate, noise=noise, seed=seed
         ),

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable
 
 from posttrain.params import Params
 from posttrain.tasks import Example
+from posttrain.tasks.finqa import pools
 from posttrain.tasks.finqa.audit import audit
 from posttrain.tasks.finqa.candidates import Candidate
 from posttrain.tasks.finqa.explain import explain
 from posttrain.tasks.finqa.fetch import fetch
-from posttrain.tasks.finqa.pools import build_pools
 from posttrain.tasks.finqa.prepare import prepare
 from posttrain.tasks.finqa.program import format_answer
 from posttrain.tasks.finqa.prompt import (
@@ -28,7 +28,7 @@ __all__ = [
     "describe",
     "explain",
     "fetch",
-    "make_pools",
+    "pool_maker",
     "prepare",
     "prompt_hash",
     "render_prompt",
@@ -51,13 +51,11 @@ def calculate(text: str, example: Example) -> str:
     return render_answer(found[0], format_answer(value))
 
 
-def make_pools(
-    params: Params, splits: Mapping[str, Sequence[Example]]
-) -> dict[str, list[list[Candidate]]]:
-    """K candidates for each example of each split; see `posttrain.tasks.finqa.pools`."""
+def pool_maker(params: Params, train: Iterable[Example]) -> Callable[[Example], list[Candidate]]:
+    """What makes the K candidates for an example; see `posttrain.tasks.finqa.pools`."""
     chosen = params.candidates
-    return build_pools(
-        splits,
+    return pools.pool_maker(
+        train,
         count=chosen.count,
         corruption_rate=chosen.corruption_rate,
         noise=(chosen.noise[0], chosen.noise[1]),

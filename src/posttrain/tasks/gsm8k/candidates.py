@@ -22,7 +22,7 @@ import math
 import random
 from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import accumulate, product
@@ -81,7 +81,7 @@ class Habits:
         return values[bisect_right(ends, rng.randrange(start, ends[high - 1]))]
 
 
-def collect_habits(examples: Sequence[Example]) -> Habits:
+def collect_habits(examples: Iterable[Example]) -> Habits:
     """What the gold answers of a training split use."""
     numbers: defaultdict[str, Counter[Fraction]] = defaultdict(Counter)
     operators: Counter[str] = Counter()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable
 
 from posttrain.params import Params
 from posttrain.tasks import Example, pools, read_options
@@ -24,7 +24,7 @@ __all__ = [
     "describe",
     "explain",
     "fetch",
-    "make_pools",
+    "pool_maker",
     "prepare",
     "prompt_hash",
     "render_prompt",
@@ -39,14 +39,12 @@ def calculate(text: str, example: Example) -> str:
     return execute(text) if example["annotations"] == "execute" else text
 
 
-def make_pools(
-    params: Params, splits: Mapping[str, Sequence[Example]]
-) -> dict[str, list[list[Candidate]]]:
-    """K candidates for each example of each split; see `candidates`."""
+def pool_maker(params: Params, train: Iterable[Example]) -> Callable[[Example], list[Candidate]]:
+    """What makes the K candidates for an example; see `candidates`."""
     chosen = params.candidates
-    habits = collect_habits(splits["train"])
-    return pools.build_pools(
-        splits,
+    habits = collect_habits(train)
+    return pools.pool_maker(
+        train,
         lambda example, size: make_candidates(
             example,
             habits,
