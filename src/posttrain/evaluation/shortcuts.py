@@ -14,7 +14,7 @@ import zlib
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from itertools import combinations, islice
 from typing import IO, TYPE_CHECKING, Any
 
@@ -128,7 +128,7 @@ def _typicality(pool: Pool) -> Array:
         similarity = shared / max(1, len(grams[i]) + len(grams[j]) - shared)
         alike[i].append(similarity)
         alike[j].append(similarity)
-    return np.array([np.mean(others or [0.0]) for others in alike])
+    return np.array(alike).mean(axis=1) if len(pool) > 1 else np.zeros(1)
 
 
 RULES: dict[str, Callable[[Pool], Array]] = {
@@ -142,7 +142,7 @@ RULES: dict[str, Callable[[Pool], Array]] = {
 
 
 def _ngrams(tokens: Sequence[str], size: int) -> list[str]:
-    return [" ".join(tokens[i : i + size]) for i in range(len(tokens) - size + 1)]
+    return [*map(" ".join, zip(*(tokens[start:] for start in range(size)), strict=False))]
 
 
 def _store(pools: Sequence[Pool], file: IO[bytes]) -> None:
@@ -181,15 +181,19 @@ def _features(pools: Sequence[Pool]) -> tuple[NDArray[np.uint16], NDArray[np.int
             ]
         )
         for index, made in enumerate(pool):
-            # Sorted, so that sums over the features round the same way in every process.
-            names = set(_describe(made))
-            columns.extend(sorted(zlib.crc32(name.encode()) % _BUCKETS for name in names))
+            # No set, whose order is another in each process: sums over the features would round differently.
+            columns.extend(map(_bucket, dict.fromkeys(_describe(made))))
             order = (relations > relations[:, index : index + 1]).sum(axis=1)
             columns.extend(
                 _BUCKETS + kind * 64 + min(int(rank), 63) for kind, rank in enumerate(order)
             )
             ends.append(len(columns))
     return np.frombuffer(columns, np.uint16), np.frombuffer(ends, np.int32)
+
+
+@lru_cache(maxsize=1 << 13)  # the candidates of a pool share most of their names
+def _bucket(name: str) -> int:
+    return zlib.crc32(name.encode()) % _BUCKETS
 
 
 def _matrix(columns: NDArray[np.uint16], ends: NDArray[np.int32]) -> csr_matrix:
