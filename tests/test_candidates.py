@@ -11,7 +11,7 @@ from scipy.stats import chisquare
 
 from posttrain.errors import UserError
 from posttrain.tasks.finqa.candidates import Candidate, collect_shapes, make_candidates
-from posttrain.tasks.finqa.pools import build_pools
+from posttrain.tasks.finqa.pools import pool_maker
 from posttrain.tasks.finqa.score import score
 
 K = 8
@@ -29,7 +29,7 @@ Pool = list[Candidate]
 
 
 def build(examples: list[dict[str, Any]], **changes: Any) -> list[Pool]:
-    return build_pools({"train": examples}, **SETTINGS | changes)["train"]
+    return [*map(pool_maker(examples, **SETTINGS | changes), examples)]
 
 
 @pytest.fixture(scope="module")
@@ -209,4 +209,4 @@ def test_a_gold_program_that_does_not_execute_is_named(generated_examples: Examp
 def one_pool(row: dict[str, Any], generated: Examples, **changes: Any) -> Pool:
     """The pool of one test question; shapes are those of generated training questions."""
     wanted = SETTINGS | {"oversample": 1} | changes
-    return build_pools({"train": generated["literal"], "test": [row]}, **wanted)["test"][0]
+    return pool_maker(generated["literal"], **wanted)(row)

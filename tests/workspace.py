@@ -148,16 +148,16 @@ def rewarded_pools(
     task: Task, params: Params, examples: Mapping[str, Sequence[Example]]
 ) -> dict[str, list[list[dict[str, Any]]]]:
     """The candidates of each example by split, as stages candidates and rewards make them."""
-    pools = task.make_pools(params, examples)
+    make = task.pool_maker(params, examples["train"])
     return {
         split: [
             reward_pool(
                 task,
                 example,
-                [{"text": c.text, "kind": c.kind, "edit": c.edit} for c in pool],
+                [{"text": c.text, "kind": c.kind, "edit": c.edit} for c in make(example)],
                 params.rewards,
             )["candidates"]
-            for example, pool in zip(examples[split], pools[split], strict=True)
+            for example in examples[split]
         ]
         for split in examples
     }
