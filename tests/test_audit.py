@@ -40,9 +40,10 @@ def changed(**changes: Any) -> dict[str, Any]:
 
 
 def reason(row: dict[str, Any]) -> str:
-    result = audit_splits({"train": [ROW, row]})
+    kept: dict[str, list[dict[str, Any]]] = {}
+    result = audit_splits({"train": [ROW, row]}, lambda split, rows: kept.update({split: [*rows]}))
     assert [rejected.row for rejected in result.rejected] == [1]
-    assert result.clean["train"] == [ROW]
+    assert kept == {"train": [ROW]}
     assert result.metrics["train"]["rejected"] == {result.rejected[0].reason: 1}
     return result.rejected[0].reason
 

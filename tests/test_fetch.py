@@ -15,7 +15,7 @@ from posttrain.errors import UserError
 from posttrain.files import git_blob_id
 from posttrain.tasks.fetching import download, fetch_hub, fetch_path
 from posttrain.tasks.finqa.fetch import PATHS, fetch_generated
-from posttrain.tasks.finqa.load import SPLIT_FILES, load_split
+from posttrain.tasks.finqa.load import SPLIT_FILES, iterate_split, load_split
 
 BODY = bytes(range(256)) * 2000
 NAMES = list(SPLIT_FILES.values())
@@ -212,20 +212,20 @@ def test_generated_files_have_the_original_layout(tmp_path) -> None:
 
 def test_a_path_is_copied_byte_for_byte(tmp_path) -> None:
     fetch_generated(tmp_path / "in", seed=0, sizes={"train": 3, "val": 3, "test": 3})
-    fetch_path(tmp_path / "out", tmp_path / "in", PATHS, load_split, KEY)
+    fetch_path(tmp_path / "out", tmp_path / "in", PATHS, iterate_split, KEY)
     for name in NAMES:
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "in" / name).read_bytes()
 
 
 def test_a_bad_path_is_one_line(tmp_path) -> None:
     with pytest.raises(UserError, match=r"datasets\.finqa\.path: .*nowhere is not a folder"):
-        fetch_path(tmp_path / "out", tmp_path / "nowhere", PATHS, load_split, KEY)
+        fetch_path(tmp_path / "out", tmp_path / "nowhere", PATHS, iterate_split, KEY)
     with pytest.raises(UserError, match=r"has no file train\.json"):
-        fetch_path(tmp_path / "out", tmp_path, PATHS, load_split, KEY)
+        fetch_path(tmp_path / "out", tmp_path, PATHS, iterate_split, KEY)
     fetch_generated(tmp_path / "in", seed=0, sizes={"train": 3, "val": 3, "test": 3})
     (tmp_path / "in" / "test.json").write_text('[{"id": "x"')
     with pytest.raises(UserError, match=r"test\.json:1:\d+: not valid JSON"):
-        fetch_path(tmp_path / "out", tmp_path / "in", PATHS, load_split, KEY)
+        fetch_path(tmp_path / "out", tmp_path / "in", PATHS, iterate_split, KEY)
     assert not (tmp_path / "out").exists()
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -19,6 +20,7 @@ from posttrain.files import (
     atomic_directory,
     atomic_write,
     git_blob_id,
+    iterate_json_array,
     read_json,
     read_jsonl,
     sha256_file,
@@ -98,6 +100,48 @@ def test_jsonl_reads_back(rows: list[dict[str, int | str]]) -> None:
         path = Path(directory) / "rows.jsonl"
         write_jsonl(path, rows)
         assert read_jsonl(path) == rows
+
+
+@given(st.lists(st.integers() | st.lists(TEXTS) | st.dictionaries(TEXTS, TEXTS)), st.booleans())
+def test_a_json_list_reads_the_same_item_by_item(items: list[Any], indented: bool) -> None:
+    """Wherever the blocks that are read end: here each is one character longer than the one before."""
+    with tempfile.TemporaryDirectory() as directory, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("posttrain.files._BLOCK", 1)
+        path = Path(directory) / "rows.json"
+        path.write_text(f" {json.dumps(items, indent=2 if indented else None)}\n")
+        assert [*iterate_json_array(path)] == items == read_json(path)
+
+
+def test_items_are_read_when_they_are_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps([*range(100_000)])[:-100])
+    items = iterate_json_array(path)
+    assert [next(items) for _ in range(1000)] == [*range(1000)]
+    with pytest.raises(UserError, match="not valid JSON"):
+        list(items)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('[{"a": 1},\n {"a": 2, "b"},\n {"a": 3}]', "a.json:2:14: not valid JSON"),
+        ("[1,\n 2\n 3]", "a.json:3:2: not valid JSON"),
+        ("[1,\n]", "a.json:2:1: not valid JSON"),
+        ("[1] 2", "a.json:1:5: not valid JSON"),
+        ("[1, 2", "a.json:1:6: not valid JSON"),
+        ("", "a.json:1:1: not valid JSON"),
+        ('{"a": [1]}', "a.json: expected a list of rows, found dict"),
+        (f'["{"é" * 70_000}", "\udcff"]', "a.json: not UTF-8 text (byte 140006)"),
+    ],
+)
+def test_what_is_broken_in_a_json_list_is_named_by_its_place(
+    text: str, expected: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.json"
+    path.write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(UserError) as caught:
+        list(iterate_json_array(path))
+    assert str(caught.value).startswith(f"{tmp_path}/{expected}")
 
 
 def test_json_is_sorted_and_refuses_nan(tmp_path: Path) -> None:

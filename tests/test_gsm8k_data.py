@@ -17,7 +17,7 @@ from posttrain.files import git_blob_id, read_jsonl
 from posttrain.params import Params, check_params
 from posttrain.tasks import SPLITS, get_task
 from posttrain.tasks.gsm8k.load import FILES, load_rows
-from posttrain.tasks.gsm8k.prepare import carve, prepare_row
+from posttrain.tasks.gsm8k.prepare import draw, prepare_row
 from posttrain.tasks.gsm8k.reading import read_steps, strict_answer
 from posttrain.tasks.gsm8k.sample import generate
 from posttrain.tasks.gsm8k.score import score
@@ -210,14 +210,12 @@ def test_a_file_without_a_sound_row_is_an_error(tmp_path: Path) -> None:
 
 
 def test_validation_rows_are_drawn_by_the_seed_and_do_not_depend_on_the_other_rows() -> None:
-    rows = [{"id": f"q{number}"} for number in range(300)]
-    train, val = carve(rows, 60, 0)
-    assert len(train) == 240 and len(val) == 60
-    assert [row for row in rows if row in train] == train
-    assert carve(rows[::-1], 60, 0)[1] == val[::-1]
-    assert carve(rows, 60, 1)[1] != val
-    kept = {row["id"] for row in carve([row for row in rows if row not in val[:5]], 55, 0)[1]}
-    assert kept == {row["id"] for row in val[5:]}
+    ids = [f"q{number}" for number in range(300)]
+    val = draw(ids, 60, 0)
+    assert len(val) == 60 and val < set(ids)
+    assert draw(ids[::-1], 60, 0) == val != draw(ids, 60, 1)
+    gone = set(sorted(val)[:5])
+    assert draw([name for name in ids if name not in gone], 55, 0) == val - gone
 
 
 @pytest.mark.parametrize("annotations", ["keep", "strip", "execute"])

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
+import tracemalloc
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from scipy.stats import chisquare
 from workspace import ROOT, rewarded_pools
@@ -16,6 +18,8 @@ from posttrain.evaluation.shortcuts import audit_shortcuts, blind_scores, fit_bl
 from posttrain.files import read_jsonl
 from posttrain.params import load_params
 from posttrain.tasks import SPLITS, get_task
+
+WORDS = [f"word{letter}" for letter in "abcdefghijklmnopqrstuvwxyz"]
 
 Pool = Sequence[Mapping[str, Any]]
 
@@ -76,6 +80,35 @@ def test_the_learned_rule_finds_nothing_where_nothing_is() -> None:
 
     train, test = [pool() for _ in range(200)], [pool() for _ in range(400)]
     assert rules_of(train, test)["learned"] == pytest.approx(0.25, abs=0.08)
+
+
+def test_the_learned_rule_is_the_same_however_few_features_are_in_memory() -> None:
+    """Chunks of 7 pools of different sizes, the last one shorter, from an iterator that ends after one pass."""
+    rng = random.Random(0)
+    pools = [
+        [made(f"add {rng.randrange(9)} {rng.choice('abc')}", slot == 0) for slot in range(size)]
+        for size in rng.choices((1, 3, 8), k=60)
+    ]
+    whole = fit_blind_model(pools, chunk=1000)
+    assert np.abs(whole).max() > 0.1
+    assert fit_blind_model(iter(pools), chunk=7) == pytest.approx(whole, abs=1e-6)
+
+
+def test_features_of_more_pools_take_no_more_memory() -> None:
+    """The peak of what Python and numpy allocate; all features of the larger set would take 12 MB."""
+
+    def peak(count: int) -> int:
+        pools = (
+            [made(f"{n} {' '.join(WORDS)}", n % 4 == 0) for n in range(8)] for _ in range(count)
+        )
+        tracemalloc.start()
+        fit_blind_model(pools, iterations=2, chunk=20)
+        top = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return top
+
+    peak(20)  # what stays for good
+    assert peak(400) < 1.1 * peak(40)
 
 
 # ------------------------------------------------------------------------------ real FinQA

@@ -10,6 +10,7 @@ import glob
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -23,6 +24,10 @@ from safetensors import SafetensorError
 from posttrain.errors import UserError
 
 PathLike = str | os.PathLike[str]
+
+_BLOCK = 1 << 16  # characters
+_DECODER = json.JSONDecoder()
+_DELIMITER = re.compile(r"\s*([\[,\]])\s*")
 
 
 @contextmanager
@@ -99,6 +104,40 @@ def read_json(path: PathLike) -> Any:
         raise UserError(f"{where}: not valid JSON: {error.msg}") from error
 
 
+def iterate_json_array(path: PathLike) -> Iterator[Any]:
+    """The items of a JSON file that is one list, one by one, so that they need not be in memory together.
+
+    `UserError` as from `read_json`, after the items before what is broken, and when the file is no list.
+    """
+    with _readable(path), Path(path).open(encoding="utf-8") as file:
+        text, place, before = file.read(_BLOCK), 0, "["
+        while True:
+            try:
+                item, place = _decode_item(text, place, before)
+            except ValueError:  # no more items, or the next one goes on behind what was read
+                text, place = text[place:], 0
+                if not (more := file.read(max(_BLOCK, len(text)))):
+                    break
+                text += more
+            else:
+                before = ","
+                yield item
+    if not re.fullmatch(r"\s*\]\s*" if before == "," else r"\s*\[\s*\]\s*", text):
+        value = read_json(path)  # which tells where it is broken
+        raise UserError(f"{path}: expected a list of rows, found {type(value).__name__}")
+
+
+def _decode_item(text: str, place: int, before: str) -> tuple[Any, int]:
+    """The item behind the delimiter `before`, and where it ends; `ValueError` unless the next delimiter is seen too."""
+    start = _DELIMITER.match(text, place)
+    if start is None or start[1] != before:
+        raise ValueError("no item")
+    item, end = _DECODER.raw_decode(text, start.end())
+    if _DELIMITER.match(text, end) is None:
+        raise ValueError("may go on")
+    return item, end
+
+
 def write_json(path: PathLike, value: Any) -> None:
     """Write `value` as indented JSON with sorted keys; NaN and infinities are refused."""
     with atomic_write(path) as file:
@@ -157,7 +196,16 @@ def _readable(path: PathLike) -> Iterator[None]:
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text (byte {error.start})") from error
+        raise UserError(f"{path}: not UTF-8 text (byte {_undecodable(path)})") from error
+
+
+def _undecodable(path: PathLike) -> int:
+    """The first byte of the file that is not UTF-8; an error while a part was read counts from that part's start."""
+    try:
+        Path(path).read_bytes().decode()
+    except UnicodeDecodeError as error:
+        return error.start
+    return 0
 
 
 def sha256_file(path: PathLike) -> str:

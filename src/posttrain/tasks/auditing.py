@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,23 +30,38 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """`clean` rows per split in order, the `rejected` ones, and `metrics` as nested numbers."""
+    """The rows left out, and `metrics` as nested numbers, of which `metrics[split]["clean"]` counts the sound rows."""
 
-    clean: dict[str, list[dict[str, Any]]]
     rejected: list[Rejected]
     metrics: dict[str, Any]
 
 
-def write_audit(result: Audit, source: Path, files: Mapping[str, str], directory: Path) -> None:
-    """Write each split and rejected.jsonl into `directory`; `UserError` when a split keeps no row."""
-    for split, rows in result.clean.items():
-        if not rows:
+Keep = Callable[[str, Iterator[dict[str, Any]]], None]
+
+
+def let_go(split: str, rows: Iterator[dict[str, Any]]) -> None:
+    """A `Keep` for those who want the metrics alone."""
+    for _ in rows:
+        pass
+
+
+def write_audit(
+    audit_splits: Callable[[Keep], Audit], source: Path, files: Mapping[str, str], directory: Path
+) -> Audit:
+    """Write each split's sound rows and rejected.jsonl into `directory`.
+
+    audit_splits: audits the splits of `files` and gives the sound rows of each to its argument, which writes them as
+    they come. `UserError` when a split keeps no row.
+    """
+    result = audit_splits(lambda split, rows: write_jsonl(directory / f"{split}.jsonl", rows))
+    for split, name in files.items():
+        if not result.metrics[split]["clean"]:
             raise UserError(
-                f"{source / files[split]}: every row was rejected, the first because "
+                f"{source / name}: every row was rejected, the first because "
                 f"{next(row.detail for row in result.rejected if row.split == split)}"
             )
-        write_jsonl(directory / f"{split}.jsonl", rows)
     write_jsonl(directory / "rejected.jsonl", [asdict(row) for row in result.rejected])
+    return result
 
 
 def describe_lengths(lengths: Sequence[int]) -> dict[str, float]:

@@ -12,7 +12,7 @@ import http.client
 import shutil
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -36,12 +36,12 @@ def fetch_dataset(
     paths: Sequence[str],
     *,
     generate: Callable[[GeneratedDataset, Path], None],
-    check: Callable[[Path], object],
+    check: Callable[[Path], Iterable[object]],
 ) -> None:
     """Put the data set that `params` chooses into `directory`.
 
     paths: of its files in the repository, whose names they keep. generate: writes the files of a generated data
-    set. check: raises `UserError` for a file that is not whole.
+    set. check: the rows of a file, which raises `UserError` for one that is not whole.
     """
     dataset, key = params.selected_dataset, f"datasets.{params.dataset}"
     if isinstance(dataset, GeneratedDataset):
@@ -53,7 +53,11 @@ def fetch_dataset(
 
 
 def fetch_path(
-    output: Path, source: Path, paths: Sequence[str], check: Callable[[Path], object], key: str
+    output: Path,
+    source: Path,
+    paths: Sequence[str],
+    check: Callable[[Path], Iterable[object]],
+    key: str,
 ) -> None:
     """Copy the files of `source` into `output`, once each is seen to be whole."""
     names = [Path(path).name for path in paths]
@@ -62,7 +66,8 @@ def fetch_path(
     for name in names:
         if not (source / name).is_file():
             raise UserError(f"{key}.path: {source} has no file {name}")
-        check(source / name)
+        for _ in check(source / name):
+            pass
     with atomic_directory(output) as directory:
         for name in names:
             shutil.copyfile(source / name, directory / name)

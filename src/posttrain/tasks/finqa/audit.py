@@ -20,14 +20,24 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from posttrain.files import atomic_directory
-from posttrain.tasks.auditing import Audit, Rejected, count_words, describe_lengths, write_audit
+from posttrain.tasks.auditing import (
+    Audit,
+    Keep,
+    Rejected,
+    count_words,
+    describe_lengths,
+    let_go,
+    write_audit,
+)
 from posttrain.tasks.finqa.context import row_sentence
-from posttrain.tasks.finqa.load import SPLIT_FILES, load_split
+from posttrain.tasks.finqa.load import SPLIT_FILES, iterate_split
 from posttrain.tasks.finqa.program import (
     TABLE_OPERATIONS,
     ExecutionError,
@@ -39,6 +49,7 @@ from posttrain.tasks.finqa.program import (
 HUGE = 1e15
 
 _OPTIONAL_QA = ("answer", "program_re")
+_TABLE_COUNTS = ("empty_tables", "tables_with_strange_numbers", "duplicate_row_labels")
 
 Row = Mapping[str, Any]
 
@@ -48,43 +59,55 @@ def audit(source: Path, directory: Path) -> dict[str, Any]:
 
     Returns the metrics of `audit_splits`; `UserError` when a split keeps no row.
     """
-    result = audit_splits({split: load_split(source / name) for split, name in SPLIT_FILES.items()})
+    splits = {split: iterate_split(source / name) for split, name in SPLIT_FILES.items()}
     with atomic_directory(directory) as output:
-        write_audit(result, source, SPLIT_FILES, output)
-    return result.metrics
+        return write_audit(partial(audit_splits, splits), source, SPLIT_FILES, output).metrics
 
 
 def audit_splits(
-    splits: Mapping[str, Sequence[dict[str, Any]]],
-    count_tokens: Callable[[str], int] | None = None,
+    splits: Mapping[str, Iterable[dict[str, Any]]],
+    keep: Keep = let_go,
+    count_tokens: Callable[[str], int] = count_words,
 ) -> Audit:
-    """Audit all splits together.
+    """Audit all splits together, row by row.
 
-    `count_tokens` measures lengths (default: words and punctuation marks).
+    `keep(split, rows)` is given each split's sound rows; `count_tokens` measures lengths.
     """
-    clean: dict[str, list[dict[str, Any]]] = {}
     rejected: list[Rejected] = []
-    metrics: dict[str, Any] = {}
     seen: dict[str, str] = {}
+    profiles: dict[str, _Profile] = {}
+    metrics: dict[str, Any] = {}
     for split, rows in splits.items():
-        clean[split] = []
-        reasons: Counter[str] = Counter()
-        for index, row in enumerate(rows):
-            problem = _problem(row, seen)
-            if problem is None:
-                seen[row["id"]] = f"{split} row {index}"
-                clean[split].append(row)
-            else:
-                rejected.append(Rejected(split, index, row["id"], *problem))
-                reasons[problem[0]] += 1
+        before, profile = len(rejected), _Profile(count_tokens)
+        keep(split, _sound(split, rows, seen, rejected, profile))
+        reasons = Counter(row.reason for row in rejected[before:])
         metrics[split] = {
-            "rows": len(rows),
-            "clean": len(clean[split]),
+            "rows": profile.rows,
+            "clean": profile.rows - reasons.total(),
             "rejected": dict(sorted(reasons.items())),
-            **_describe(rows, count_tokens or count_words),
+            **profile.summary(),
         }
-    metrics["leakage"] = _leakage(splits)
-    return Audit(clean, rejected, metrics)
+        profiles[split] = profile
+    metrics["leakage"] = _leakage({split: profile.keys for split, profile in profiles.items()})
+    return Audit(rejected, metrics)
+
+
+def _sound(
+    split: str,
+    rows: Iterable[dict[str, Any]],
+    seen: dict[str, str],
+    rejected: list[Rejected],
+    profile: _Profile,
+) -> Iterator[dict[str, Any]]:
+    """The rows without a problem; the others are added to `rejected`, and all to `profile`."""
+    for index, row in enumerate(rows):
+        profile.add(row)
+        problem = _problem(row, seen)
+        if problem is None:
+            seen[row["id"]] = f"{split} row {index}"
+            yield row
+        else:
+            rejected.append(Rejected(split, index, row["id"], *problem))
 
 
 def _problem(row: Row, seen: Mapping[str, str]) -> tuple[str, str] | None:
@@ -139,41 +162,53 @@ def _strange_cells(cells: Sequence[str]) -> list[str]:
     return strange
 
 
-def _describe(rows: Sequence[Row], count_tokens: Callable[[str], int]) -> dict[str, Any]:
-    steps: Counter[str] = Counter()
-    operations: Counter[str] = Counter()
-    for row in rows:
+class _Profile:
+    """What the metrics tell of the rows of a split, added one by one."""
+
+    def __init__(self, count_tokens: Callable[[str], int]) -> None:
+        self.rows = 0
+        self.keys: dict[str, list[Hashable]] = {"ids": [], "pages": [], "page_and_question": []}
+        self._count_tokens = count_tokens
+        self._lengths: list[int] = []
+        self._missing = Counter({f"qa.{name}": 0 for name in (*_OPTIONAL_QA, "gold_inds")})
+        self._tables = Counter(dict.fromkeys(_TABLE_COUNTS, 0))
+        self._yes_no = 0
+        self._steps, self._operations, self._human = (Counter[str]() for _ in range(3))
+
+    def add(self, row: Row) -> None:
+        qa, table = row["qa"], row["table"]
+        self.rows += 1
+        self.keys["ids"].append(row["id"])
+        self.keys["pages"].append(row["filename"])
+        asked = row["filename"], qa["question"].strip().lower()
+        self.keys["page_and_question"].append(asked)
+        self._lengths.append(self._count_tokens(page_text(row)))
+        for name in (*_OPTIONAL_QA, "gold_inds"):
+            self._missing[f"qa.{name}"] += not qa.get(name)
+        strange = any(_strange_cells(cells) for cells in table[1:])
+        repeated = len({cells[0] for cells in table if cells}) < len(table)
+        for name, found in zip(_TABLE_COUNTS, (len(table) < 2, strange, repeated), strict=True):
+            self._tables[name] += found
+        self._yes_no += isinstance(qa["exe_ans"], str)
+        self._human[answer_class(qa.get("answer"), qa["exe_ans"])] += 1
         try:
-            program = parse(row["qa"]["program"])
+            program = parse(qa["program"])
         except ProgramError:
-            continue
-        steps[str(len(program))] += 1
-        operations.update(step.op for step in program)
-    return {
-        "missing_fields": {
-            f"qa.{name}": sum(not row["qa"].get(name) for row in rows) for name in _OPTIONAL_QA
+            return
+        self._steps[str(len(program))] += 1
+        self._operations.update(step.op for step in program)
+
+    def summary(self) -> dict[str, Any]:
+        return {
+            "missing_fields": dict(self._missing),
+            "pages": len(set(self.keys["pages"])),
+            **self._tables,
+            "steps": dict(sorted(self._steps.items())),
+            "operations": dict(sorted(self._operations.items())),
+            "yes_no": self._yes_no,
+            "human_answer": dict(sorted(self._human.items())),
+            "length": describe_lengths(self._lengths),
         }
-        | {"qa.gold_inds": sum(not row["qa"]["gold_inds"] for row in rows)},
-        "pages": len({row["filename"] for row in rows}),
-        "empty_tables": sum(len(row["table"]) < 2 for row in rows),
-        "tables_with_strange_numbers": sum(
-            any(_strange_cells(cells) for cells in row["table"][1:]) for row in rows
-        ),
-        "duplicate_row_labels": sum(
-            len({cells[0] for cells in row["table"] if cells}) < len(row["table"]) for row in rows
-        ),
-        "steps": dict(sorted(steps.items())),
-        "operations": dict(sorted(operations.items())),
-        "yes_no": sum(isinstance(row["qa"]["exe_ans"], str) for row in rows),
-        "human_answer": dict(
-            sorted(
-                Counter(
-                    answer_class(row["qa"].get("answer"), row["qa"]["exe_ans"]) for row in rows
-                ).items()
-            )
-        ),
-        "length": describe_lengths([count_tokens(page_text(row)) for row in rows]),
-    }
 
 
 def page_text(row: Row) -> str:
@@ -226,23 +261,12 @@ def _rounds_to(stated: float, truth: float, unit: float) -> bool:
     return abs(stated - truth) <= 0.5 * unit * (1 + 1e-6) + 1e-9 * abs(truth) + 5e-6
 
 
-def _leakage(splits: Mapping[str, Sequence[Row]]) -> dict[str, dict[str, int]]:
-    """For each pair of splits, how many rows of the second share something with the first."""
-    found = {}
-    names = list(splits)
-    for first in range(len(names)):
-        for second in range(first + 1, len(names)):
-            a, b = splits[names[first]], splits[names[second]]
-            found[f"{names[first]}_{names[second]}"] = {
-                "ids": _shared(a, b, lambda row: row["id"]),
-                "pages": _shared(a, b, lambda row: row["filename"]),
-                "page_and_question": _shared(
-                    a, b, lambda row: (row["filename"], row["qa"]["question"].strip().lower())
-                ),
-            }
-    return found
-
-
-def _shared(a: Sequence[Row], b: Sequence[Row], key: Callable[[Row], object]) -> int:
-    known = {key(row) for row in a}
-    return sum(key(row) in known for row in b)
+def _leakage(splits: Mapping[str, Mapping[str, Sequence[Hashable]]]) -> dict[str, dict[str, int]]:
+    """For each pair of splits, how many rows of the second share each kind of key with the first."""
+    return {
+        f"{first}_{second}": {
+            kind: sum(key in known for key in splits[second][kind])
+            for kind, known in ((kind, set(keys)) for kind, keys in splits[first].items())
+        }
+        for first, second in combinations(splits, 2)
+    }

@@ -10,7 +10,7 @@ from posttrain.params import GeneratedDataset, Params
 from posttrain.schema import Fraction, Section
 from posttrain.tasks import read_options
 from posttrain.tasks.fetching import fetch_dataset
-from posttrain.tasks.finqa.load import SPLIT_FILES, load_split
+from posttrain.tasks.finqa.load import SPLIT_FILES, iterate_split
 from posttrain.tasks.finqa.sample import UNSEEN_SHARE, generate
 
 PATHS = tuple(f"dataset/{name}" for name in SPLIT_FILES.values())
@@ -27,7 +27,7 @@ def fetch(params: Params, directory: Path) -> None:
     read_options(
         params, GeneratedOptions if params.selected_dataset.source == "generated" else Section
     )
-    fetch_dataset(params, directory, PATHS, generate=_generate, check=load_split)
+    fetch_dataset(params, directory, PATHS, generate=_generate, check=iterate_split)
 
 
 def _generate(dataset: GeneratedDataset, directory: Path) -> None:

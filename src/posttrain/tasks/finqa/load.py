@@ -11,12 +11,12 @@ module's.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from posttrain.errors import UserError
-from posttrain.files import read_json
+from posttrain.files import iterate_json_array
 
 # The stages call the middle split `val`; the file keeps the name that FinQA gave it.
 SPLIT_FILES = {"train": "train.json", "val": "dev.json", "test": "test.json"}
@@ -24,14 +24,17 @@ SPLIT_FILES = {"train": "train.json", "val": "dev.json", "test": "test.json"}
 
 def load_split(path: Path) -> list[dict[str, Any]]:
     """The rows of one split file; `UserError` names the file, row and field that is broken."""
-    rows = read_json(path)
-    if not isinstance(rows, list):
-        raise UserError(f"{path}: expected a list of rows, found {type(rows).__name__}")
-    if not rows:
-        raise UserError(f"{path}: the list of rows is empty")
-    for index, row in enumerate(rows):
+    return list(iterate_split(path))
+
+
+def iterate_split(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of `load_split` one by one, so that they need not be in memory together."""
+    index = -1
+    for index, row in enumerate(iterate_json_array(path)):
         check_structure(row, where=f"{path}: row {index}")
-    return rows
+        yield row
+    if index < 0:
+        raise UserError(f"{path}: the list of rows is empty")
 
 
 def check_structure(row: Any, where: str) -> None:

@@ -12,11 +12,11 @@ operands, and the share of operands that can be written as references.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from posttrain.files import atomic_directory, read_jsonl, write_jsonl
+from posttrain.files import JsonLines, atomic_directory, write_jsonl
 from posttrain.params import Params
 from posttrain.tasks.finqa.context import page_facts, rank_facts, select_facts
 from posttrain.tasks.finqa.load import SPLIT_FILES
@@ -32,9 +32,10 @@ def prepare(params: Params, source: Path, directory: Path) -> dict[str, Any]:
     context, top_n = params.prepare.context, params.prepare.top_n
     with atomic_directory(directory) as output:
         for split in SPLIT_FILES:
-            rows = read_jsonl(source / f"{split}.jsonl")
-            examples = [prepare_row(row, context, top_n, params.operands) for row in rows]
-            write_jsonl(output / f"{split}.jsonl", examples)
+            rows = JsonLines(source / f"{split}.jsonl")
+            examples = JsonLines(output / f"{split}.jsonl")
+            made = (prepare_row(row, context, top_n, params.operands) for row in rows)
+            write_jsonl(examples.path, made)
             metrics[split] = measure(rows, examples)
     return metrics
 
@@ -64,20 +65,19 @@ def prepare_row(row: Mapping[str, Any], context: str, top_n: int, operands: str)
 
 
 def measure(
-    rows: Sequence[Mapping[str, Any]], examples: Sequence[Mapping[str, Any]]
+    rows: Iterable[Mapping[str, Any]], examples: Iterable[Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """Counts and shares over one split; `examples[i]` was prepared from `rows[i]`."""
+    """Counts and shares over one split; the examples, iterated over twice, were prepared from the rows."""
+    words = [len(example["input_text"].split()) for example in examples]
     return {
-        "examples": len(examples),
-        "words_mean": _share(
-            sum(len(example["input_text"].split()) for example in examples), len(examples)
-        ),
+        "examples": len(words),
+        "words_mean": _share(sum(words), len(words)),
         "recall": retrieval_recall(rows),
         "operands": operand_coverage(examples),
     }
 
 
-def retrieval_recall(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+def retrieval_recall(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
     """Share of questions whose gold facts, and whose operands, are all among the n best facts of
     the search.
 
@@ -87,7 +87,9 @@ def retrieval_recall(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, f
     """
     facts_found = dict.fromkeys(RECALL_AT, 0)
     operands_found = dict.fromkeys(RECALL_AT, 0)
+    count = 0
     for row in rows:
+        count += 1
         facts = page_facts(row)
         ranking = [facts[index] for index in rank_facts(row["qa"]["question"], facts)]
         header = (
@@ -105,15 +107,16 @@ def retrieval_recall(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, f
             facts_found[n] += gold_rank <= n
             operands_found[n] += operand_rank <= n
     return {
-        "gold_facts": {f"at_{n}": _share(facts_found[n], len(rows)) for n in RECALL_AT},
-        "operands": {f"at_{n}": _share(operands_found[n], len(rows)) for n in RECALL_AT},
+        "gold_facts": {f"at_{n}": _share(facts_found[n], count) for n in RECALL_AT},
+        "operands": {f"at_{n}": _share(operands_found[n], count) for n in RECALL_AT},
     }
 
 
-def operand_coverage(examples: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+def operand_coverage(examples: Iterable[Mapping[str, Any]]) -> dict[str, float]:
     """How many operands of the gold programs (no constants, no #k) the page's references cover."""
-    total = visible = ambiguous = as_reference = complete = 0
+    count = total = visible = ambiguous = as_reference = complete = 0
     for example in examples:
+        count += 1
         literals: dict[str, int] = {}
         for literal in example["references"].values():
             literals[literal] = literals.get(literal, 0) + 1
@@ -130,7 +133,7 @@ def operand_coverage(examples: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         "visible": _share(visible, total),
         "ambiguous": _share(ambiguous, total),
         "as_reference": _share(as_reference, total),
-        "programs_fully_visible": _share(complete, len(examples)),
+        "programs_fully_visible": _share(complete, count),
     }
 
 

@@ -15,14 +15,22 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from posttrain.files import atomic_directory, write_jsonl
-from posttrain.tasks.auditing import Audit, Rejected, count_words, describe_lengths, write_audit
+from posttrain.tasks.auditing import (
+    Audit,
+    Keep,
+    Rejected,
+    count_words,
+    describe_lengths,
+    write_audit,
+)
 from posttrain.tasks.gsm8k.arithmetic import format_number, read_number
-from posttrain.tasks.gsm8k.load import FILES, load_rows
+from posttrain.tasks.gsm8k.load import FILES, iterate_rows
 from posttrain.tasks.gsm8k.reading import MARK, Step, read_steps, strict_answer
 
 Row = Mapping[str, Any]
@@ -31,59 +39,51 @@ _SPACE = re.compile(r"\s+")
 
 def audit(source: Path, directory: Path) -> dict[str, Any]:
     """Write {train,test}.jsonl, rejected.jsonl and disagreements.jsonl into `directory`; return the metrics."""
-    splits = {split: load_rows(source / name) for split, name in FILES.items()}
-    result = audit_splits(splits)
+    splits = {split: iterate_rows(source / name) for split, name in FILES.items()}
+    profiles = {split: _Profile() for split in FILES}
     with atomic_directory(directory) as output:
-        write_audit(result, source, FILES, output)
-        found = [line for rows in splits.values() for line in disagreements(rows)]
+        result = write_audit(partial(audit_splits, splits, profiles), source, FILES, output)
+        found = [line for profile in profiles.values() for line in profile.disagreements]
         write_jsonl(output / "disagreements.jsonl", found)
     return result.metrics
 
 
-def audit_splits(splits: Mapping[str, Sequence[dict[str, Any]]]) -> Audit:
-    """Audit all files together."""
-    clean: dict[str, list[dict[str, Any]]] = {}
+def audit_splits(
+    splits: Mapping[str, Iterable[dict[str, Any]]], profiles: Mapping[str, _Profile], keep: Keep
+) -> Audit:
+    """Audit all files together, row by row; `keep(split, rows)` is given each one's sound rows."""
     rejected: list[Rejected] = []
     metrics: dict[str, Any] = {}
     seen: dict[str, str] = {}
-    for split, rows in sorted(splits.items()):  # test before train
-        clean[split] = []
-        reasons: Counter[str] = Counter()
-        for index, row in enumerate(rows):
-            problem = _problem(row, seen)
-            if problem is None:
-                seen[_asked(row)] = row["id"]
-                clean[split].append(row)
-            else:
-                rejected.append(Rejected(split, index, row["id"], *problem))
-                reasons[problem[0]] += 1
+    for split in sorted(splits):  # test before train
+        before, profile = len(rejected), profiles[split]
+        keep(split, _sound(split, splits[split], seen, rejected, profile))
+        reasons = Counter(row.reason for row in rejected[before:])
         metrics[split] = {
-            "rows": len(rows),
-            "clean": len(clean[split]),
+            "rows": profile.rows,
+            "clean": profile.rows - reasons.total(),
             "rejected": dict(sorted(reasons.items())),
-            "annotations": _annotations(rows),
-            "steps": dict(sorted(Counter(str(len(_steps(row))) for row in rows).items())),
-            "length": describe_lengths(
-                [count_words(f"{row['question']} {row['answer']}") for row in rows]
-            ),
+            **profile.summary(),
         }
-    return Audit(clean, rejected, metrics)
+    return Audit(rejected, metrics)
 
 
-def disagreements(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """The annotations whose result is not what their expression gives, or that are no arithmetic."""
-    return [
-        {
-            "id": row["id"],
-            "expression": step.expression,
-            "stated": step.stated,
-            "value": None if step.value is None else format_number(step.value),
-            "error": step.error,
-        }
-        for row in rows
-        for step in _steps(row)
-        if not step.right
-    ]
+def _sound(
+    split: str,
+    rows: Iterable[dict[str, Any]],
+    seen: dict[str, str],
+    rejected: list[Rejected],
+    profile: _Profile,
+) -> Iterator[dict[str, Any]]:
+    """The rows without a problem; the others are added to `rejected`, and all to `profile`."""
+    for index, row in enumerate(rows):
+        profile.add(row)
+        problem = _problem(row, seen)
+        if problem is None:
+            seen[_asked(row)] = row["id"]
+            yield row
+        else:
+            rejected.append(Rejected(split, index, row["id"], *problem))
 
 
 def _problem(row: Row, seen: Mapping[str, str]) -> tuple[str, str] | None:
@@ -103,22 +103,57 @@ def _asked(row: Row) -> str:
     return _SPACE.sub(" ", row["question"]).strip().lower()
 
 
-def _steps(row: Row) -> list[Step]:
-    return read_steps(row["answer"], "keep")
+class _Profile:
+    """What the metrics tell of the rows of a file, added one by one.
+
+    disagreements: the annotations whose result is not what their expression gives, or that are no arithmetic.
+    """
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self.disagreements: list[dict[str, Any]] = []
+        self._lengths: list[int] = []
+        self._verdicts, self._steps = Counter[str](), Counter[int]()
+        self._rows_disagreeing = 0
+
+    def add(self, row: Row) -> None:
+        steps = read_steps(row["answer"], "keep")
+        wrong = [step for step in steps if not step.right]
+        self.rows += 1
+        self.disagreements += [_disagreement(row, step) for step in wrong]
+        self._lengths.append(count_words(f"{row['question']} {row['answer']}"))
+        self._verdicts.update(map(_verdict, steps))
+        self._steps[len(steps)] += 1
+        self._rows_disagreeing += bool(wrong)
+
+    def summary(self) -> dict[str, Any]:
+        verdicts = {
+            name: self._verdicts[name] for name in ("exact", "rounded", "disagree", "invalid")
+        }
+        return {
+            "annotations": {
+                "total": self._verdicts.total(),
+                **verdicts,
+                "rows_without": self._steps[0],
+                "rows_disagreeing": self._rows_disagreeing,
+            },
+            "steps": {str(count): rows for count, rows in sorted(self._steps.items())},
+            "length": describe_lengths(self._lengths),
+        }
 
 
-def _annotations(rows: Sequence[Row]) -> dict[str, int]:
-    """How many annotations there are, by whether the result is the value, rounded, another, or there is no value."""
-    found = Counter(map(_verdict, (step for row in rows for step in _steps(row))))
+def _disagreement(row: Row, step: Step) -> dict[str, Any]:
     return {
-        "total": found.total(),
-        **{name: found[name] for name in ("exact", "rounded", "disagree", "invalid")},
-        "rows_without": sum(not _steps(row) for row in rows),
-        "rows_disagreeing": sum(any(not step.right for step in _steps(row)) for row in rows),
+        "id": row["id"],
+        "expression": step.expression,
+        "stated": step.stated,
+        "value": None if step.value is None else format_number(step.value),
+        "error": step.error,
     }
 
 
 def _verdict(step: Step) -> str:
+    """Whether the result is the value, rounded, another, or there is no value."""
     if step.value is None:
         return "invalid"
     if read_number(step.stated) == step.value:

@@ -8,7 +8,7 @@ from posttrain.files import atomic_directory, write_jsonl
 from posttrain.params import GeneratedDataset, Params
 from posttrain.tasks import read_options
 from posttrain.tasks.fetching import fetch_dataset
-from posttrain.tasks.gsm8k.load import FILES, load_rows
+from posttrain.tasks.gsm8k.load import FILES, iterate_rows
 from posttrain.tasks.gsm8k.options import Options
 from posttrain.tasks.gsm8k.sample import generate
 
@@ -18,7 +18,7 @@ PATHS = tuple(f"grade_school_math/data/{name}" for name in FILES.values())
 def fetch(params: Params, directory: Path) -> None:
     """Put the data set that `params` chooses into `directory`: generated, copied or downloaded."""
     read_options(params, Options)
-    fetch_dataset(params, directory, PATHS, generate=_generate, check=load_rows)
+    fetch_dataset(params, directory, PATHS, generate=_generate, check=iterate_rows)
 
 
 def _generate(dataset: GeneratedDataset, directory: Path) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from posttrain.errors import UserError
-from posttrain.files import read_jsonl
+from posttrain.files import iterate_jsonl
 
 # Validation questions come out of `train`, in stage prepare: upstream has no split for them.
 FILES = {"train": "train.jsonl", "test": "test.jsonl"}
@@ -14,10 +15,13 @@ FILES = {"train": "train.jsonl", "test": "test.jsonl"}
 
 def load_rows(path: Path) -> list[dict[str, Any]]:
     """The rows with `id` (gsm8k-train-00001 is the first of train.jsonl); `UserError` names file, row and field."""
-    rows = read_jsonl(path)
-    if not rows:
-        raise UserError(f"{path}: the file has no rows")
-    for index, row in enumerate(rows):
+    return list(iterate_rows(path))
+
+
+def iterate_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of `load_rows` one by one, so that they need not be in memory together."""
+    index = -1
+    for index, row in enumerate(iterate_jsonl(path)):
         for field in ("question", "answer"):
             if field not in row:
                 raise UserError(f"{path}: row {index}: field '{field}' is missing")
@@ -27,6 +31,6 @@ def load_rows(path: Path) -> list[dict[str, Any]]:
                 raise UserError(
                     f"{path}: row {index}: field '{field}' must be a non-empty string, found {found}"
                 )
-    return [
-        {"id": f"gsm8k-{path.stem}-{number:05d}", **row} for number, row in enumerate(rows, start=1)
-    ]
+        yield {"id": f"gsm8k-{path.stem}-{index + 1:05d}", **row}
+    if index < 0:
+        raise UserError(f"{path}: the file has no rows")

@@ -11,13 +11,13 @@ depend on the other rows.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from posttrain.errors import UserError
-from posttrain.files import atomic_directory, read_jsonl, write_jsonl
+from posttrain.files import JsonLines, atomic_directory, write_jsonl
 from posttrain.params import Params
 from posttrain.tasks import Example, read_options
 from posttrain.tasks.gsm8k.arithmetic import format_number, read_number
@@ -33,31 +33,32 @@ def prepare(params: Params, source: Path, directory: Path) -> dict[str, Any]:
     if dataset.val is None:
         raise UserError(f"params.yaml: datasets.{params.dataset}.val: missing")
     annotations = read_options(params, Options).annotations
-    rows = {name: read_jsonl(source / f"{name}.jsonl") for name in ("train", "test")}
-    if dataset.val >= len(rows["train"]):
+    rows = {name: JsonLines(source / f"{name}.jsonl") for name in ("train", "test")}
+    ids = [row["id"] for row in rows["train"]]
+    if dataset.val >= len(ids):
         raise UserError(
             f"params.yaml: datasets.{params.dataset}.val: {dataset.val} of the "
-            f"{len(rows['train'])} rows of train leave none to train on"
+            f"{len(ids)} rows of train leave none to train on"
         )
-    train, val = carve(rows["train"], dataset.val, dataset.seed)
-    splits: dict[str, Sequence[Row]] = {"train": train, "val": val, "test": rows["test"]}
+    drawn = draw(ids, dataset.val, dataset.seed)
+    splits: dict[str, Iterable[Row]] = {
+        "train": (row for row in rows["train"] if row["id"] not in drawn),
+        "val": (row for row in rows["train"] if row["id"] in drawn),
+        "test": rows["test"],
+    }
     metrics = {}
     with atomic_directory(directory) as output:
         for split, chosen in splits.items():
-            examples = [prepare_row(row, annotations) for row in chosen]
-            write_jsonl(output / f"{split}.jsonl", examples)
+            examples = JsonLines(output / f"{split}.jsonl")
+            write_jsonl(examples.path, (prepare_row(row, annotations) for row in chosen))
             metrics[split] = measure(examples)
     return metrics
 
 
-def carve(rows: Sequence[Row], count: int, seed: int) -> tuple[list[Row], list[Row]]:
-    """(the others, `count` rows drawn by the seed), both in the order of `rows`."""
-    ranked = sorted(rows, key=lambda row: hashlib.sha256(f"{seed}/{row['id']}".encode()).digest())
-    drawn = {row["id"] for row in ranked[:count]}
-    return (
-        [row for row in rows if row["id"] not in drawn],
-        [row for row in rows if row["id"] in drawn],
-    )
+def draw(ids: Iterable[str], count: int, seed: int) -> set[str]:
+    """The `count` ids that the seed draws."""
+    ranked = sorted(ids, key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).digest())
+    return set(ranked[:count])
 
 
 def prepare_row(row: Row, annotations: Annotations) -> dict[str, Any]:
@@ -78,15 +79,17 @@ def prepare_row(row: Row, annotations: Annotations) -> dict[str, Any]:
     }
 
 
-def measure(examples: Sequence[Example]) -> dict[str, float]:
+def measure(examples: Iterable[Example]) -> dict[str, float]:
     """Counts and means over one split."""
-    steps = [len(read_steps(example["solution"], "keep")) for example in examples]
+    steps, words, answer_words = [], [], []
+    for example in examples:
+        steps.append(len(read_steps(example["solution"], "keep")))
+        words.append(len(example["question"].split()))
+        answer_words.append(len(example["target_program"].split()))
     return {
-        "examples": len(examples),
-        "words_mean": round(fmean(len(example["question"].split()) for example in examples), 2),
-        "answer_words_mean": round(
-            fmean(len(example["target_program"].split()) for example in examples), 2
-        ),
+        "examples": len(steps),
+        "words_mean": round(fmean(words), 2),
+        "answer_words_mean": round(fmean(answer_words), 2),
         "steps_mean": round(fmean(steps), 2),
-        "without_steps": sum(not count for count in steps),
+        "without_steps": steps.count(0),
     }
