@@ -5,8 +5,9 @@
 A copy of the project in a temporary folder runs the data stages on a generated data set of `examples` training
 questions (an eighth of that for validation, a quarter for test) times each factor; with --training also sft_selector
 and its evaluation. Seconds (without imports) and peak memory are those that the stages note by themselves in
-logs/times.jsonl. `growth` is the time per example at the largest factor over that at the smallest: 1.0 is linear.
-Of several rounds the fastest counts.
+logs/times.jsonl; of several rounds the fastest counts. Beside them stands the line a + b * examples that fits the
+seconds best: the start-up a, the time b per 1,000 examples, and how far off the line the worst point is, in percent of
+the line. The last column is the memory at the largest factor against that at the smallest.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ruamel.yaml import YAML
 
 from posttrain.files import read_jsonl
@@ -42,6 +44,8 @@ def main() -> None:
     parser.add_argument("--training", action="store_true")
     parser.add_argument("--rounds", type=int, default=1)
     options = parser.parse_args()
+    if len(set(options.factors)) < 3:
+        parser.error("argument --factors: three or more are needed, as two are always on a line")
     stages = DATA + (TRAINING if options.training else ())
     measured: dict[int, dict[str, Cell]] = {}
     for _ in range(options.rounds):
@@ -86,17 +90,29 @@ def choose(path: Path, dataset: str, examples: int) -> None:
     yaml.dump(params, path)
 
 
-def table(measured: dict[int, dict[str, Cell]], examples: int) -> str:
-    """Markdown: seconds and MiB of each stage by number of training examples."""
+def table(measured: Mapping[int, Mapping[str, Cell]], examples: int) -> str:
+    """Markdown: seconds and MiB of each stage by number of training examples, and how they grow."""
     factors = sorted(measured)
-    heads = " | ".join(f"{factor * examples:,}" for factor in factors)
-    rows = [f"| stage: seconds, MiB | {heads} | growth |", "|---" * (len(factors) + 2) + "|"]
+    sizes = [factor * examples for factor in factors]
+    heads = ["stage: seconds, MiB", *(f"{size:,}" for size in sizes)]
+    heads += ["start-up", "per 1,000", "linear within", "memory"]
+    rows = [heads, ["---"] * len(heads)]
     for stage in measured[factors[0]]:
-        cells = [measured[factor][stage] for factor in factors]
-        first, last = cells[0][0] / factors[0], cells[-1][0] / factors[-1]
-        shown = " | ".join(f"{seconds:.2f} s, {peak}" for seconds, peak in cells)
-        rows.append(f"| {stage} | {shown} | {last / max(first, 1e-9):.2f} |")
-    return "\n".join(rows)
+        seconds, peaks = zip(*(measured[factor][stage] for factor in factors), strict=True)
+        start, slope, off = fit_line(sizes, seconds)
+        cells = [f"{one:.2f} s, {peak}" for one, peak in zip(seconds, peaks, strict=True)]
+        growth = f"{peaks[-1] - peaks[0]:+} ({peaks[-1] / peaks[0] - 1:+.0%})"
+        rows.append(
+            [stage, *cells, f"{start:.2f} s", f"{1000 * slope:.2f} s", f"{off:.0%}", growth]
+        )
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def fit_line(sizes: Sequence[int], seconds: Sequence[float]) -> tuple[float, float, float]:
+    """(a, b, off) of the least-squares line a + b * size; off is the largest distance from it as a share of its value."""
+    slope, start = np.polyfit(sizes, seconds, 1)
+    line = start + slope * np.array(sizes)
+    return float(start), float(slope), float((np.abs(seconds - line) / line).max())
 
 
 if __name__ == "__main__":
