@@ -25,6 +25,7 @@ from posttrain.files import (
     read_jsonl,
     sha256_file,
     write_json,
+    write_json_array,
     write_jsonl,
 )
 
@@ -110,6 +111,15 @@ def test_a_json_list_reads_the_same_item_by_item(items: list[Any], indented: boo
         path = Path(directory) / "rows.json"
         path.write_text(f" {json.dumps(items, indent=2 if indented else None)}\n")
         assert [*iterate_json_array(path)] == items == read_json(path)
+
+
+@given(st.lists(st.integers() | st.lists(TEXTS) | st.dictionaries(TEXTS, st.lists(TEXTS))))
+def test_a_json_list_written_item_by_item_has_the_same_bytes(items: list[Any]) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        whole, single = Path(directory) / "whole.json", Path(directory) / "single.json"
+        write_json(whole, items)
+        write_json_array(single, iter(items))
+        assert single.read_bytes() == whole.read_bytes()
 
 
 def test_items_are_read_when_they_are_asked_for(tmp_path: Path) -> None:

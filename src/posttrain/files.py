@@ -145,6 +145,17 @@ def write_json(path: PathLike, value: Any) -> None:
         file.write("\n")
 
 
+def write_json_array(path: PathLike, items: Iterable[Any]) -> None:
+    """The same bytes as `write_json` of the items' list, one item in memory at a time."""
+    with atomic_write(path) as file:
+        before = "[\n  "
+        for item in items:
+            text = json.dumps(item, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+            file.write(before + text.replace("\n", "\n  "))
+            before = ",\n  "
+        file.write("[]\n" if before.startswith("[") else "\n]\n")
+
+
 def read_jsonl(path: PathLike) -> list[dict[str, Any]]:
     """Parse one JSON object per line; `UserError` names the file and line of what is broken."""
     return list(iterate_jsonl(path))

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from posttrain.files import atomic_directory, write_json
+from posttrain.files import atomic_directory, write_json_array
 from posttrain.params import GeneratedDataset, Params
 from posttrain.schema import Fraction, Section
 from posttrain.tasks import read_options
 from posttrain.tasks.fetching import fetch_dataset
 from posttrain.tasks.finqa.load import SPLIT_FILES, iterate_split
-from posttrain.tasks.finqa.sample import UNSEEN_SHARE, generate
+from posttrain.tasks.finqa.sample import UNSEEN_SHARE, iterate_splits
 
 PATHS = tuple(f"dataset/{name}" for name in SPLIT_FILES.values())
 
@@ -40,7 +40,7 @@ def fetch_generated(
     output: Path, seed: int, sizes: Mapping[str, int], unseen: float = UNSEEN_SHARE
 ) -> None:
     """Generate `sizes` rows per split (`train`, `val`, `test`) into `output`; `unseen` as in `generate`."""
-    splits = generate(seed, sizes, unseen)
+    splits = iterate_splits(seed, sizes, unseen)
     with atomic_directory(output) as directory:
         for split, name in SPLIT_FILES.items():
-            write_json(directory / name, splits[split])
+            write_json_array(directory / name, splits[split])

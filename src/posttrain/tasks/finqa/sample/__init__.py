@@ -18,7 +18,8 @@ without years, and wrong or ambiguous annotations.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import count, islice
 from random import Random
 from typing import Any
 
@@ -39,9 +40,16 @@ def generate(
 
     `unseen` is the chance that a question is drawn from the kinds that `pocket` was not pretrained on.
     """
+    return {name: list(rows) for name, rows in iterate_splits(seed, sizes, unseen).items()}
+
+
+def iterate_splits(
+    seed: int, sizes: Mapping[str, int], unseen: float = UNSEEN_SHARE
+) -> dict[str, Iterator[dict[str, Any]]]:
+    """The rows of `generate`, made one page at a time."""
     companies = _companies(seed, len(sizes))
     return {
-        name: _split(f"{seed}/{name}", size, companies[index], unseen)
+        name: islice(_rows(f"{seed}/{name}", companies[index], unseen), size)
         for index, (name, size) in enumerate(sorted(sizes.items()))
     }
 
@@ -55,14 +63,10 @@ def _companies(seed: int, groups: int) -> list[list[str]]:
     return [names[group::groups] for group in range(groups)]
 
 
-def _split(key: str, size: int, companies: list[str], unseen: float) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = []
-    number = 0
-    while len(rows) < size:
-        company = companies[number % len(companies)]
-        rows += _page_rows(Random(f"{key}/{number}"), company, number, unseen)
-        number += 1
-    return rows[:size]
+def _rows(key: str, companies: list[str], unseen: float) -> Iterator[dict[str, Any]]:
+    for number in count():
+        rng = Random(f"{key}/{number}")
+        yield from _page_rows(rng, companies[number % len(companies)], number, unseen)
 
 
 def _page_rows(rng: Random, name: str, number: int, unseen: float) -> list[dict[str, Any]]:
