@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -24,6 +26,7 @@ from posttrain.files import (
     read_json,
     read_jsonl,
     sha256_file,
+    temporary_file,
     write_json,
     write_json_array,
     write_jsonl,
@@ -234,6 +237,16 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(kind: str, tmp_path: Path) -
     assert done.stdout.startswith("cannot write value.json: ") and done.stdout.count("\n") == 1
     assert "too large" in done.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_temporary_file_that_does_not_fit_is_one_line_with_its_folder() -> None:
+    with (
+        pytest.raises(
+            UserError, match=rf"temporary file in {tempfile.gettempdir()}: No space left"
+        ),
+        temporary_file(),
+    ):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def test_hashes_by_hand(tmp_path: Path) -> None:

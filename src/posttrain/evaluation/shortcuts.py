@@ -32,7 +32,9 @@ Array = NDArray[np.float64]
 _TOKEN = re.compile(r"[A-Za-z_]+|[0-9]|[^\sA-Za-z0-9_]")
 _OPERAND = re.compile(r"#?[A-Z]*[0-9][0-9.,]*%?")
 _BUCKETS = 1 << 15
-_COLUMNS = _BUCKETS + 64 * 4  # hashed tokens, and the rank in the pool by four relations
+_COLUMNS = (
+    _BUCKETS + 64 * 4
+)  # hashed tokens, and the rank in the pool by four relations; 16 bits hold them
 _CHUNK = 256  # pools whose features are in memory together
 
 
