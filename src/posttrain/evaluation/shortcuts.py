@@ -88,7 +88,8 @@ def fit_blind_model(
 
 def blind_scores(pool: Pool, model: Array) -> Array:
     """The model's logit of each candidate."""
-    return np.asarray(_matrix(*_features([pool])) @ model, dtype=np.float64)
+    columns, ends = _features([pool])
+    return np.asarray(np.add.reduceat(model[columns], ends[:-1]), dtype=np.float64)
 
 
 def _accuracies(
@@ -182,13 +183,12 @@ def _features(pools: Sequence[Pool]) -> tuple[NDArray[np.uint16], NDArray[np.int
                 _typicality(pool),
             ]
         )
-        for index, made in enumerate(pool):
+        ranks = (relations[:, None] > relations[:, :, None]).sum(axis=2)  # (relation, candidate)
+        places = np.minimum(ranks.T, 63) + _BUCKETS + 64 * np.arange(len(relations))
+        for made, place in zip(pool, places.tolist(), strict=True):
             # No set, whose order is another in each process: sums over the features would round differently.
             columns.extend(map(_bucket, dict.fromkeys(_describe(made))))
-            order = (relations > relations[:, index : index + 1]).sum(axis=1)
-            columns.extend(
-                _BUCKETS + kind * 64 + min(int(rank), 63) for kind, rank in enumerate(order)
-            )
+            columns.extend(place)
             ends.append(len(columns))
     return np.frombuffer(columns, np.uint16), np.frombuffer(ends, np.int32)
 
@@ -210,7 +210,7 @@ def _describe(made: Mapping[str, Any]) -> list[str]:
     tokens = _TOKEN.findall(made["text"])
     seen: dict[str, int] = {}
     shape = _OPERAND.sub(lambda match: f"x{seen.setdefault(match[0], len(seen))}", made["text"])
-    words = [name for size in (1, 2, 3) for name in _ngrams(tokens, size)]
+    words = [*tokens, *_ngrams(tokens, 2), *_ngrams(tokens, 3)]
     words += [f"shape {shape.split('answer')[0]}", f"length {len(made['text']) // 8}"]
     try:
         size = abs(float(str(made["answer"]).rstrip("%")))
