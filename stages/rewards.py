@@ -3,7 +3,6 @@
 python stages/rewards.py
 """
 
-from collections import Counter
 from pathlib import Path
 
 from posttrain.evaluation.plots import plot_rewards_by_kind
@@ -36,14 +35,7 @@ def main(params: Params) -> None:
         ),
     }
     write_json("metrics/rewards.json", metrics)
-    plot_rewards(pools["train"], Path("plots/rewards.png"))
-
-
-def plot_rewards(pools: RewardedPools, path: Path) -> None:
-    """The plot asks for kinds and rewards alone, so those that are alike can be one object, many times."""
-    counts = Counter((made["kind"], made["reward"]) for pool in pools for made in pool)
-    alike = [[{"kind": kind, "reward": reward}] * count for (kind, reward), count in counts.items()]
-    plot_rewards_by_kind(alike, path)
+    plot_rewards_by_kind(pools["train"], Path("plots/rewards.png"))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from posttrain.evaluation.compare import Estimate
 from posttrain.evaluation.pareto import dominated
 from posttrain.files import write_jsonl
 from posttrain.params import load_params
-from posttrain.stage import TIMES, note_cost
+from posttrain.stage import READ, TIMES, note_cost
 
 FIGURES = st.lists(st.integers(0, 3).map(float), min_size=2, max_size=2)
 
@@ -136,6 +136,7 @@ def test_a_stage_notes_its_time_and_memory_once_over_processes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(READ, "tokens", 7)
     params = load_params(ROOT / "params.yaml")
     note_cost(params, "rl_selector", ["ppo", "0"], 1.234)
     monkeypatch.setattr("posttrain.stage.RANK", 1)
@@ -144,7 +145,7 @@ def test_a_stage_notes_its_time_and_memory_once_over_processes(
     peak = noted.pop("peak_mib")
     assert noted == {
         "stage": "rl_selector", "arguments": ["ppo", "0"], "dataset": "sample", "model": "pocket",
-        "seconds": 1.23, "tokens": 0,
+        "seconds": 1.23, "tokens": 7,
     }  # fmt: skip
     assert 50 < peak < 100_000
 

@@ -231,5 +231,7 @@ def test_the_share_of_unseen_kinds_reaches_the_generator(tmp_path: Path) -> None
         params = chosen(train=40, val=1, test=1, options={"unseen": share})
         fetch(params, tmp_path / str(share))
         rows = json.loads((tmp_path / str(share) / "train.json").read_text())
-        wanted = generate(0, {"train": 40, "val": 1, "test": 1}, unseen=share)["train"]
+        wanted = generate(
+            params.selected_dataset.seed, {"train": 40, "val": 1, "test": 1}, unseen=share
+        )["train"]
         assert rows == wanted

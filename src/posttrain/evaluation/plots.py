@@ -5,7 +5,9 @@ Figures are drawn without pyplot: no global state, no window system, and matplot
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from array import array
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -93,12 +95,12 @@ def plot_comparison(
         figure.tight_layout(rect=(0, 0.04, 1, 1), w_pad=3)
 
 
-def plot_rewards_by_kind(pools: Sequence[Sequence[Mapping[str, Any]]], path: Path) -> None:
+def plot_rewards_by_kind(pools: Iterable[Sequence[Mapping[str, Any]]], path: Path) -> None:
     """How rewards are distributed within each kind of candidate; candidates as in data/rewards."""
-    rewards: dict[str, list[float]] = {}
+    rewards: defaultdict[str, array[float]] = defaultdict(lambda: array("d"))
     for pool in pools:
         for made in pool:
-            rewards.setdefault(made["kind"], []).append(made["reward"])
+            rewards[made["kind"]].append(made["reward"])
     kinds = sorted(rewards, key=lambda kind: -float(np.mean(rewards[kind])))
     edges = np.arange(0, 1 + 2 * BIN, BIN) - BIN / 2
     with _figure(path, (6.4, 0.9 + 1.35 * len(kinds))) as figure:

@@ -34,7 +34,7 @@ _OPERAND = re.compile(r"#?[A-Z]*[0-9][0-9.,]*%?")
 _BUCKETS = 1 << 15
 _COLUMNS = (
     _BUCKETS + 64 * 4
-)  # hashed tokens, and the rank in the pool by four relations; 16 bits hold them
+)  # those of tokens, and ranks in the pool by four relations; 16 bits hold them
 _CHUNK = 256  # pools whose features are in memory together
 
 

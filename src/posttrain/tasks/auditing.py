@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from posttrain.errors import UserError
 from posttrain.files import write_jsonl
@@ -37,6 +38,49 @@ class Audit:
 
 
 Keep = Callable[[str, Iterator[dict[str, Any]]], None]
+
+
+class Profile(Protocol):
+    """What the metrics tell of the rows of a split, added one by one; `rows` of them so far."""
+
+    rows: int
+
+    def add(self, row: dict[str, Any]) -> None: ...
+    def summary(self) -> dict[str, Any]: ...
+
+
+def audit_split(
+    split: str,
+    rows: Iterable[dict[str, Any]],
+    problem: Callable[[dict[str, Any], int], tuple[str, str] | None],
+    profile: Profile,
+    rejected: list[Rejected],
+    keep: Keep,
+) -> dict[str, Any]:
+    """The metrics of a split, whose rows are looked at one by one.
+
+    `problem(row, index)` is (reason, detail) for a row that must be left out, which is added to `rejected`, and None for
+    a sound one, which `keep` is given.
+    """
+    before = len(rejected)
+
+    def sound() -> Iterator[dict[str, Any]]:
+        for index, row in enumerate(rows):
+            profile.add(row)
+            found = problem(row, index)
+            if found is None:
+                yield row
+            else:
+                rejected.append(Rejected(split, index, row["id"], *found))
+
+    keep(split, sound())
+    reasons = Counter(row.reason for row in rejected[before:])
+    return {
+        "rows": profile.rows,
+        "clean": profile.rows - reasons.total(),
+        "rejected": dict(sorted(reasons.items())),
+        **profile.summary(),
+    }
 
 
 def let_go(split: str, rows: Iterator[dict[str, Any]]) -> None:

@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import combinations
 from pathlib import Path
@@ -31,6 +31,7 @@ from posttrain.tasks.auditing import (
     Audit,
     Keep,
     Rejected,
+    audit_split,
     count_words,
     describe_lengths,
     let_go,
@@ -78,36 +79,17 @@ def audit_splits(
     profiles: dict[str, _Profile] = {}
     metrics: dict[str, Any] = {}
     for split, rows in splits.items():
-        before, profile = len(rejected), _Profile(count_tokens)
-        keep(split, _sound(split, rows, seen, rejected, profile))
-        reasons = Counter(row.reason for row in rejected[before:])
-        metrics[split] = {
-            "rows": profile.rows,
-            "clean": profile.rows - reasons.total(),
-            "rejected": dict(sorted(reasons.items())),
-            **profile.summary(),
-        }
-        profiles[split] = profile
+        profile = profiles[split] = _Profile(count_tokens)
+
+        def problem(row: Row, index: int, split: str = split) -> tuple[str, str] | None:
+            found = _problem(row, seen)
+            if found is None:
+                seen[row["id"]] = f"{split} row {index}"
+            return found
+
+        metrics[split] = audit_split(split, rows, problem, profile, rejected, keep)
     metrics["leakage"] = _leakage({split: profile.keys for split, profile in profiles.items()})
     return Audit(rejected, metrics)
-
-
-def _sound(
-    split: str,
-    rows: Iterable[dict[str, Any]],
-    seen: dict[str, str],
-    rejected: list[Rejected],
-    profile: _Profile,
-) -> Iterator[dict[str, Any]]:
-    """The rows without a problem; the others are added to `rejected`, and all to `profile`."""
-    for index, row in enumerate(rows):
-        profile.add(row)
-        problem = _problem(row, seen)
-        if problem is None:
-            seen[row["id"]] = f"{split} row {index}"
-            yield row
-        else:
-            rejected.append(Rejected(split, index, row["id"], *problem))
 
 
 def _problem(row: Row, seen: Mapping[str, str]) -> tuple[str, str] | None:

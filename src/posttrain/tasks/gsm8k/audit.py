@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from posttrain.tasks.auditing import (
     Audit,
     Keep,
     Rejected,
+    audit_split,
     count_words,
     describe_lengths,
     write_audit,
@@ -55,35 +56,17 @@ def audit_splits(
     rejected: list[Rejected] = []
     metrics: dict[str, Any] = {}
     seen: dict[str, str] = {}
-    for split in sorted(splits):  # test before train
-        before, profile = len(rejected), profiles[split]
-        keep(split, _sound(split, splits[split], seen, rejected, profile))
-        reasons = Counter(row.reason for row in rejected[before:])
-        metrics[split] = {
-            "rows": profile.rows,
-            "clean": profile.rows - reasons.total(),
-            "rejected": dict(sorted(reasons.items())),
-            **profile.summary(),
-        }
-    return Audit(rejected, metrics)
 
-
-def _sound(
-    split: str,
-    rows: Iterable[dict[str, Any]],
-    seen: dict[str, str],
-    rejected: list[Rejected],
-    profile: _Profile,
-) -> Iterator[dict[str, Any]]:
-    """The rows without a problem; the others are added to `rejected`, and all to `profile`."""
-    for index, row in enumerate(rows):
-        profile.add(row)
-        problem = _problem(row, seen)
-        if problem is None:
+    def problem(row: Row, index: int) -> tuple[str, str] | None:
+        found = _problem(row, seen)
+        if found is None:
             seen[_asked(row)] = row["id"]
-            yield row
-        else:
-            rejected.append(Rejected(split, index, row["id"], *problem))
+        return found
+
+    for split in sorted(splits):  # test before train
+        profile = profiles[split]
+        metrics[split] = audit_split(split, splits[split], problem, profile, rejected, keep)
+    return Audit(rejected, metrics)
 
 
 def _problem(row: Row, seen: Mapping[str, str]) -> tuple[str, str] | None:
