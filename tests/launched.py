@@ -141,9 +141,11 @@ def run_trainings(what: str, folder: Path) -> None:
 
     sys.addaudithook(note)
     os.umask(0o000 if stage.RANK else 0o022)  # marks what torch writes past Python
+    import torch
     from safetensors.torch import save_file
 
     from posttrain import processes
+    from posttrain.generator import sampling
     from posttrain.generator.vllm import fingerprint
     from posttrain.models import load
 
@@ -158,6 +160,13 @@ def run_trainings(what: str, folder: Path) -> None:
         held.append([sum(weight.numel() for weight in weights), own])
 
     load.shard = watched
+    decode = sampling.decode_shared
+
+    def without_gradients(*arguments: Any) -> Any:
+        assert not torch.is_grad_enabled(), "the cache would keep the activations of every step"
+        return decode(*arguments)
+
+    sampling.decode_shared = without_gradients
     known = trainings(adapters=what == "adapters")
     for name in known:
         result = known[name](folder / name)

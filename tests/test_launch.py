@@ -180,13 +180,14 @@ def test_a_turn_that_does_not_count_keeps_the_processes_in_step(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(processes, "count", lambda: 3)
-    monkeypatch.setattr(processes, "sharding", lambda: processes.Sharding(True))
+    monkeypatch.setattr(processes, "sharded", lambda: True)
     dealt = []
     for index in range(3):
         monkeypatch.setattr(processes, "index", lambda index=index: index)
         dealt.append(processes.share("abcd"))
     assert {len(own) for own in dealt} == {2}
     assert sorted(item for own in dealt for item, counts in own if counts) == list("abcd")
+    assert processes.share("") == []
 
 
 @pytest.fixture
@@ -194,17 +195,17 @@ def launcher(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
     """Sets what a launcher tells its processes."""
 
     def tell(**variables: str) -> None:
-        processes.sharding.cache_clear()
+        processes.sharded.cache_clear()
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
 
     yield tell
-    processes.sharding.cache_clear()
+    processes.sharded.cache_clear()
 
 
 def test_accelerate_is_not_told_of_the_sharding(launcher: Callable[..., None]) -> None:
-    launcher(ACCELERATE_USE_FSDP="true", FSDP_VERSION="2", FSDP_RESHARD_AFTER_FORWARD="false")
-    assert processes.sharding() == processes.Sharding(reshard_after_forward=False)
+    launcher(ACCELERATE_USE_FSDP="true", FSDP_VERSION="2")
+    assert processes.sharded()
     assert "ACCELERATE_USE_FSDP" not in os.environ
 
 
@@ -216,6 +217,10 @@ def test_accelerate_is_not_told_of_the_sharding(launcher: Callable[..., None]) -
         (
             {"ACCELERATE_USE_FSDP": "true", "FSDP_OFFLOAD_PARAMS": "true"},
             "fsdp_offload_params must be false, is true",
+        ),
+        (
+            {"ACCELERATE_USE_FSDP": "true", "FSDP_RESHARD_AFTER_FORWARD": "false"},
+            "fsdp_reshard_after_forward must be true, is false",
         ),
     ],
 )

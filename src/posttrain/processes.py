@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import torch
 from accelerate import PartialState
@@ -26,16 +26,19 @@ from posttrain.errors import UserError
 
 Item = TypeVar("Item")
 
-
-class Sharding(NamedTuple):
-    """How the frozen weights are shared out: whether a layer's are given up again between forward and backward pass."""
-
-    reshard_after_forward: bool
+# A layer that is not given up behind its forward pass would stay whole until a backward pass; the model's entry in
+# params.yaml says whether activations are computed again.
+FSDP_SETTINGS = {
+    "FSDP_VERSION": "2",
+    "FSDP_RESHARD_AFTER_FORWARD": "true",
+    "FSDP_OFFLOAD_PARAMS": "false",
+    "FSDP_ACTIVATION_CHECKPOINTING": "false",
+}
 
 
 @cache
-def sharding() -> Sharding | None:
-    """What the launcher asked for by `distributed_type: FSDP`, None for whole models; `UserError` where we cannot.
+def sharded() -> bool:
+    """Whether the launcher asked by `distributed_type: FSDP` that frozen weights be shared out; `UserError` where we cannot.
 
     Its environment is cleared: accelerate and transformers would shard what is trained as well, while here everything
     but the frozen weights stays as it is without sharding.
@@ -45,17 +48,17 @@ def sharding() -> Sharding | None:
             "launch: DeepSpeed is not supported; use accelerate launch --config_file launch/gpus-fsdp2.yaml"
         )
     if os.environ.pop("ACCELERATE_USE_FSDP", "").lower() != "true":
-        return None
-    for setting, wanted in (("FSDP_VERSION", "2"), ("FSDP_OFFLOAD_PARAMS", "false")):
+        return False
+    for setting, wanted in FSDP_SETTINGS.items():
         found = os.environ.get(setting, wanted).lower()
         if found != wanted:
             raise UserError(f"launch: {setting.lower()} must be {wanted}, is {found}")
-    return Sharding(os.environ.get("FSDP_RESHARD_AFTER_FORWARD", "true").lower() != "false")
+    return True
 
 
 def state() -> PartialState:
     """This process among the others, which it joins at the first call: on its own GPU, or on CPUs."""
-    sharding()
+    sharded()
     return PartialState(cpu=not torch.cuda.is_available())
 
 
@@ -94,14 +97,15 @@ def share(items: Sequence[Item]) -> list[tuple[Item, bool]]:
     count: nothing is to be kept of it, but its forward and backward passes are to be made.
     """
     own = [(item, True) for item in items[index() :: count()]]
-    if sharding() is not None:
-        own += [(items[0], False)] * (-(-len(items) // count()) - len(own))
+    missing = -(-len(items) // count()) - len(own)
+    if sharded() and missing:
+        own.append((items[0], False))
     return own
 
 
 def all_agree(own: bool) -> bool:
     """Whether all processes say so; without sharding each one goes its own way."""
-    if sharding() is None or count() == 1:
+    if not sharded() or count() == 1:
         return own
     return bool(total(torch.tensor(float(own))) == count())
 

@@ -38,7 +38,7 @@ from posttrain.generator.trl import (
 )
 from posttrain.models.tokens import pad
 from posttrain.params import GeneratorDPO
-from posttrain.training import History, evaluating, trainable_state
+from posttrain.training import History, evaluating
 
 BEST_BY = "reward"
 
@@ -57,7 +57,11 @@ class PairLogProbs(NamedTuple):
 
 
 def _hash_trained(model: Any) -> str:
-    return hashlib.sha256(save(trainable_state(model))).hexdigest()
+    total = hashlib.sha256()
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            total.update(save({name: parameter.detach().cpu().contiguous()}))
+    return total.hexdigest()
 
 
 # TRL names its file of the reference's log-probabilities after all tensors of the model, of which a process may have

@@ -129,7 +129,8 @@ def sample(
     share_prefill = can_share(model.config, max(map(len, prompt_ids), default=0) + max_new_tokens)
     decode = decode_shared if share_prefill else decode_apart
     # What FSDP puts together in inference mode could not be trained with afterwards.
-    with evaluating(model), torch.no_grad(), torch.inference_mode(processes.sharding() is None):
+    without_gradients = torch.no_grad() if processes.sharded() else torch.inference_mode()
+    with evaluating(model), without_gradients:
         for batch, counts in processes.share(processes.batches(order, size)):
             prompts = [prompt_ids[index] for index in batch]
             choose = _greedy
@@ -245,12 +246,11 @@ def decode_apart(
         eos_token_id=end,
         pad_token_id=end,
     )
-    sharded = processes.sharding() is not None
     chosen = model.generate(
         input_ids=ids,
         attention_mask=real.long(),
         generation_config=config,
-        synced_gpus=sharded,
+        synced_gpus=processes.sharded(),
         logits_processor=LogitsProcessorList([_Chosen(choose, len(prompts), ids.shape[1])]),
     )[:, ids.shape[1] :]
     drawn = torch.full((len(ids), max_new_tokens), end, device=ids.device)

@@ -38,7 +38,7 @@ from posttrain.checkpoint import CheckpointFile
 from posttrain.errors import UserError
 from posttrain.generator.sampling import Sampler, can_share
 from posttrain.models.architecture import recomputes
-from posttrain.models.sharding import check_trainable, hide_shards
+from posttrain.models.sharding import check_trainable, distribute
 from posttrain.models.tokens import tokenize_prompts
 from posttrain.params import Optimization
 from posttrain.training import History, Stats, device, evaluating
@@ -230,13 +230,24 @@ class Watch(TrainerCallback):  # type: ignore[misc]
 
 
 class Quiet:
-    """A trainer that neither calls home nor writes a model card into each checkpoint, and that names a full disk."""
+    """A trainer that neither calls home nor writes a model card into each checkpoint, that names a full disk, and that
+    trains adapters on sharded weights.
+    """
 
     args: Any
+    accelerator: Any
 
     def _send_telemetry(self) -> None: ...
 
     def create_model_card(self, *arguments: Any, **others: Any) -> None: ...
+
+    def _wrap_model(self, model: Any, training: bool = True, **others: Any) -> Any:
+        if training and processes.sharded() and processes.count() > 1:
+            # What remains of `prepare_model` then: the mixed precision that is asked for.
+            self.accelerator.prepare_model(model, device_placement=False, evaluation_mode=True)
+            return distribute(model)
+        inherited: Any = super()
+        return inherited._wrap_model(model, training, **others)
 
     def _save_checkpoint(self, *arguments: Any, **others: Any) -> None:
         inherited: Any = super()
@@ -320,7 +331,7 @@ class Rollouts(Quiet):
 
         TRL reads the prompt once per completion and, where there is no Triton, scores its positions as well.
         """
-        whole = processes.sharding() is None and not recomputes(self.model)
+        whole = not processes.sharded() and not recomputes(self.model)
         if not (whole and can_share(self.model.config, input_ids.shape[1])):
             inherited: Any = super()
             return inherited._get_per_token_logps_and_entropies(  # type: ignore[no-any-return]
@@ -405,7 +416,6 @@ def run(trainer: Any, watch: Watch, work: Path) -> History:
     # The only name that TrainingArguments have for it.
     warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")
     trainer.remove_callback(PrinterCallback)
-    hide_shards(trainer.model)
     checkpoint = _resume_from(work)
     if checkpoint is not None:
         watch.restore(checkpoint)

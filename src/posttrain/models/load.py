@@ -9,7 +9,7 @@ A model is named in one of three ways, and `locate` turns each into a `Location`
 Weights are read as safetensors; a hub model that has only `pytorch_model.bin` is read by torch's
 weights-only unpickler, which runs no code. Code from a model repository is never run
 (`trust_remote_code=False`). Weights in 8 or 4 bits (`quantization`) are made by bitsandbytes while
-they are read, and stay on this process's GPU. Where the launcher asks for it (`processes.sharding`), each process keeps
+they are read, and stay on this process's GPU. Where the launcher asks for it (`processes.sharded`), each process keeps
 a part of the frozen weights (`models.sharding`).
 """
 
@@ -221,9 +221,9 @@ def _load(
     quantization: Quantization | None,
 ) -> PreTrainedModel:
     arguments = _arguments(location) | {"dtype": DTYPES[dtype], "attn_implementation": "sdpa"}
-    sharding = processes.sharding()
+    own = processes.state().device  # which from now on is the current one
     if quantization is not None:
-        if sharding is not None:
+        if processes.sharded():
             raise UserError(
                 f"launch: FSDP cannot shard weights of quantization: {quantization}; set it to null"
             )
@@ -240,8 +240,9 @@ def _load(
 
     model: PreTrainedModel = _reach(location, read)
     model.base_model.register_forward_pre_hook(_count_tokens, with_kwargs=True)
-    if sharding is not None and processes.count() > 1:
-        shard(model, sharding.reshard_after_forward)
+    if processes.sharded() and processes.count() > 1:
+        shard(model)
+        device = own
     return (model if quantization is not None else model.to(device)).eval()
 
 

@@ -25,10 +25,10 @@ from posttrain import processes
 from posttrain.errors import UserError
 
 
-def shard(model: PreTrainedModel, reshard_after_forward: bool) -> None:
+def shard(model: PreTrainedModel) -> None:
     """Freeze a model that was just loaded, on the CPU, and leave each process its part of the layers, on its own device.
 
-    What is added to the layers afterwards, such as adapters, is not sharded.
+    What is outside of the layers stays where it is, and what is added to them afterwards, such as adapters, is not sharded.
     """
     model.requires_grad_(False)
     body = model.base_model
@@ -38,8 +38,8 @@ def shard(model: PreTrainedModel, reshard_after_forward: bool) -> None:
             f"launch: {type(model).__name__} has no layers that could be sharded; use launch/gpus.yaml"
         )
     mesh = init_device_mesh(processes.state().device.type, (processes.count(),))
-    for layer in layers:
-        fully_shard(layer, mesh=mesh, reshard_after_forward=reshard_after_forward)
+    for layer in reversed(layers):  # those inside of others first
+        fully_shard(layer, mesh=mesh, reshard_after_forward=True)
     # As the root of the layers the body has them gathered ahead of time.
     rest = {p for p in body.parameters() if not isinstance(p, DTensor)}
     fully_shard(body, mesh=mesh, ignored_params=rest)
@@ -47,14 +47,24 @@ def shard(model: PreTrainedModel, reshard_after_forward: bool) -> None:
 
 def check_trainable(model: nn.Module, what: str) -> None:
     """`UserError` when weights are sharded and `what`, which is to be trained, has no adapter."""
-    if processes.sharding() is not None and not hasattr(model, "peft_config"):
+    if processes.sharded() and not hasattr(model, "peft_config"):
         raise UserError(
             f"launch: FSDP shards frozen weights, but {what} trains all of them; give its entry in models a lora, "
             "or use accelerate launch --config_file launch/gpus.yaml"
         )
 
 
-def hide_shards(model: nn.Module) -> None:
-    """Have DistributedDataParallel, which would compare and spread all tensors, leave the sharded ones alone."""
+def distribute(model: nn.Module) -> DistributedDataParallel:
+    """A model with sharded weights as accelerate would wrap it, if it did not refuse them on GPUs: gradients of what is
+    trained are averaged over the processes, and the shards left alone.
+    """
     names = [name for name, p in model.named_parameters() if isinstance(p, DTensor)]
     DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, names)  # type: ignore[no-untyped-call]
+    device = processes.state().device
+    return DistributedDataParallel(
+        model,
+        device_ids=[device] if device.type == "cuda" else None,
+        # As `common_arguments` of the trainers says, and why.
+        broadcast_buffers=False,
+        find_unused_parameters=False,
+    )

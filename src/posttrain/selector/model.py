@@ -215,7 +215,7 @@ class Selector(nn.Module):
         if recomputes(self.backbone):
             return False
         window = sliding_window(self.config)
-        if processes.sharding() is not None and (torch.is_grad_enabled() or window is not None):
+        if processes.sharded() and (torch.is_grad_enabled() or window is not None):
             # The prompt's pass would be gone back through when its layers are given up, and where the window decides,
             # processes would make different numbers of passes.
             return False
