@@ -25,8 +25,8 @@ from typing import Any
 import numpy as np
 from ruamel.yaml import YAML
 
-from posttrain.files import read_jsonl
-from posttrain.stage import TIMES
+from posttrain.core.cost import TIMES
+from posttrain.core.files import read_jsonl
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = (("fetch",), ("audit",), ("prepare",), ("candidates",), ("rewards",))

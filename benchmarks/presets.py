@@ -23,9 +23,9 @@ from typing import Any
 
 from transformers import GPT2Config, LlamaConfig, PreTrainedConfig, Qwen3Config
 
+from posttrain.core.params import Model, Params, load_params
 from posttrain.models.inspect import Parameters, count_parameters, estimate_memory
 from posttrain.models.load import DTYPES
-from posttrain.params import Model, Params, load_params
 
 ROOT = Path(__file__).resolve().parent.parent
 RATE = 120e12  # FLOPs per second: 40 % of an A100's peak in bfloat16

@@ -28,24 +28,25 @@ from typing import Any, TypeVar
 
 import torch
 
-from posttrain.checkpoint import Checkpoint, CheckpointFile
-from posttrain.evaluation.pools import reward_pool
-from posttrain.generator import grpo, ppo
+from posttrain.core.checkpoint import Checkpoint, CheckpointFile
+from posttrain.core.params import Optimization, Params, load_params
+from posttrain.core.training import History, device
 from posttrain.generator.data import prompt_rows
-from posttrain.generator.rewards import RewardFunction
-from posttrain.generator.sampling import sample
+from posttrain.generator.methods import grpo, ppo
 from posttrain.models.load import load_causal_lm, load_tokenizer
 from posttrain.models.tokens import tokenize_prompts
-from posttrain.params import Optimization, Params, load_params
-from posttrain.selector import grpo as selector_grpo
-from posttrain.selector import ppo as selector_ppo
+from posttrain.pools.make import pool_maker
+from posttrain.pools.rewards import reward_pool
+from posttrain.rollouts.rewards import RewardFunction
+from posttrain.rollouts.sampling import sample
 from posttrain.selector.data import make_pools
+from posttrain.selector.methods import grpo as selector_grpo
+from posttrain.selector.methods import ppo as selector_ppo
 from posttrain.selector.model import Selector, load_reader
 from posttrain.selector.train import Pools, Schedule, train
 from posttrain.tasks import Example, get_task
 from posttrain.tasks.finqa.prepare import prepare_row
 from posttrain.tasks.finqa.sample import generate
-from posttrain.training import History, device
 
 ROOT = Path(__file__).resolve().parent.parent
 TASK = get_task("finqa")
@@ -143,7 +144,7 @@ def make_setting(params: Params, model: Path, questions: int, samples: int, pass
     rows = generate(0, {"train": questions * PER_PAGE, "val": 1, "test": 1})["train"]
     shown = params.prepare
     examples = [prepare_row(row, shown.context, shown.top_n, params.operands) for row in rows]
-    make = TASK.pool_maker(params, examples)
+    make = pool_maker(TASK, params, examples)
     asked = examples[::PER_PAGE]
     candidates = [
         [{"text": made.text, "kind": made.kind, "edit": made.edit} for made in make(example)]

@@ -4,7 +4,7 @@
 
 Both ways draw K completions of exactly the same length, in one process and in turn, on one thread:
 
-    shared  posttrain.generator.sampling.sample
+    shared  posttrain.rollouts.sampling.sample
     copies  `model.generate(do_sample=True)` of transformers on K copies of each prompt
 
 The medians and their ratio are printed, and the largest difference of the logits of one continuation
@@ -31,7 +31,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from posttrain.generator.sampling import Choose, decode_shared, sample
+from posttrain.rollouts.sampling import Choose, decode_shared, sample
 
 VOCABULARY = 4096
 END = 2

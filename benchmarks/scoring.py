@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from posttrain.files import read_json, read_jsonl
+from posttrain.core.files import read_json, read_jsonl
 from posttrain.tasks.finqa import equivalence
 from posttrain.tasks.finqa.official import execute_tokens, official_verdict
 from posttrain.tasks.finqa.score import score

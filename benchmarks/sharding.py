@@ -20,11 +20,11 @@ import torch
 from accelerate.utils import broadcast_object_list
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from posttrain import processes
+from posttrain.core import processes
+from posttrain.core.training import device
 from posttrain.models.architecture import recompute_activations
 from posttrain.models.load import load_causal_lm
 from posttrain.models.lora import add_lora
-from posttrain.training import device
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """Train the small base model `pocket` and measure how well it reads pages drawn by other seeds.
 
-python pretrain/pocket.py                 read pretrain/params.yaml, write pretrain/pocket and pretrain/metrics.json
-python pretrain/pocket.py --measure DIR   print the metrics of the model in DIR
+python -m pretrain.pocket                 read pretrain/params.yaml, write pretrain/pocket and pretrain/metrics.json
+python -m pretrain.pocket --measure DIR   print the metrics of the model in DIR
 
 Runs from the project's root. A killed run goes on from its last checkpoint.
 """
@@ -14,6 +14,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from random import Random
 
+from pretrain.exercises import SMALL, Document, Exercise, Size, World, make_document
+from pretrain.model import build_model, llama_config, save_pocket, train_tokenizer
+from pretrain.pages import PageTokens, encode, exact_answers
+from pretrain.pretraining import pretrain
 from tqdm import tqdm
 from transformers import (
     AutoModelForCausalLM,
@@ -22,17 +26,12 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from posttrain.checkpoint import CheckpointFile
-from posttrain.errors import UserError
-from posttrain.files import atomic_directory, atomic_write, sha256_file, write_json
-from posttrain.generator.sampling import greedy
-from posttrain.manifest import build_manifest, digest
-from posttrain.models.pages import PageTokens, encode, exact_answers
-from posttrain.models.pocket import build_model, llama_config, save_pocket, train_tokenizer
-from posttrain.models.pretraining import pretrain
-from posttrain.models.tokens import tokenize_prompts
-from posttrain.params import Variant
-from posttrain.schema import (
+from posttrain.core.checkpoint import CheckpointFile
+from posttrain.core.errors import UserError
+from posttrain.core.files import atomic_directory, atomic_write, sha256_file, write_json
+from posttrain.core.manifest import build_manifest, digest
+from posttrain.core.params import Variant
+from posttrain.core.schema import (
     Fraction,
     NonNegative,
     Positive,
@@ -42,8 +41,9 @@ from posttrain.schema import (
     check,
     read_yaml,
 )
+from posttrain.models.tokens import tokenize_prompts
+from posttrain.rollouts.sampling import greedy
 from posttrain.tasks.finqa.load import load_split
-from posttrain.tasks.finqa.reading import SMALL, Document, Exercise, Size, World, make_document
 from posttrain.tasks.gsm8k.options import Annotations
 from posttrain.tasks.gsm8k.prepare import prepare_row
 from posttrain.tasks.gsm8k.prompt import render_prompt, render_target
@@ -326,11 +326,11 @@ FinQA's training split (MIT), their rows shuffled and mostly refilled with rando
 generator of the data set `gsm8k-sample`, of other seeds. Exercises on the pages: tags of rows and columns, look-ups of
 cells and of numbers in the text, programs of the generated data set's kinds of question. Half of the way through the
 layers, each token of a table's line, or of the words that lead to a number, had to tell the row or the number's name as
-well (`src/posttrain/models/pages.py`).
+well (`pretrain/pages.py`).
 
 **What it can do.** Name the cell that a row's words and a year mean or the number in the text that words lead to, and
 write the JSON answer of a simple question about a page in the sheet form (`operands: cells`), right to the following
-shares on pages drawn by other seeds (`python pretrain/pocket.py --measure pretrain/pocket`, once `pretrain/params.yaml`
+shares on pages drawn by other seeds (`python -m pretrain.pocket --measure pretrain/pocket`, once `pretrain/params.yaml`
 names the `pages`). Their tables are new; row labels and sentences come from the same pages as in training, and
 `real_tables` are those pages themselves, shuffled and mostly refilled anew:
 

@@ -5,11 +5,11 @@ python stages/base.py
 
 from pathlib import Path
 
-from posttrain.files import atomic_directory, write_json
-from posttrain.manifest import build_manifest
+from posttrain.core.files import atomic_directory, write_json
+from posttrain.core.manifest import build_manifest
+from posttrain.core.params import Params
+from posttrain.core.stage import run
 from posttrain.models.load import check_lengths, load_config, write_base
-from posttrain.params import Params
-from posttrain.stage import run
 
 OUTPUT = Path("models/base")
 

@@ -10,10 +10,10 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from posttrain.errors import UserError
-from posttrain.files import atomic_directory, read_json, write_json
-from posttrain.params import Params
-from posttrain.stage import run
+from posttrain.core.errors import UserError
+from posttrain.core.files import atomic_directory, read_json, write_json
+from posttrain.core.params import Params
+from posttrain.core.stage import run
 
 FAMILIES = {
     "selector": ("metrics/evaluate", "accuracy"),

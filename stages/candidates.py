@@ -5,16 +5,17 @@ python stages/candidates.py
 
 from pathlib import Path
 
-from posttrain.files import JsonLines, atomic_directory, write_jsonl
-from posttrain.params import Params
-from posttrain.stage import run
+from posttrain.core.files import JsonLines, atomic_directory, write_jsonl
+from posttrain.core.params import Params
+from posttrain.core.stage import run
+from posttrain.pools.make import pool_maker
 from posttrain.tasks import SPLITS, get_task
 
 
 def main(params: Params) -> None:
     task = get_task(params.selected_dataset.task)
     examples = {split: JsonLines(Path("data/prepare") / f"{split}.jsonl") for split in SPLITS}
-    make = task.pool_maker(params, examples["train"])
+    make = pool_maker(task, params, examples["train"])
     with atomic_directory("data/candidates") as directory:
         for split in SPLITS:
             rows = (

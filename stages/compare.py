@@ -6,12 +6,12 @@ python stages/compare.py
 
 from pathlib import Path
 
-from posttrain.errors import UserError
-from posttrain.evaluation.compare import load_runs
-from posttrain.evaluation.tables import write_comparison
-from posttrain.files import read_json
-from posttrain.params import Params
-from posttrain.stage import run
+from posttrain.core.errors import UserError
+from posttrain.core.files import read_json
+from posttrain.core.params import Params
+from posttrain.core.stage import run
+from posttrain.report.compare import load_runs
+from posttrain.report.tables import write_comparison
 
 RULES = Path("metrics/rewards.json")
 

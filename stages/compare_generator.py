@@ -5,10 +5,10 @@ python stages/compare_generator.py
 
 from pathlib import Path
 
-from posttrain.evaluation.compare import load_runs
-from posttrain.evaluation.tables import write_comparison
-from posttrain.params import Params
-from posttrain.stage import run
+from posttrain.core.params import Params
+from posttrain.core.stage import run
+from posttrain.report.compare import load_runs
+from posttrain.report.tables import write_comparison
 
 KINDS = (
     "whose answer is right in program and stated result, or fails first in each way (`wrong_answer_only`: "

@@ -9,9 +9,14 @@ manifest.json.
 from pathlib import Path
 from typing import Any
 
-from posttrain import processes
-from posttrain.errors import UserError
-from posttrain.evaluation.metrics import (
+from posttrain.core import processes
+from posttrain.core.errors import UserError
+from posttrain.core.files import atomic_directory, read_jsonl, write_json, write_jsonl
+from posttrain.core.manifest import build_manifest, write_manifest
+from posttrain.core.params import POLICIES, Params
+from posttrain.core.stage import read_seed, run
+from posttrain.core.training import device
+from posttrain.measures.choices import (
     by_edit,
     by_kind,
     evaluator_hash,
@@ -19,16 +24,11 @@ from posttrain.evaluation.metrics import (
     headlines,
     predict,
 )
-from posttrain.files import atomic_directory, read_jsonl, write_json, write_jsonl
-from posttrain.manifest import build_manifest, write_manifest
 from posttrain.models.load import load_tokenizer
-from posttrain.params import POLICIES, Params
 from posttrain.selector.data import make_pools
 from posttrain.selector.predict import score_pools
 from posttrain.selector.run import BASE, REWARDS, load_policy, model_directory
-from posttrain.stage import read_seed, run
 from posttrain.tasks import get_task
-from posttrain.training import device
 
 SPLITS = ("val", "test")
 

@@ -9,9 +9,21 @@ data/evaluate_generator/POLICY-SEED holds greedy.jsonl (val, test), samples.json
 from pathlib import Path
 from typing import Any
 
-from posttrain import processes
-from posttrain.errors import UserError
-from posttrain.evaluation.generation import (
+from posttrain.core import processes
+from posttrain.core.errors import UserError
+from posttrain.core.files import atomic_directory, write_json, write_jsonl
+from posttrain.core.manifest import build_manifest, write_manifest
+from posttrain.core.params import GENERATOR_METHODS, Params
+from posttrain.core.stage import read_seed, run
+from posttrain.generator.run import (
+    BASE,
+    EXAMPLES,
+    Answers,
+    load_policy,
+    model_directory,
+    read_examples,
+)
+from posttrain.measures.answers import (
     by_question,
     evaluator_hash,
     greedy_columns,
@@ -21,18 +33,6 @@ from posttrain.evaluation.generation import (
     sampled_columns,
     sampled_metrics,
 )
-from posttrain.files import atomic_directory, write_json, write_jsonl
-from posttrain.generator.run import (
-    BASE,
-    EXAMPLES,
-    Answers,
-    load_policy,
-    model_directory,
-    read_examples,
-)
-from posttrain.manifest import build_manifest, write_manifest
-from posttrain.params import GENERATOR_METHODS, Params
-from posttrain.stage import read_seed, run
 
 POLICIES = ("base", "sft", *GENERATOR_METHODS)
 SPLITS = ("val", "test")

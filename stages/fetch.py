@@ -5,8 +5,8 @@ python stages/fetch.py
 
 from pathlib import Path
 
-from posttrain.params import Params
-from posttrain.stage import run
+from posttrain.core.params import Params
+from posttrain.core.stage import run
 from posttrain.tasks import get_task
 
 

@@ -5,9 +5,15 @@ python stages/open_evaluation.py SEED
 
 from pathlib import Path
 
-from posttrain import processes
-from posttrain.evaluation.generation import by_question, intervals
-from posttrain.evaluation.open import (
+from posttrain.core import processes
+from posttrain.core.files import atomic_directory, read_jsonl, write_json, write_jsonl
+from posttrain.core.manifest import build_manifest, write_manifest
+from posttrain.core.params import Params
+from posttrain.core.stage import read_seed, run
+from posttrain.core.training import device
+from posttrain.generator import run as generator
+from posttrain.measures.answers import by_question, intervals
+from posttrain.report.rerank import (
     calculated,
     candidates,
     open_columns,
@@ -15,14 +21,8 @@ from posttrain.evaluation.open import (
     open_pool,
     open_rows,
 )
-from posttrain.files import atomic_directory, read_jsonl, write_json, write_jsonl
-from posttrain.generator import run as generator
-from posttrain.manifest import build_manifest, write_manifest
-from posttrain.params import Params
 from posttrain.selector.run import BASE, by_likelihood, load_policy, score_rows
-from posttrain.stage import read_seed, run
 from posttrain.tasks import get_task
-from posttrain.training import device
 
 
 def main(params: Params, seed_text: str) -> None:

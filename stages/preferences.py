@@ -6,13 +6,13 @@ python stages/preferences.py SEED
 from dataclasses import asdict
 from pathlib import Path
 
-from posttrain.evaluation.generation import by_question
-from posttrain.evaluation.plots import plot_margins
-from posttrain.files import atomic_directory, read_jsonl, write_json, write_jsonl
-from posttrain.generator.preferences import make_pairs, split_held_out, statistics
-from posttrain.manifest import check_code
-from posttrain.params import Params
-from posttrain.stage import read_seed, run
+from posttrain.core.files import atomic_directory, read_jsonl, write_json, write_jsonl
+from posttrain.core.manifest import check_code
+from posttrain.core.params import Params
+from posttrain.core.stage import read_seed, run
+from posttrain.measures.answers import by_question
+from posttrain.report.plots import plot_margins
+from posttrain.rollouts.preferences import make_pairs, split_held_out, statistics
 
 
 def main(params: Params, seed_text: str) -> None:

@@ -5,9 +5,9 @@ python stages/prepare.py
 
 from pathlib import Path
 
-from posttrain.files import write_json
-from posttrain.params import Params
-from posttrain.stage import run
+from posttrain.core.files import write_json
+from posttrain.core.params import Params
+from posttrain.core.stage import run
 from posttrain.tasks import get_task
 
 

@@ -8,12 +8,12 @@ plots/report.md holds the tables, plots/report.html all in one file that needs n
 from collections.abc import Sequence
 from pathlib import Path
 
-from posttrain.evaluation.compare import UNTRAINED, Run, load_runs
-from posttrain.evaluation.report.browser import browser_data, generator_policy, selector_policy
-from posttrain.evaluation.report.page import html_report, markdown_report
-from posttrain.files import atomic_write, read_jsonl, read_text
-from posttrain.params import Params
-from posttrain.stage import run
+from posttrain.core.files import atomic_write, read_jsonl, read_text
+from posttrain.core.params import Params
+from posttrain.core.stage import run
+from posttrain.report.browser import browser_data, generator_policy, selector_policy
+from posttrain.report.compare import UNTRAINED, Run, load_runs
+from posttrain.report.page import html_report, markdown_report
 from posttrain.tasks import Task, get_task
 
 PLOTS = Path("plots")

@@ -5,12 +5,12 @@ python stages/rewards.py
 
 from pathlib import Path
 
-from posttrain.evaluation.plots import plot_rewards_by_kind
-from posttrain.evaluation.pools import RewardedPools, reward_pool, summarise_pools
-from posttrain.evaluation.shortcuts import audit_shortcuts
-from posttrain.files import atomic_directory, iterate_jsonl, write_json, write_jsonl
-from posttrain.params import Params
-from posttrain.stage import run
+from posttrain.core.files import atomic_directory, iterate_jsonl, write_json, write_jsonl
+from posttrain.core.params import Params
+from posttrain.core.stage import run
+from posttrain.pools.blind import audit_shortcuts
+from posttrain.pools.rewards import RewardedPools, reward_pool, summarise_pools
+from posttrain.report.plots import plot_rewards_by_kind
 from posttrain.tasks import SPLITS, get_task
 
 OUTPUT = Path("data/rewards")

@@ -9,13 +9,16 @@ from typing import Any, TypeGuard
 
 import torch
 
-from posttrain.checkpoint import CheckpointFile
-from posttrain.curves import Progress
-from posttrain.errors import UserError
-from posttrain.files import read_jsonl
-from posttrain.generator import dpo, grpo, ppo, rloo
+from posttrain.core.checkpoint import CheckpointFile
+from posttrain.core.curves import Progress
+from posttrain.core.errors import UserError
+from posttrain.core.files import read_jsonl
+from posttrain.core.manifest import build_manifest, digest
+from posttrain.core.params import GENERATOR_METHODS, GeneratorRL, OnPolicy, Params
+from posttrain.core.stage import read_seed, run
+from posttrain.core.training import History
 from posttrain.generator.data import PairText, mixed_questions, pair_rows, prompt_rows
-from posttrain.generator.rewards import RewardFunction
+from posttrain.generator.methods import dpo, grpo, ppo, rloo
 from posttrain.generator.run import (
     BASE,
     EXAMPLES,
@@ -28,12 +31,9 @@ from posttrain.generator.run import (
     scratch,
     validation,
 )
-from posttrain.manifest import build_manifest, digest
 from posttrain.models.architecture import recompute_activations
-from posttrain.params import GENERATOR_METHODS, GeneratorRL, OnPolicy, Params
-from posttrain.stage import read_seed, run
+from posttrain.rollouts.rewards import RewardFunction
 from posttrain.tasks import Example
-from posttrain.training import History
 
 
 def main(params: Params, method: str, seed_text: str) -> None:

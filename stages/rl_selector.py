@@ -8,9 +8,10 @@ from itertools import chain
 from pathlib import Path
 from typing import cast, get_args
 
-from posttrain.errors import UserError
-from posttrain.manifest import build_manifest
-from posttrain.params import Method, Params
+from posttrain.core.errors import UserError
+from posttrain.core.manifest import build_manifest
+from posttrain.core.params import Method, Params
+from posttrain.core.stage import read_seed, run
 from posttrain.selector.data import with_reference
 from posttrain.selector.run import (
     BASE,
@@ -21,14 +22,13 @@ from posttrain.selector.run import (
     train_and_save,
 )
 from posttrain.selector.train import Algorithm, Schedule, steps_of_batches
-from posttrain.stage import read_seed, run
 from posttrain.tasks import get_task
 
 
 def main(params: Params, method: str, seed_text: str) -> None:
     if method not in get_args(Method):
         raise UserError(f"method {method!r}: expected one of {', '.join(get_args(Method))}")
-    algorithm = cast(Algorithm, import_module(f"posttrain.selector.{method}"))
+    algorithm = cast(Algorithm, import_module(f"posttrain.selector.methods.{method}"))
     seed, model = read_seed(seed_text), params.selected_model
     config = params.rl.selector.of(method)
     manifest = build_manifest(

@@ -5,9 +5,12 @@ python stages/sample.py SEED
 
 from pathlib import Path
 
-from posttrain import processes
-from posttrain.evaluation.generation import mean_quality, sampled_metrics
-from posttrain.files import atomic_directory, write_json, write_jsonl
+from posttrain.core import processes
+from posttrain.core.files import atomic_directory, write_json, write_jsonl
+from posttrain.core.manifest import build_manifest, write_manifest
+from posttrain.core.params import Params
+from posttrain.core.stage import read_seed, run
+from posttrain.core.training import choose
 from posttrain.generator.run import (
     BASE,
     EXAMPLES,
@@ -16,10 +19,7 @@ from posttrain.generator.run import (
     model_directory,
     read_examples,
 )
-from posttrain.manifest import build_manifest, write_manifest
-from posttrain.params import Params
-from posttrain.stage import read_seed, run
-from posttrain.training import choose
+from posttrain.measures.answers import mean_quality, sampled_metrics
 
 
 def main(params: Params, seed_text: str) -> None:

@@ -7,10 +7,13 @@ from pathlib import Path
 
 import torch
 
-from posttrain.curves import Progress
-from posttrain.generator import sft
+from posttrain.core.curves import Progress
+from posttrain.core.manifest import build_manifest, digest
+from posttrain.core.params import Params
+from posttrain.core.stage import read_seed, run
+from posttrain.core.training import device
 from posttrain.generator.data import prompt_completion_rows
-from posttrain.generator.model import new_generator
+from posttrain.generator.methods import sft
 from posttrain.generator.run import (
     BASE,
     EXAMPLES,
@@ -21,11 +24,8 @@ from posttrain.generator.run import (
     scratch,
     validation,
 )
-from posttrain.manifest import build_manifest, digest
 from posttrain.models.architecture import recompute_activations
-from posttrain.params import Params
-from posttrain.stage import read_seed, run
-from posttrain.training import device
+from posttrain.rollouts.writer import new_generator
 
 
 def main(params: Params, seed_text: str) -> None:

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import torch
 
-from posttrain.manifest import build_manifest
+from posttrain.core.manifest import build_manifest
+from posttrain.core.params import Params
+from posttrain.core.stage import read_seed, run
+from posttrain.core.training import device
 from posttrain.models.lora import add_lora
-from posttrain.params import Params
-from posttrain.selector import sft
+from posttrain.selector.methods import sft
 from posttrain.selector.model import Selector, load_reader
 from posttrain.selector.run import (
     BASE,
@@ -20,9 +22,7 @@ from posttrain.selector.run import (
     train_and_save,
 )
 from posttrain.selector.train import Schedule, epochs_of_batches
-from posttrain.stage import read_seed, run
 from posttrain.tasks import get_task
-from posttrain.training import device
 
 
 def main(params: Params, seed_text: str) -> None:

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
-from posttrain import stage
-from posttrain.errors import UserError
+from posttrain.core import stage
+from posttrain.core.errors import UserError
 
 
 class Result(NamedTuple):
@@ -34,13 +34,13 @@ def trainings(adapters: bool = False) -> dict[str, Callable[[Path], Result]]:
     import test_train as selector
     import torch
 
-    from posttrain.generator import sampling
+    from posttrain.core.processes import count, is_main, wait
+    from posttrain.core.training import trainable_state
     from posttrain.models.architecture import recompute_activations
     from posttrain.models.load import load_causal_lm
     from posttrain.models.lora import add_lora
     from posttrain.models.tokens import tokenize_prompts
-    from posttrain.processes import count, is_main, wait
-    from posttrain.training import trainable_state
+    from posttrain.rollouts import sampling
 
     def ready(model: Any, folder: Path) -> Any:
         if not adapters:
@@ -144,10 +144,10 @@ def run_trainings(what: str, folder: Path) -> None:
     import torch
     from safetensors.torch import save_file
 
-    from posttrain import processes
-    from posttrain.generator import sampling
-    from posttrain.generator.vllm import fingerprint
+    from posttrain.core import processes
     from posttrain.models import load
+    from posttrain.rollouts import sampling
+    from posttrain.rollouts.vllm import fingerprint
 
     held: list[list[int]] = []
     shard = load.shard

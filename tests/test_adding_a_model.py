@@ -8,7 +8,7 @@ from pathlib import Path
 from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
 from workspace import ROOT, copy_project, must, set_params
 
-from posttrain.params import load_params
+from posttrain.core.params import load_params
 
 PAGE = (ROOT / "docs/adding-a-model.md").read_text(encoding="utf-8")
 

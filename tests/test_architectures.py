@@ -33,11 +33,11 @@ from transformers import (
 )
 from workspace import GENERATOR_METHODS, METHODS, ROOT, TINY, copy_project, set_params
 
+from posttrain.core.params import load_params
 from posttrain.generator.data import IGNORED, prompt_completion_rows
 from posttrain.models.load import load_config
 from posttrain.models.lora import TARGETS
 from posttrain.models.tokens import pad
-from posttrain.params import load_params
 from posttrain.tasks import get_task
 from posttrain.tasks.finqa.prepare import prepare_row
 from posttrain.tasks.finqa.sample import generate

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from posttrain.errors import UserError
-from posttrain.files import read_jsonl
+from posttrain.core.errors import UserError
+from posttrain.core.files import read_jsonl
 from posttrain.tasks.finqa.audit import answer_class, audit, audit_splits
 from posttrain.tasks.finqa.load import SPLIT_FILES, load_split
 

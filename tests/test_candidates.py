@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 from scipy.stats import chisquare
 
-from posttrain.errors import UserError
+from posttrain.core.errors import UserError
+from posttrain.pools.filter import filtered
 from posttrain.tasks.finqa.candidates import Candidate, collect_shapes, make_candidates
-from posttrain.tasks.finqa.pools import pool_maker
 from posttrain.tasks.finqa.score import score
 
 K = 8
@@ -25,7 +26,20 @@ SETTINGS: dict[str, Any] = {
     "tolerance": 0.01,
 }
 Examples = dict[str, list[dict[str, Any]]]
-Pool = list[Candidate]
+Pool = Sequence[Candidate]
+
+
+def pool_maker(
+    train: list[dict[str, Any]], *, noise: tuple[float, float], tolerance: float, **settings: Any
+) -> Callable[[dict[str, Any]], Sequence[Candidate]]:
+    shapes = collect_shapes(train)
+    of_make = {name: settings[name] for name in ("corruption_rate", "seed")}
+    return filtered(
+        train,
+        lambda row, size: make_candidates(row, shapes, count=size, noise=noise, **of_make),
+        lambda text, row: score(text, row, tolerance),
+        **settings,
+    )
 
 
 def build(examples: list[dict[str, Any]], **changes: Any) -> list[Pool]:

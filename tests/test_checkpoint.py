@@ -10,9 +10,9 @@ import pytest
 import torch
 from workspace import ROOT
 
-from posttrain.checkpoint import CheckpointFile, claim, release
-from posttrain.errors import UserError
-from posttrain.manifest import build_manifest, digest, hash_code, hash_path
+from posttrain.core.checkpoint import CheckpointFile, claim, release
+from posttrain.core.errors import UserError
+from posttrain.core.manifest import build_manifest, digest, hash_code, hash_path
 
 
 def test_tensors_and_state_come_back_exactly(tmp_path: Path) -> None:

@@ -16,12 +16,12 @@ from matplotlib.figure import Figure
 from stages.compare import main
 from workspace import ROOT
 
-from posttrain.errors import UserError
-from posttrain.evaluation.compare import Estimate, PolicyResult, Run, compare, load_runs
-from posttrain.evaluation.intervals import jeffreys, rate_interval
-from posttrain.evaluation.plots import _draw, plot_comparison, plot_rewards_by_kind
-from posttrain.evaluation.tables import flat_metrics, markdown, tidy_rows
-from posttrain.files import sha256_file, write_json, write_jsonl
+from posttrain.core.errors import UserError
+from posttrain.core.files import sha256_file, write_json, write_jsonl
+from posttrain.measures.intervals import jeffreys, rate_interval
+from posttrain.report.compare import Estimate, PolicyResult, Run, compare, load_runs
+from posttrain.report.plots import _draw, plot_comparison, plot_rewards_by_kind
+from posttrain.report.tables import flat_metrics, markdown, tidy_rows
 
 TRIVIAL = {"shortest": 0.125, "majority_answer": 0.25}
 
@@ -384,7 +384,7 @@ def test_rewards_are_plotted_for_any_kinds(tmp_path: Path) -> None:
 def test_the_stage_writes_all_four_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from posttrain.params import load_params
+    from posttrain.core.params import load_params
 
     params = load_params(Path(__file__).parent.parent / "params.yaml")
     monkeypatch.chdir(tmp_path)

@@ -14,13 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from workspace import ROOT, copy_project, environment, must
 
-from posttrain.errors import UserError
-from posttrain.evaluation import across, cost
-from posttrain.evaluation.compare import Estimate
-from posttrain.evaluation.pareto import dominated
-from posttrain.files import write_jsonl
-from posttrain.params import load_params
-from posttrain.stage import READ, TIMES, note_cost
+from posttrain.core.cost import READ, TIMES, note_cost
+from posttrain.core.errors import UserError
+from posttrain.core.files import write_jsonl
+from posttrain.core.params import load_params
+from posttrain.report import across, cost
+from posttrain.report.compare import Estimate
+from posttrain.report.pareto import dominated
 
 FIGURES = st.lists(st.integers(0, 3).map(float), min_size=2, max_size=2)
 
@@ -139,7 +139,7 @@ def test_a_stage_notes_its_time_and_memory_once_over_processes(
     monkeypatch.setitem(READ, "tokens", 7)
     params = load_params(ROOT / "params.yaml")
     note_cost(params, "rl_selector", ["ppo", "0"], 1.234)
-    monkeypatch.setattr("posttrain.stage.RANK", 1)
+    monkeypatch.setattr("posttrain.core.cost.RANK", 1)
     note_cost(params, "rl_selector", ["ppo", "0"], 5.0)
     (noted,) = map(json.loads, TIMES.read_text().splitlines())
     peak = noted.pop("peak_mib")
@@ -152,7 +152,7 @@ def test_a_stage_notes_its_time_and_memory_once_over_processes(
 
 STAGE = """
 import torch
-from posttrain.stage import run
+from posttrain.core.stage import run
 
 
 def main(params):

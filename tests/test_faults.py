@@ -14,16 +14,16 @@ from typing import Any
 
 import pytest
 from filelock import FileLock, Timeout
+from pretrain.model import build_model, llama_config, save_pocket, train_tokenizer
 from ruamel.yaml import YAML
 from safetensors import SafetensorError
 from stages.sft_selector import main
 from workspace import ROOT, set_params
 
-from posttrain.errors import UserError
-from posttrain.files import write_jsonl
+from posttrain.core.errors import UserError
+from posttrain.core.files import write_jsonl
+from posttrain.core.params import load_params
 from posttrain.models.load import write_base
-from posttrain.models.pocket import build_model, llama_config, save_pocket, train_tokenizer
-from posttrain.params import load_params
 from posttrain.selector import model as selector_model
 from posttrain.selector import run as selector_run
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from posttrain.errors import UserError
-from posttrain.files import git_blob_id
+from posttrain.core.errors import UserError
+from posttrain.core.files import git_blob_id
 from posttrain.tasks.fetching import download, fetch_hub, fetch_path
 from posttrain.tasks.finqa.fetch import PATHS, fetch_generated
 from posttrain.tasks.finqa.load import SPLIT_FILES, iterate_split, load_split

@@ -17,8 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from workspace import ROOT, environment
 
-from posttrain.errors import UserError
-from posttrain.files import (
+from posttrain.core.errors import UserError
+from posttrain.core.files import (
     atomic_directory,
     atomic_write,
     git_blob_id,
@@ -110,7 +110,7 @@ def test_jsonl_reads_back(rows: list[dict[str, int | str]]) -> None:
 def test_a_json_list_reads_the_same_item_by_item(items: list[Any], indented: bool) -> None:
     """Wherever the blocks that are read end: here each is one character longer than the one before."""
     with tempfile.TemporaryDirectory() as directory, pytest.MonkeyPatch.context() as patch:
-        patch.setattr("posttrain.files._BLOCK", 1)
+        patch.setattr("posttrain.core.files._BLOCK", 1)
         path = Path(directory) / "rows.json"
         path.write_text(f" {json.dumps(items, indent=2 if indented else None)}\n")
         assert [*iterate_json_array(path)] == items == read_json(path)
@@ -199,8 +199,8 @@ def test_a_missing_file_and_an_unwritable_place_are_named(tmp_path: Path) -> Non
 
 WRITE_ON_A_FULL_DISK = """
 import resource, sys
-from posttrain.errors import UserError
-from posttrain.files import atomic_directory, atomic_write, write_json
+from posttrain.core.errors import UserError
+from posttrain.core.files import atomic_directory, atomic_write, write_json
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 if sys.argv[1] == "file":
     def write():

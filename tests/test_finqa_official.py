@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from posttrain.errors import UserError
+from posttrain.core.errors import UserError
 from posttrain.tasks.finqa.evaluate import evaluate, main, read_predictions, read_split
 from posttrain.tasks.finqa.official import (
     equal_to_gold,

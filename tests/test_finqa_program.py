@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from posttrain.errors import UserError
+from posttrain.core.errors import UserError
 from posttrain.tasks.finqa.official import execute_tokens, tokenize
 from posttrain.tasks.finqa.program import (
     MAX_STEPS,

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from posttrain.errors import UserError
+from posttrain.core.errors import UserError
 from posttrain.tasks import get_task
 from posttrain.tasks.finqa.official import official_verdict, tokenize
 from posttrain.tasks.finqa.program import format_answer

@@ -15,10 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from workspace import ROOT
 
-from posttrain.errors import UserError
-from posttrain.evaluation import open_summary
-from posttrain.evaluation.compare import Run, compare
-from posttrain.evaluation.generation import (
+from posttrain.core.errors import UserError
+from posttrain.core.params import load_params
+from posttrain.measures.answers import (
     by_question,
     greedy_columns,
     greedy_metrics,
@@ -30,7 +29,9 @@ from posttrain.evaluation.generation import (
     sampled_metrics,
     score_completion,
 )
-from posttrain.evaluation.open import (
+from posttrain.report import rerank_summary as open_summary
+from posttrain.report.compare import Run, compare
+from posttrain.report.rerank import (
     RULES,
     calculated,
     candidates,
@@ -39,7 +40,6 @@ from posttrain.evaluation.open import (
     open_pool,
     open_rows,
 )
-from posttrain.params import load_params
 from posttrain.tasks import get_task
 
 TASK = get_task("finqa")

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 from peft import PeftModel
+from pretrain.model import build_model, llama_config, save_pocket, train_tokenizer
 
-from posttrain.errors import UserError
-from posttrain.generator.model import Generator, load_generator, new_generator, save_generator
+from posttrain.core.errors import UserError
+from posttrain.core.params import Lora
 from posttrain.models.load import load_causal_lm, read_base, write_base
-from posttrain.models.pocket import build_model, llama_config, save_pocket, train_tokenizer
-from posttrain.params import Lora
+from posttrain.rollouts.writer import Generator, load_generator, new_generator, save_generator
 
 LORA = Lora(r=4, alpha=8, dropout=0.0, targets="auto")
 IDS = torch.tensor([[3, 4, 5, 6]])

@@ -9,15 +9,18 @@ from typing import Any
 
 import pytest
 import torch
+from pretrain.model import train_tokenizer
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, LlamaConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from workspace import ROOT
 
-from posttrain.checkpoint import CheckpointFile
-from posttrain.errors import UserError
-from posttrain.generator import ppo, sampling
-from posttrain.generator.ppo import (
+from posttrain.core.checkpoint import CheckpointFile
+from posttrain.core.errors import UserError
+from posttrain.core.params import load_params
+from posttrain.core.training import trainable_state
+from posttrain.generator.methods import ppo
+from posttrain.generator.methods.ppo import (
     Episode,
     collate,
     completion_episode,
@@ -28,15 +31,13 @@ from posttrain.generator.ppo import (
     train,
     whiten,
 )
-from posttrain.generator.sampling import Completion
 from posttrain.generator.value import ValueNetwork, explained_variance, gae, value_loss
 from posttrain.models.architecture import recompute_activations, recomputes
 from posttrain.models.lora import add_lora
-from posttrain.models.pocket import train_tokenizer
 from posttrain.models.tokens import tokenize_prompts
-from posttrain.params import load_params
+from posttrain.rollouts import sampling
+from posttrain.rollouts.sampling import Completion
 from posttrain.selector.train import History
-from posttrain.training import trainable_state
 
 SECTION = load_params(ROOT / "params.yaml").rl.generator.ppo
 RIGHT, END = 7, 1  # the token that is worth something, and the one that ends a completion

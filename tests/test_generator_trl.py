@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from pretrain.model import train_tokenizer
 from transformers import (
     CONFIG_MAPPING,
     AutoModelForCausalLM,
@@ -23,8 +24,9 @@ from transformers import (
 from trl.trainer.utils import add_fused_lm_head
 from workspace import ROOT
 
-from posttrain.errors import UserError
-from posttrain.generator import dpo, grpo, rloo, sft
+from posttrain.core.errors import UserError
+from posttrain.core.params import load_params
+from posttrain.core.training import History
 from posttrain.generator.data import (
     PairText,
     mixed_questions,
@@ -32,15 +34,13 @@ from posttrain.generator.data import (
     prompt_completion_rows,
     prompt_rows,
 )
-from posttrain.generator.rewards import RewardFunction
-from posttrain.generator.sampling import sample
+from posttrain.generator.methods import dpo, grpo, rloo, sft
 from posttrain.generator.trl import Rollouts, Watch, last_whole, passes, shared_scores
 from posttrain.models.architecture import SHARED_PREFIX, recompute_activations, recomputes
 from posttrain.models.lora import add_lora
-from posttrain.models.pocket import train_tokenizer
 from posttrain.models.tokens import SEPARATOR
-from posttrain.params import load_params
-from posttrain.training import History
+from posttrain.rollouts.rewards import RewardFunction
+from posttrain.rollouts.sampling import sample
 
 PARAMS = load_params(ROOT / "params.yaml")
 COLOURS = ["red", "green", "blue", "white"]

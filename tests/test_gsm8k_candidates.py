@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 from workspace import ROOT, rewarded_pools
 
-from posttrain.evaluation.pools import summarise_pools
-from posttrain.evaluation.shortcuts import audit_shortcuts
-from posttrain.params import Candidates, Params, load_params
+from posttrain.core.params import Candidates, Params, load_params
+from posttrain.pools.blind import audit_shortcuts
+from posttrain.pools.rewards import summarise_pools
 from posttrain.tasks import get_task
 from posttrain.tasks.gsm8k.candidates import Candidate, collect_habits, make_candidates
 from posttrain.tasks.gsm8k.load import load_rows

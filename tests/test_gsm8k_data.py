@@ -12,9 +12,9 @@ import pytest
 from ruamel.yaml import YAML
 from workspace import ROOT
 
-from posttrain.errors import UserError
-from posttrain.files import git_blob_id, read_jsonl
-from posttrain.params import Params, check_params
+from posttrain.core.errors import UserError
+from posttrain.core.files import git_blob_id, read_jsonl
+from posttrain.core.params import Params, check_params
 from posttrain.tasks import SPLITS, get_task
 from posttrain.tasks.gsm8k.load import FILES, load_rows
 from posttrain.tasks.gsm8k.prepare import draw, prepare_row

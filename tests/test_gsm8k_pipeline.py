@@ -12,7 +12,7 @@ import pytest
 from test_architectures import run_stage, stages_of, write_checkpoint
 from workspace import GENERATOR_METHODS, METHODS, TINY, copy_project, set_params
 
-from posttrain.files import read_json, read_jsonl
+from posttrain.core.files import read_json, read_jsonl
 
 SIZES: dict[str, Any] = {"train": 8, "val": 4, "test": 4}
 DATA_STAGES = ("fetch", "audit", "prepare")

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from posttrain.errors import UserError
+from posttrain.core.errors import UserError
 from posttrain.tasks import get_task
 from posttrain.tasks.gsm8k.score import FAILURES, Score, score
 from posttrain.tasks.reward import COMPONENTS

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import beta
 
-from posttrain.evaluation.intervals import (
+from posttrain.measures.intervals import (
     Array,
     bootstrap_mean,
     effective_count,

@@ -19,11 +19,11 @@ from launched import trainings
 from safetensors.torch import load_file
 from workspace import ROOT, run
 
-from posttrain import processes
-from posttrain.errors import UserError
+from posttrain.core import processes
+from posttrain.core.errors import UserError
+from posttrain.core.params import load_params
 from posttrain.generator import trl
 from posttrain.models.load import load_causal_lm
-from posttrain.params import load_params
 
 NAMES = ["selector sft", "selector ppo", "sft", "dpo", "grpo", "rloo", "ppo", "sample"]
 CONFIGS = sorted((ROOT / "launch").glob("*.yaml"))

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from workspace import ROOT, set_params
 
-from posttrain import manifest as module
-from posttrain.errors import UserError
-from posttrain.files import read_json, sha256_file, write_json
-from posttrain.manifest import build_manifest, check_code, hash_code, write_manifest
-from posttrain.params import load_params
+from posttrain.core import manifest as module
+from posttrain.core.errors import UserError
+from posttrain.core.files import read_json, sha256_file, write_json
+from posttrain.core.manifest import build_manifest, check_code, hash_code, write_manifest
+from posttrain.core.params import load_params
 
 CODE = "src/posttrain/selector/train.py"
 
@@ -47,7 +47,9 @@ def test_sections_are_named_as_in_params_yaml() -> None:
 
 def test_code_is_named_file_by_file_without_those_that_only_say_what_they_are() -> None:
     code = hash_code()
-    assert code["src/posttrain/manifest.py"] == sha256_file(ROOT / "src/posttrain/manifest.py")
+    assert code["src/posttrain/core/manifest.py"] == sha256_file(
+        ROOT / "src/posttrain/core/manifest.py"
+    )
     assert all((ROOT / name).is_file() for name in code)
     assert "src/posttrain/__init__.py" not in code
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from posttrain.errors import UserError
-from posttrain.evaluation.metrics import (
+from posttrain.core.errors import UserError
+from posttrain.measures.choices import (
     by_edit,
     by_kind,
     headline_intervals,

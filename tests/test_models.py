@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from pretrain.model import build_model, llama_config, save_pocket, train_tokenizer
 from ruamel.yaml import YAML
 from transformers import (
     AutoModel,
@@ -20,8 +21,10 @@ from transformers import (
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from workspace import ROOT
 
-from posttrain import stage
-from posttrain.errors import UserError
+from posttrain.core import cost
+from posttrain.core.errors import UserError
+from posttrain.core.params import Lora, load_params
+from posttrain.core.training import load_trainable_state, trainable_state
 from posttrain.models import inspect, load
 from posttrain.models.load import (
     Location,
@@ -34,8 +37,6 @@ from posttrain.models.load import (
     write_base,
 )
 from posttrain.models.lora import add_lora, lora_targets
-from posttrain.models.pocket import build_model, llama_config, save_pocket, train_tokenizer
-from posttrain.params import Lora, load_params
 from posttrain.selector.batch import PoolText, TokenizedPool, collate, tokenize_pools
 from posttrain.selector.model import (
     Selector,
@@ -43,7 +44,6 @@ from posttrain.selector.model import (
     load_selector,
     save_selector,
 )
-from posttrain.training import load_trainable_state, trainable_state
 
 PAGE = "1 | B 2009 | C 2008\n3 net revenue | 5829 | 5735\nquestion: what was it in 2009?\nanswer:"
 ANSWER = '{"program": ["subtract(B3, C12)", "divide(#0, const_100)"], "answer": "0.94"}'
@@ -86,13 +86,13 @@ def files(directory: Path) -> dict[str, bytes]:
 def test_what_a_loaded_model_reads_is_counted(
     pocket: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(stage.READ, "tokens", 0)
+    monkeypatch.setitem(cost.READ, "tokens", 0)
     model = load_causal_lm(pocket)
     adapted = add_lora(model, 4, 8, 0.0, "auto", "CAUSAL_LM")
     ids = torch.tensor([[1, 2, 3], [4, 5, 6]])
     adapted(input_ids=ids)
     model.base_model(ids[:, :1])
-    assert stage.READ["tokens"] == 8
+    assert cost.READ["tokens"] == 8
 
 
 def test_a_pocket_base_loads_as_backbone_language_model_and_tokenizer(pocket: Path) -> None:

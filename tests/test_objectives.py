@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from workspace import ROOT
 
-from posttrain.params import DPO, GRPO, PPO, RLOO, Exact, load_params
-from posttrain.selector import dpo, exact, grpo, ppo, rloo, sft
+from posttrain.core.params import DPO, GRPO, PPO, RLOO, Exact, load_params
+from posttrain.selector.methods import dpo, exact, grpo, ppo, rloo, sft
 from posttrain.selector.model import SelectorOutput
 from posttrain.selector.policy import Batch, entropy, kl_divergence, log_softmax
 

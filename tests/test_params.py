@@ -9,8 +9,8 @@ import pytest
 from ruamel.yaml import YAML
 from workspace import ROOT
 
-from posttrain.errors import UserError
-from posttrain.params import check_params, load_params
+from posttrain.core.errors import UserError
+from posttrain.core.params import check_params, load_params
 
 TEXT = (ROOT / "params.yaml").read_text()
 

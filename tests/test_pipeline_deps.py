@@ -15,7 +15,7 @@ PIPELINE = YAML(typ="safe").load(ROOT / "dvc.yaml")
 STAGES: dict[str, dict[str, Any]] = PIPELINE["stages"]
 METHODS = YAML(typ="safe").load(ROOT / "params.yaml")["rl"]["selector"]["methods"]
 TASKS = ROOT / "src/posttrain/tasks/__init__.py"
-SELECTOR = ROOT / "src/posttrain/selector"
+SELECTOR = ROOT / "src/posttrain/selector/methods"
 
 
 def _script(stage: str) -> str:

@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 import torch
+from pretrain.model import build_model, llama_config, save_pocket, train_tokenizer
 from ruamel.yaml import YAML
 from stages.evaluate import main
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from posttrain.errors import UserError
-from posttrain.files import write_json, write_jsonl
+from posttrain.core.errors import UserError
+from posttrain.core.files import write_json, write_jsonl
+from posttrain.core.params import load_params
 from posttrain.models.load import read_base, write_base
-from posttrain.models.pocket import build_model, llama_config, save_pocket, train_tokenizer
-from posttrain.params import load_params
 from posttrain.selector.batch import TokenizedPool, collate
 from posttrain.selector.model import Selector, load_reader, load_selector, save_selector
 from posttrain.selector.predict import longest_first, score_pools
@@ -216,10 +216,12 @@ def test_a_model_of_other_code_is_refused(
     project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(project, tmp_path, dirs_exist_ok=True)
-    made_by = {"code": {"src/posttrain/selector/sft.py": "0" * 64}}
+    made_by = {"code": {"src/posttrain/selector/methods/sft.py": "0" * 64}}
     write_json(tmp_path / "models/sft_selector/0/manifest.json", made_by)
     monkeypatch.chdir(tmp_path)
-    message = "^models/sft_selector/0 was made by another src/posttrain/selector/sft.py; run dvc"
+    message = (
+        "^models/sft_selector/0 was made by another src/posttrain/selector/methods/sft.py; run dvc"
+    )
     with pytest.raises(UserError, match=message):
         main(load_params(), "sft", "0")
 

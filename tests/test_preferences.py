@@ -12,16 +12,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from posttrain.errors import UserError
-from posttrain.evaluation.plots import plot_margins
-from posttrain.generator.preferences import (
+from posttrain.core.errors import UserError
+from posttrain.core.params import PairQuality, Preferences, Variant
+from posttrain.report.plots import plot_margins
+from posttrain.rollouts.preferences import (
     Pair,
     make_pairs,
     qualities,
     split_held_out,
     statistics,
 )
-from posttrain.params import PairQuality, Preferences, Variant
 from posttrain.tasks import get_task
 
 TASK = get_task("finqa")

@@ -13,12 +13,8 @@ import torch
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from workspace import ROOT
-
-from posttrain.checkpoint import CheckpointFile
-from posttrain.errors import UserError
-from posttrain.files import read_json, sha256_file
-from posttrain.models.pages import (
+from pretrain.model import build_model, llama_config, train_tokenizer
+from pretrain.pages import (
     EARLY_WEIGHT,
     EXTRA_WEIGHT,
     ROW,
@@ -28,8 +24,12 @@ from posttrain.models.pages import (
     exact_answers,
     page_losses,
 )
-from posttrain.models.pocket import build_model, llama_config, train_tokenizer
-from posttrain.models.pretraining import learning_rate_at, pretrain, window_batches
+from pretrain.pretraining import learning_rate_at, pretrain, window_batches
+from workspace import ROOT
+
+from posttrain.core.checkpoint import CheckpointFile
+from posttrain.core.errors import UserError
+from posttrain.core.files import read_json, sha256_file
 from posttrain.models.tokens import special_ids, tokenize_answers, tokenize_prompts
 from posttrain.tasks.finqa.fetch import fetch_generated
 

@@ -10,12 +10,12 @@ from dataclasses import asdict
 from random import Random
 
 import pytest
+from pretrain.exercises import SMALL, Document, Size, World, make_document
+from pretrain.pages import encode, exact_answers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from workspace import ROOT
 
-from posttrain.models.pages import encode, exact_answers
 from posttrain.tasks.finqa.program import execute, resolve
-from posttrain.tasks.finqa.reading import SMALL, Document, Size, World, make_document
 from posttrain.tasks.finqa.sample import generate
 
 # Of twenty documents of each kind, before kinds that pocket has never seen were added to the data set.

@@ -21,14 +21,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from stages.report import main
 
-from posttrain.errors import UserError
-from posttrain.evaluation.generation import prediction_rows, score_completion
-from posttrain.evaluation.metrics import predict
-from posttrain.evaluation.pools import reward_pool
-from posttrain.evaluation.report.browser import Policy, browser_data, choose
-from posttrain.evaluation.report.page import html_of, html_report, json_block, markdown_report
-from posttrain.files import write_json, write_jsonl
-from posttrain.params import Params, Report, load_params
+from posttrain.core.errors import UserError
+from posttrain.core.files import write_json, write_jsonl
+from posttrain.core.params import Params, Report, load_params
+from posttrain.measures.answers import prediction_rows
+from posttrain.measures.choices import predict
+from posttrain.pools.rewards import reward_pool
+from posttrain.report.browser import Policy, browser_data, choose
+from posttrain.report.page import html_of, html_report, json_block, markdown_report
+from posttrain.rollouts.record import score_completion
 from posttrain.tasks import Explanation, Line, Piece, Table, get_task
 from posttrain.tasks.finqa.prepare import prepare_row
 from posttrain.tasks.finqa.program import execute, format_answer, parse, resolve

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from workspace import ROOT
 
-from posttrain.evaluation.pools import reward_pool, summarise_pools
-from posttrain.params import Rewards, load_params
+from posttrain.core.params import Rewards, load_params
+from posttrain.pools.rewards import reward_pool, summarise_pools
 from posttrain.tasks import get_task
 from posttrain.tasks.finqa.prompt import render_answer
 

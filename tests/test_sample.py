@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 from workspace import ROOT
 
-from posttrain.errors import UserError
-from posttrain.files import write_json
-from posttrain.params import Params, check_params
+from posttrain.core.errors import UserError
+from posttrain.core.files import write_json
+from posttrain.core.params import Params, check_params
 from posttrain.tasks.finqa.audit import audit_splits
 from posttrain.tasks.finqa.fetch import fetch
 from posttrain.tasks.finqa.load import check_structure

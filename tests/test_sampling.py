@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import pytest
 import torch
 from peft import PeftModel
+from pretrain.model import train_tokenizer
 from transformers import (
     AutoModelForCausalLM,
     GPT2Config,
@@ -19,10 +20,15 @@ from transformers import (
 )
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from posttrain.errors import UserError
-from posttrain.generator import sampling
-from posttrain.generator.model import Generator, new_generator
-from posttrain.generator.sampling import (
+from posttrain.core.errors import UserError
+from posttrain.core.params import Lora
+from posttrain.models.architecture import SHARED_PREFIX
+from posttrain.models.load import write_base
+from posttrain.models.lora import add_lora
+from posttrain.models.tokens import tokenize_answers, tokenize_prompts
+from posttrain.rollouts import sampling
+from posttrain.rollouts.engines import sampler
+from posttrain.rollouts.sampling import (
     Completion,
     can_share,
     complete,
@@ -31,14 +37,8 @@ from posttrain.generator.sampling import (
     draw_uniforms,
     greedy,
     sample,
-    sampler,
 )
-from posttrain.models.architecture import SHARED_PREFIX
-from posttrain.models.load import write_base
-from posttrain.models.lora import add_lora
-from posttrain.models.pocket import train_tokenizer
-from posttrain.models.tokens import tokenize_answers, tokenize_prompts
-from posttrain.params import Lora
+from posttrain.rollouts.writer import Generator, new_generator
 
 END = 2
 PROMPTS = [[5, 6, 7, 8, 9], [11], [12, 13, 14]]

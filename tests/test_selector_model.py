@@ -20,13 +20,13 @@ from transformers import (
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from posttrain.errors import UserError
-from posttrain.models.architecture import SHARED_PREFIX, recompute_activations
+from posttrain.core.errors import UserError
+from posttrain.core.training import evaluating
+from posttrain.models.architecture import SHARED_PREFIX, is_causal, recompute_activations
 from posttrain.models.tokens import length_buckets
 from posttrain.selector.batch import PoolBatch, TokenizedPool, collate
-from posttrain.selector.model import Encoding, Selector, is_causal
+from posttrain.selector.model import Encoding, Selector
 from posttrain.selector.run import by_likelihood
-from posttrain.training import evaluating
 
 VOCABULARY = 50
 SMALL: dict[str, Any] = {

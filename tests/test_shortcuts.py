@@ -13,10 +13,10 @@ import pytest
 from scipy.stats import chisquare
 from workspace import ROOT, rewarded_pools
 
-from posttrain.evaluation.pools import summarise_pools
-from posttrain.evaluation.shortcuts import audit_shortcuts, blind_scores, fit_blind_model
-from posttrain.files import read_jsonl
-from posttrain.params import load_params
+from posttrain.core.files import read_jsonl
+from posttrain.core.params import load_params
+from posttrain.pools.blind import audit_shortcuts, blind_scores, fit_blind_model
+from posttrain.pools.rewards import summarise_pools
 from posttrain.tasks import SPLITS, get_task
 
 WORDS = [f"word{letter}" for letter in "abcdefghijklmnopqrstuvwxyz"]

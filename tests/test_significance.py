@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from posttrain.evaluation.significance import holm, sign_flip_p
+from posttrain.measures.significance import holm, sign_flip_p
 
 PROBABILITIES = st.lists(st.floats(0, 1), min_size=1, max_size=8)
 

@@ -12,14 +12,14 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 from workspace import METHODS, ROOT
 
-from posttrain.checkpoint import CheckpointFile
-from posttrain.params import load_params
+from posttrain.core.checkpoint import CheckpointFile
+from posttrain.core.params import load_params
+from posttrain.core.training import trainable_state
 from posttrain.selector import train as loop
 from posttrain.selector.batch import TokenizedPool
 from posttrain.selector.model import Selector, SelectorOutput
 from posttrain.selector.policy import Batch, Stats, log_softmax
 from posttrain.selector.train import History, Pools, Schedule, steps_of_batches, train
-from posttrain.training import trainable_state
 
 PARAMS = load_params(ROOT / "params.yaml")
 ALGORITHMS: dict[str, Any] = {

@@ -12,8 +12,9 @@ from typing import Any, get_args
 
 from ruamel.yaml import YAML
 
-from posttrain.evaluation.pools import reward_pool
-from posttrain.params import GeneratorMethod, Method, Params
+from posttrain.core.params import GeneratorMethod, Method, Params
+from posttrain.pools.make import pool_maker
+from posttrain.pools.rewards import reward_pool
 from posttrain.tasks import Example, Task
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -148,7 +149,7 @@ def rewarded_pools(
     task: Task, params: Params, examples: Mapping[str, Sequence[Example]]
 ) -> dict[str, list[list[dict[str, Any]]]]:
     """The candidates of each example by split, as stages candidates and rewards make them."""
-    make = task.pool_maker(params, examples["train"])
+    make = pool_maker(task, params, examples["train"])
     return {
         split: [
             reward_pool(

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from transformers import PreTrainedTokenizerBase
 
-from posttrain.errors import UserError
+from posttrain.core.errors import UserError
 from posttrain.models.tokens import tokenize_answers, tokenize_prompts
 from posttrain.tasks import Example, Task
 

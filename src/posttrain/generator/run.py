@@ -10,20 +10,22 @@ from typing import Any
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from posttrain import processes
-from posttrain.checkpoint import ROOT, claim, release
-from posttrain.curves import write_curves
-from posttrain.errors import UserError
-from posttrain.evaluation.generation import greedy_metrics, score_completion
-from posttrain.files import atomic_directory, read_jsonl, write_jsonl
-from posttrain.generator.model import Generator, load_generator, new_generator, save_generator
-from posttrain.generator.sampling import greedy, sampler
-from posttrain.manifest import write_manifest
+from posttrain.core import processes
+from posttrain.core.checkpoint import ROOT, claim, release
+from posttrain.core.curves import write_curves
+from posttrain.core.errors import UserError
+from posttrain.core.files import atomic_directory, read_jsonl, write_jsonl
+from posttrain.core.manifest import write_manifest
+from posttrain.core.params import Params, Variant
+from posttrain.core.training import VALIDATION, History, choose, device
+from posttrain.measures.answers import greedy_metrics
 from posttrain.models.load import load_tokenizer, read_base
 from posttrain.models.tokens import tokenize_prompts
-from posttrain.params import Params, Variant
+from posttrain.rollouts.engines import sampler
+from posttrain.rollouts.record import score_completion
+from posttrain.rollouts.sampling import greedy
+from posttrain.rollouts.writer import Generator, load_generator, new_generator, save_generator
 from posttrain.tasks import Example, get_task
-from posttrain.training import VALIDATION, History, choose, device
 
 BASE = Path("models/base")
 EXAMPLES = Path("data/prepare")

@@ -33,15 +33,15 @@ from transformers import DynamicCache, PrinterCallback, TrainerCallback
 from transformers.utils import logging
 from trl.trainer.utils import add_fused_lm_head, split_tensor_dict
 
-from posttrain import processes
-from posttrain.checkpoint import CheckpointFile
-from posttrain.errors import UserError
-from posttrain.generator.sampling import Sampler, can_share
+from posttrain.core import processes
+from posttrain.core.checkpoint import CheckpointFile
+from posttrain.core.errors import UserError
+from posttrain.core.params import Optimization
+from posttrain.core.training import History, Stats, device, evaluating
 from posttrain.models.architecture import recomputes
 from posttrain.models.sharding import check_trainable, distribute
 from posttrain.models.tokens import tokenize_prompts
-from posttrain.params import Optimization
-from posttrain.training import History, Stats, device, evaluating
+from posttrain.rollouts.sampling import Sampler, can_share
 
 Evaluate = Callable[[Any], Mapping[str, float]]
 Report = Callable[[int, int, Stats], None]

@@ -7,11 +7,30 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedConfig
 from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+)
+
+from posttrain.core.errors import UserError
 
 # Architectures for which the tests compare the shared prefix with separate encoding.
 SHARED_PREFIX = frozenset(
     {"gemma", "gpt2", "gpt_neox", "llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3", "smollm3"}
 )
+
+
+def is_causal(config: PreTrainedConfig) -> bool:
+    """True for decoders (Llama, GPT-2), False for encoders (BERT), `UserError` for the rest."""
+    if config.is_encoder_decoder:
+        raise UserError(
+            f"{config.model_type} is an encoder-decoder; the selector needs a decoder or an encoder"
+        )
+    if config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES:
+        return bool(getattr(config, "is_decoder", False))
+    if config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        return True
+    raise UserError(f"{config.model_type} is neither a causal nor a masked language model")
 
 
 def hidden_size(config: PreTrainedConfig) -> int:

@@ -39,11 +39,11 @@ from torch import nn
 from transformers import AutoModel, AutoModelForCausalLM, PreTrainedConfig
 from transformers.pytorch_utils import Conv1D
 
-from posttrain.errors import UserError
+from posttrain.core.errors import UserError
+from posttrain.core.params import Lora, Model, Params, load_params
+from posttrain.models.architecture import is_causal
 from posttrain.models.load import DTYPES, Dtype, load_config, locate, max_positions
 from posttrain.models.lora import add_lora, lora_targets
-from posttrain.params import Lora, Model, Params, load_params
-from posttrain.selector.model import is_causal
 
 ROUND = 128
 ANSWER_TOKENS = 256

@@ -35,11 +35,11 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from posttrain import processes
-from posttrain.errors import UserError
-from posttrain.files import read_json, sha256_file, write_json
+from posttrain.core import processes
+from posttrain.core.cost import READ
+from posttrain.core.errors import UserError
+from posttrain.core.files import read_json, sha256_file, write_json
 from posttrain.models.sharding import shard
-from posttrain.stage import READ
 
 logger = logging.getLogger(__name__)
 

@@ -18,8 +18,8 @@ from safetensors.torch import save
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from posttrain.errors import UserError
-from posttrain.files import atomic_write, write_json
+from posttrain.core.errors import UserError
+from posttrain.core.files import atomic_write, write_json
 
 _LLAMA = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 _BERT = ["query", "key", "value"]

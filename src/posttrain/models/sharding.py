@@ -21,8 +21,8 @@ from torch.nn.parallel import DistributedDataParallel
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from posttrain import processes
-from posttrain.errors import UserError
+from posttrain.core import processes
+from posttrain.core.errors import UserError
 
 
 def shard(model: PreTrainedModel) -> None:

@@ -18,7 +18,7 @@ from typing import Literal
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from posttrain.errors import UserError
+from posttrain.core.errors import UserError
 from posttrain.models.tokens import pad, tokenize_answers, tokenize_prompts
 
 

@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from posttrain.errors import UserError
-from posttrain.params import Model
+from posttrain.core.errors import UserError
+from posttrain.core.params import Model
+from posttrain.core.training import device
 from posttrain.selector.batch import PoolText, tokenize_pools
 from posttrain.selector.model import Selector
 from posttrain.selector.policy import log_softmax
 from posttrain.selector.predict import score_pools
 from posttrain.selector.train import Pools
-from posttrain.training import device
 
 Row = Mapping[str, Any]
 

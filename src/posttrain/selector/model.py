@@ -39,17 +39,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel
-from transformers.models.auto.modeling_auto import (
-    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
-    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
-)
 
-from posttrain import processes
-from posttrain.errors import UserError
-from posttrain.files import atomic_directory, read_json, write_json
+from posttrain.core import processes
+from posttrain.core.errors import UserError
+from posttrain.core.files import atomic_directory, read_json, write_json
 from posttrain.models.architecture import (
     SHARED_PREFIX,
     hidden_size,
+    is_causal,
     recomputes,
     sliding_window,
 )
@@ -244,19 +241,6 @@ def load_reader(
     """The model that a selector reads with: a decoder with its language-model head, an encoder without."""
     load = load_causal_lm if is_causal(load_config(model)) else load_backbone
     return load(model, dtype=dtype, quantization=quantization)
-
-
-def is_causal(config: PreTrainedConfig) -> bool:
-    """True for decoders (Llama, GPT-2), False for encoders (BERT), `UserError` for the rest."""
-    if config.is_encoder_decoder:
-        raise UserError(
-            f"{config.model_type} is an encoder-decoder; the selector needs a decoder or an encoder"
-        )
-    if config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES:
-        return bool(getattr(config, "is_decoder", False))
-    if config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
-        return True
-    raise UserError(f"{config.model_type} is neither a causal nor a masked language model")
 
 
 @dataclass(frozen=True, slots=True)

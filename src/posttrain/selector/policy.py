@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from posttrain.training import Stats
+from posttrain.core.training import Stats
 
 # Tensors of B rows: rewards (B, K), reference (B, K), and what a rollout adds.
 Batch = dict[str, Tensor]

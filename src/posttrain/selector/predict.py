@@ -15,11 +15,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from posttrain import processes
-from posttrain.errors import UserError
+from posttrain.core import processes
+from posttrain.core.errors import UserError
+from posttrain.core.training import evaluating
 from posttrain.selector.batch import TokenizedPool, collate
 from posttrain.selector.model import Selector
-from posttrain.training import evaluating
 
 
 def score_pools(

@@ -8,19 +8,19 @@ from typing import Any
 
 import torch
 
-from posttrain import processes
-from posttrain.checkpoint import CheckpointFile, claim, release
-from posttrain.curves import Progress, write_curves
-from posttrain.files import atomic_directory, read_jsonl
-from posttrain.manifest import digest, write_manifest
+from posttrain.core import processes
+from posttrain.core.checkpoint import CheckpointFile, claim, release
+from posttrain.core.curves import Progress, write_curves
+from posttrain.core.files import atomic_directory, read_jsonl
+from posttrain.core.manifest import digest, write_manifest
+from posttrain.core.params import Model, Optimization
+from posttrain.core.training import VALIDATION, History, choose, device
 from posttrain.models.architecture import recompute_activations
 from posttrain.models.load import load_tokenizer, read_base
-from posttrain.params import Model, Optimization
 from posttrain.selector.data import make_pools
 from posttrain.selector.model import Selector, load_reader, load_selector, save_selector
 from posttrain.selector.predict import score_pools
 from posttrain.selector.train import Algorithm, Pools, Schedule, train
-from posttrain.training import VALIDATION, History, choose, device
 
 BASE = Path("models/base")
 REWARDS = Path("data/rewards")

@@ -7,7 +7,7 @@ functions: `sft`, `ppo`, `grpo`, `rloo`, `dpo`, `exact`.
 All randomness of a step derives from (seed, step), so a run resumed from a checkpoint repeats exactly what the
 uninterrupted one would have done. The weights returned are those of the best validation reward.
 
-Several processes (`posttrain.processes`) train the same batches: each draws the same actions from scores that they
+Several processes (`posttrain.core.processes`) train the same batches: each draws the same actions from scores that they
 computed together, takes its share of a minibatch's passes, and steps on the sum of all gradients. What differs from one
 process is rounding, and which dropout masks are drawn.
 """
@@ -22,16 +22,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from posttrain import processes
-from posttrain.checkpoint import CheckpointFile
-from posttrain.models.sharding import check_trainable
-from posttrain.models.tokens import length_buckets
-from posttrain.params import Optimization
-from posttrain.selector.batch import TokenizedPool, collate
-from posttrain.selector.model import Selector, SelectorOutput
-from posttrain.selector.policy import Batch, expected_reward, log_softmax
-from posttrain.selector.predict import score_pools
-from posttrain.training import (
+from posttrain.core import processes
+from posttrain.core.checkpoint import CheckpointFile
+from posttrain.core.params import Optimization
+from posttrain.core.training import (
     History,
     Stats,
     below,
@@ -41,6 +35,12 @@ from posttrain.training import (
     restore_optimizer,
     trainable_state,
 )
+from posttrain.models.sharding import check_trainable
+from posttrain.models.tokens import length_buckets
+from posttrain.selector.batch import TokenizedPool, collate
+from posttrain.selector.model import Selector, SelectorOutput
+from posttrain.selector.policy import Batch, expected_reward, log_softmax
+from posttrain.selector.predict import score_pools
 
 
 class Algorithm(Protocol):

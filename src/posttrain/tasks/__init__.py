@@ -13,8 +13,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
 
-from posttrain.params import Params, Variant
-from posttrain.schema import Section, check
+from posttrain.core.params import Params, Variant
+from posttrain.core.schema import Section, check
 
 SPLITS = ("train", "val", "test")
 
@@ -131,12 +131,12 @@ class Task(Protocol):
     def prepare(self, params: Params, source: Path, directory: Path) -> dict[str, Any]:
         """Turn audited rows into examples, {train,val,test}.jsonl; return the metrics."""
 
-    def pool_maker(
+    def candidate_maker(
         self, params: Params, train: Iterable[Example]
-    ) -> Callable[[Example], Sequence[Candidate]]:
-        """What makes K candidates for an example, of any split, always the same.
+    ) -> Callable[[Example, int], Sequence[Candidate]]:
+        """What makes n distinct candidates for an example of any split, gold once, always the same.
 
-        What is typical of an answer is learned from `train` alone, which may be iterated over more than once.
+        What is typical of an answer is learned from `train` alone.
         """
 
     def render_prompt(self, example: Example, variant: Variant = "direct") -> str:

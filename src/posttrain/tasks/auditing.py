@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from posttrain.errors import UserError
-from posttrain.files import write_jsonl
+from posttrain.core.errors import UserError
+from posttrain.core.files import write_jsonl
 
 LENGTH_LIMITS = (256, 512, 1024, 2048)
 

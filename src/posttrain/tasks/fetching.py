@@ -18,9 +18,9 @@ from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
-from posttrain.errors import UserError
-from posttrain.files import atomic_directory, atomic_write, git_blob_id
-from posttrain.params import GeneratedDataset, Params
+from posttrain.core.errors import UserError
+from posttrain.core.files import atomic_directory, atomic_write, git_blob_id
+from posttrain.core.params import GeneratedDataset, Params
 
 HUB = "https://raw.githubusercontent.com"
 SCRATCH = Path(".downloads")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from posttrain.errors import UserError
+from posttrain.core.errors import UserError
 
 COMPONENTS = ("exact_match", "numeric_close", "program_valid", "format_valid")
 

@@ -26,7 +26,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from posttrain.files import atomic_directory
+from posttrain.core.files import atomic_directory
 from posttrain.tasks.auditing import (
     Audit,
     Keep,

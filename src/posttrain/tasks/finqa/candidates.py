@@ -12,7 +12,7 @@ Every cell of the grid is as close to the others as gold is. The rest of the poo
 swapped operands, changed step order or constant, formatting variant; missing step, random answer, format error.
 The stated answer is what the program executes to, except in the last two. A formatting variant is right, and
 the only other candidate that can be: whatever else executes to the gold answer is redrawn. How well trivial
-rules do all the same is measured by `posttrain.evaluation.shortcuts`.
+rules do all the same is measured by `posttrain.pools.blind`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from posttrain.errors import UserError
+from posttrain.core.errors import UserError
 from posttrain.tasks.finqa.program import (
     CONSTANTS,
     Answer,

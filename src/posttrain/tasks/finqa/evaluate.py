@@ -15,8 +15,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from posttrain.errors import UserError
-from posttrain.files import read_json
+from posttrain.core.errors import UserError
+from posttrain.core.files import read_json
 from posttrain.tasks.finqa.official import official_verdict
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from posttrain.files import atomic_directory, write_json_array
-from posttrain.params import GeneratedDataset, Params
-from posttrain.schema import Fraction, Section
+from posttrain.core.files import atomic_directory, write_json_array
+from posttrain.core.params import GeneratedDataset, Params
+from posttrain.core.schema import Fraction, Section
 from posttrain.tasks import read_options
 from posttrain.tasks.fetching import fetch_dataset
 from posttrain.tasks.finqa.load import SPLIT_FILES, iterate_split

@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from posttrain.errors import UserError
-from posttrain.files import iterate_json_array
+from posttrain.core.errors import UserError
+from posttrain.core.files import iterate_json_array
 
 # The stages call the middle split `val`; the file keeps the name that FinQA gave it.
 SPLIT_FILES = {"train": "train.json", "val": "dev.json", "test": "test.json"}

@@ -16,8 +16,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from posttrain.files import JsonLines, atomic_directory, write_jsonl
-from posttrain.params import Params
+from posttrain.core.files import JsonLines, atomic_directory, write_jsonl
+from posttrain.core.params import Params
 from posttrain.tasks.finqa.context import page_facts, rank_facts, select_facts
 from posttrain.tasks.finqa.load import SPLIT_FILES
 from posttrain.tasks.finqa.program import ProgramError, format_answer, parse

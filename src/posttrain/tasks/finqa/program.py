@@ -32,7 +32,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from posttrain.errors import UserError
+from posttrain.core.errors import UserError
 
 MAX_STEPS = 10_000
 MAX_CHARACTERS = 1_000_000

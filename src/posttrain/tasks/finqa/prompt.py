@@ -15,7 +15,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from posttrain.params import Variant
+from posttrain.core.params import Variant
 from posttrain.tasks.finqa.program import OPERATIONS, ProgramError, parse, render
 
 _INSTRUCTION = (

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from posttrain.errors import UserError
+from posttrain.core.errors import UserError
 from posttrain.tasks.finqa.official import equal_to_gold
 from posttrain.tasks.finqa.program import (
     Answer,

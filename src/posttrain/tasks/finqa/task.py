@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from posttrain.params import Params
+from posttrain.core.params import Params
 from posttrain.tasks import Example
-from posttrain.tasks.finqa import pools
 from posttrain.tasks.finqa.audit import audit
-from posttrain.tasks.finqa.candidates import Candidate
+from posttrain.tasks.finqa.candidates import Candidate, collect_shapes, make_candidates
 from posttrain.tasks.finqa.explain import explain
 from posttrain.tasks.finqa.fetch import fetch
 from posttrain.tasks.finqa.prepare import prepare
@@ -25,10 +24,10 @@ __all__ = [
     "Score",
     "audit",
     "calculate",
+    "candidate_maker",
     "describe",
     "explain",
     "fetch",
-    "pool_maker",
     "prepare",
     "prompt_hash",
     "render_prompt",
@@ -51,17 +50,18 @@ def calculate(text: str, example: Example) -> str:
     return render_answer(found[0], format_answer(value))
 
 
-def pool_maker(params: Params, train: Iterable[Example]) -> Callable[[Example], list[Candidate]]:
-    """What makes the K candidates for an example; see `posttrain.tasks.finqa.pools`."""
-    chosen = params.candidates
-    return pools.pool_maker(
-        train,
-        count=chosen.count,
+def candidate_maker(
+    params: Params, train: Iterable[Example]
+) -> Callable[[Example, int], list[Candidate]]:
+    """What makes n candidates for an example; see `candidates`."""
+    chosen, shapes = params.candidates, collect_shapes(train)
+    return lambda example, size: make_candidates(
+        example,
+        shapes,
+        count=size,
         corruption_rate=chosen.corruption_rate,
         noise=(chosen.noise[0], chosen.noise[1]),
-        oversample=chosen.oversample,
         seed=chosen.seed,
-        tolerance=params.rewards.tolerance,
     )
 
 

@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from posttrain.files import atomic_directory, write_jsonl
+from posttrain.core.files import atomic_directory, write_jsonl
 from posttrain.tasks.auditing import (
     Audit,
     Keep,

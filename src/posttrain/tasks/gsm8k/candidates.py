@@ -13,7 +13,7 @@ Every cell of the grid is arithmetically right, ends with what its last step giv
 gold is. The rest of the pool are the special kinds: relative noise on a number, two numbers swapped; dropped step,
 another final number, format error. A step's result stays a whole number where gold's is one, as long as enough such
 cells are found. Only gold is right: whatever else ends with the gold answer is redrawn. How well trivial rules do all
-the same is measured by `posttrain.evaluation.shortcuts`.
+the same is measured by `posttrain.pools.blind`.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from posttrain.files import atomic_directory, write_jsonl
-from posttrain.params import GeneratedDataset, Params
+from posttrain.core.files import atomic_directory, write_jsonl
+from posttrain.core.params import GeneratedDataset, Params
 from posttrain.tasks import read_options
 from posttrain.tasks.fetching import fetch_dataset
 from posttrain.tasks.gsm8k.load import FILES, iterate_rows

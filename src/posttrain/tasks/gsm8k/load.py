@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from posttrain.errors import UserError
-from posttrain.files import iterate_jsonl
+from posttrain.core.errors import UserError
+from posttrain.core.files import iterate_jsonl
 
 # Validation questions come out of `train`, in stage prepare: upstream has no split for them.
 FILES = {"train": "train.jsonl", "test": "test.jsonl"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from posttrain.schema import Section
+from posttrain.core.schema import Section
 
 Annotations = Literal["keep", "strip", "execute"]
 

@@ -16,9 +16,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from posttrain.errors import UserError
-from posttrain.files import JsonLines, atomic_directory, write_jsonl
-from posttrain.params import Params
+from posttrain.core.errors import UserError
+from posttrain.core.files import JsonLines, atomic_directory, write_jsonl
+from posttrain.core.params import Params
 from posttrain.tasks import Example, read_options
 from posttrain.tasks.gsm8k.arithmetic import format_number, read_number
 from posttrain.tasks.gsm8k.options import Annotations, Options

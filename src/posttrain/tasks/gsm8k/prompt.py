@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 
-from posttrain.params import Variant
+from posttrain.core.params import Variant
 from posttrain.tasks import Example
 from posttrain.tasks.gsm8k.options import Annotations
 from posttrain.tasks.gsm8k.reading import MARK

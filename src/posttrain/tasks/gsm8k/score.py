@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from posttrain.errors import UserError
+from posttrain.core.errors import UserError
 from posttrain.tasks.gsm8k.arithmetic import agrees, read_number
 from posttrain.tasks.gsm8k.reading import (
     MARK,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from posttrain.params import Params
-from posttrain.tasks import Example, pools, read_options
+from posttrain.core.params import Params
+from posttrain.tasks import Example, read_options
 from posttrain.tasks.gsm8k.audit import audit
 from posttrain.tasks.gsm8k.candidates import Candidate, collect_habits, make_candidates
 from posttrain.tasks.gsm8k.explain import explain
@@ -21,10 +21,10 @@ __all__ = [
     "Score",
     "audit",
     "calculate",
+    "candidate_maker",
     "describe",
     "explain",
     "fetch",
-    "pool_maker",
     "prepare",
     "prompt_hash",
     "render_prompt",
@@ -39,24 +39,17 @@ def calculate(text: str, example: Example) -> str:
     return execute(text) if example["annotations"] == "execute" else text
 
 
-def pool_maker(params: Params, train: Iterable[Example]) -> Callable[[Example], list[Candidate]]:
-    """What makes the K candidates for an example; see `candidates`."""
-    chosen = params.candidates
-    habits = collect_habits(train)
-    return pools.pool_maker(
-        train,
-        lambda example, size: make_candidates(
-            example,
-            habits,
-            count=size,
-            corruption_rate=chosen.corruption_rate,
-            noise=(chosen.noise[0], chosen.noise[1]),
-            seed=chosen.seed,
-        ),
-        lambda text, example: score(text, example, params.rewards.tolerance),
-        count=chosen.count,
+def candidate_maker(
+    params: Params, train: Iterable[Example]
+) -> Callable[[Example, int], list[Candidate]]:
+    """What makes n candidates for an example; see `candidates`."""
+    chosen, habits = params.candidates, collect_habits(train)
+    return lambda example, size: make_candidates(
+        example,
+        habits,
+        count=size,
         corruption_rate=chosen.corruption_rate,
-        oversample=chosen.oversample,
+        noise=(chosen.noise[0], chosen.noise[1]),
         seed=chosen.seed,
     )
 

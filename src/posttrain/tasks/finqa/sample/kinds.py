@@ -1,5 +1,5 @@
 """The kinds of questions that `pocket` was pretrained on, as data: a program with holes, what fills them,
-and paraphrases. Those it has never seen are in `unseen`. `posttrain.tasks.finqa.reading` draws from these, so a change
+and paraphrases. Those it has never seen are in `unseen`. `pretrain.exercises` draws from these, so a change
 here changes the exercises that made the model.
 
 Holes: `{a}`, `{b}`, `{c}` are different items' values in the asked year `y`; `{a0}` and `{a1}` one

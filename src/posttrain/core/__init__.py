@@ -1,0 +1,1 @@
+"""What every stage stands on: params, files, manifests, checkpoints, processes, curves."""

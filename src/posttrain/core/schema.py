@@ -1,0 +1,114 @@
+"""Typed YAML files: every key known, no value coerced, and one line when something else is there.
+
+Files are read by the YAML 1.2 rules that DVC itself uses, so a learning rate written `2e-5` by
+`dvc exp run -S` is the same number to DVC and to the stage (PyYAML, YAML 1.1, would read text).
+Text where a number belongs (`"2e-5"` in quotes) is refused.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from posttrain.core.errors import UserError
+from posttrain.core.files import read_text
+
+Positive = Annotated[int, Field(ge=1)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+
+class Section(BaseModel):
+    """A part of params.yaml: every key known, no value coerced from another type."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, protected_namespaces=())
+
+
+Kind = TypeVar("Kind", bound=Section)
+
+
+def read_yaml(path: str | Path) -> Any:
+    """The content of a YAML 1.2 file; `UserError` when it is none."""
+    try:
+        return YAML(typ="safe", pure=True).load(read_text(path))
+    except YAMLError as error:
+        problem = " ".join(str(error).split())
+        raise UserError(f"{path}: not valid YAML: {problem}") from error
+
+
+def check(kind: type[Kind], values: Any, source: str) -> Kind:
+    """`values` as a `kind`; `UserError` names the first wrong key of `source` and the nearest valid one."""
+    if not isinstance(values, dict):
+        raise UserError(f"{source}: expected sections, found {type(values).__name__}")
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise UserError(f"{source}: {_explain(kind, error, values)}") from error
+
+
+def _explain(kind: type[Section], error: ValidationError, values: dict[str, Any]) -> str:
+    problems = error.errors(include_url=False)
+    # An unknown key is most often a misspelt one, and then the cause of a "missing" next to it.
+    first = min(problems, key=lambda problem: problem["type"] != "extra_forbidden")
+    path = _path_in(first["loc"], values)
+    key = ".".join(str(part) for part in path)
+    if first["type"] == "extra_forbidden":
+        known = _known_keys(kind, first["loc"])
+        return f"{key}: unknown parameter{nearest(str(path[-1]), known)}"
+    if first["type"] == "missing":
+        return f"{key}: missing"
+    found = first["input"]
+    if first["type"] == "literal_error" and isinstance(found, str):
+        allowed = first["ctx"]["expected"]
+        names = allowed.replace("'", "").replace(" or ", ", ").split(", ")
+        return f"{key}: {found!r} is not one of {allowed}{nearest(found, names)}"
+    if isinstance(found, str) and first["type"] in ("float_type", "int_type"):
+        return f"{key}: {found!r} is text, not a number; write it without quotes"
+    shown = "" if isinstance(found, dict) else f" (found {found!r})"
+    return f"{key or 'params'}: {first['msg'].removeprefix('Value error, ')}{shown}"
+
+
+def _path_in(location: tuple[int | str, ...], values: Any) -> list[int | str]:
+    """The location as keys of the file: pydantic also names union members, which are no keys."""
+    path: list[int | str] = []
+    for index, part in enumerate(location):
+        inside = isinstance(values, dict) and part in values
+        item = isinstance(values, list) and isinstance(part, int) and part < len(values)
+        if inside or item:
+            path.append(part)
+            values = values[part]
+        elif index == len(location) - 1 and isinstance(values, dict):
+            path.append(part)
+    return path
+
+
+def _known_keys(kind: type[Section], location: tuple[int | str, ...]) -> list[str]:
+    """Valid siblings of an unknown key, found by walking the schema."""
+    kinds: list[Any] = [kind]
+    for part in location[:-1]:
+        found: list[Any] = []
+        for section in kinds:
+            if isinstance(section, type) and issubclass(section, Section):
+                field = section.model_fields.get(str(part))
+                found += _sections(field.annotation) if field else []
+        kinds = found or kinds
+    return sorted({name for section in kinds for name in section.model_fields})
+
+
+def _sections(annotation: Any) -> list[type[Section]]:
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return [annotation]
+    return [found for part in getattr(annotation, "__args__", ()) for found in _sections(part)]
+
+
+def nearest(name: str, known: Any) -> str:
+    """ "; did you mean ...?", or nothing when no known name is near."""
+    close = difflib.get_close_matches(name, [str(key) for key in known], n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else ""

@@ -1,1 +1,0 @@
-"""Metrics, intervals, comparison and plots; knows pools and rewards, no task."""

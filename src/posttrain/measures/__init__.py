@@ -1,0 +1,1 @@
+"""Figures over answers and choices, and how sure they are."""

@@ -1,0 +1,1 @@
+"""Candidate pools: filtered, scored, and measured for what can be won blind."""

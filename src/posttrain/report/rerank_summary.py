@@ -1,0 +1,77 @@
+"""What the open evaluations of all seeds say together.
+
+    python -m posttrain.report.rerank_summary
+
+For each rule of `posttrain.report.rerank`: its accuracy at each seed of params.yaml and their mean, and what it gains on
+the greedy answer, on the generator's own likelihood and on a random candidate, with 95 % bootstrap intervals over
+questions. A question's value is averaged over seeds before questions are resampled, as in the comparisons.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from posttrain.core.errors import UserError
+from posttrain.core.files import read_jsonl
+from posttrain.core.manifest import check_code
+from posttrain.core.params import load_params
+from posttrain.measures.answers import Row
+from posttrain.measures.intervals import Array, percentiles, resample_means
+from posttrain.report.compare import LEVEL
+from posttrain.report.rerank import RULES
+
+FOLDER = Path("data/open_evaluation")
+COMPARED = ("greedy", "likelihood", "random")
+
+
+def main() -> None:
+    params = load_params()
+    for seed in params.seeds:
+        if not (FOLDER / str(seed) / "choices.jsonl").is_file():
+            raise UserError(f"{FOLDER / str(seed)}: missing; run dvc repro open_evaluation")
+        check_code(FOLDER / str(seed))
+    choices = [read_jsonl(FOLDER / str(seed) / "choices.jsonl") for seed in params.seeds]
+    print(table(accuracies(choices), params.seeds, params.compare.bootstrap))
+
+
+def accuracies(choices: Sequence[Sequence[Row]]) -> dict[str, Array]:
+    """By rule (S, N): whether its choice is right, of the rows of S seeds on the same N questions."""
+    ids = [[row["id"] for row in rows] for rows in choices]
+    if any(other != ids[0] for other in ids):
+        raise UserError(f"{FOLDER}: the seeds were evaluated on different questions; run dvc repro")
+    return {
+        rule: np.array([[float(row[rule]["correct"]) for row in rows] for rows in choices])
+        for rule in RULES
+    }
+
+
+def table(right: Mapping[str, Array], seeds: Sequence[int], resamples: int) -> str:
+    """Markdown, the worst rule first; `right` as `accuracies` gives it."""
+    compared = [f"over {rule}" for rule in COMPARED]
+    heads = ["rule", "accuracy", *(f"seed {seed}" for seed in seeds), *compared]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for rule in sorted(RULES, key=lambda rule: float(right[rule].mean())):
+        of_seeds = [f"{value:.3f}" for value in right[rule].mean(axis=1)]
+        gains = [
+            "" if rule == other else _gain((right[rule] - right[other]).mean(axis=0), resamples)
+            for other in COMPARED
+        ]
+        cells = [rule.replace("_", " "), f"{right[rule].mean():.3f}", *of_seeds, *gains]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _gain(differences: Array, resamples: int) -> str:
+    low, high = percentiles(resample_means(differences, resamples), LEVEL)
+    return f"{differences.mean():+.3f} [{low:+.3f}, {high:+.3f}]"
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:
+        sys.exit(f"open_summary: {error}")

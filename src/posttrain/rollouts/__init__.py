@@ -1,0 +1,1 @@
+"""What a policy that writes does when asked: sampling, episodes, rewards, records, preference pairs."""

@@ -1,0 +1,21 @@
+"""The engines that draw completions, by the name that `generation.engine` has."""
+
+from __future__ import annotations
+
+from posttrain.core import processes
+from posttrain.core.errors import UserError
+from posttrain.rollouts.sampling import Engine, Sampler, sample
+
+
+def sampler(engine: Engine) -> Sampler:
+    """`sample` on an engine; `UserError` when it is not installed, or cannot work beside other processes."""
+    if engine == "transformers":
+        return sample
+    if processes.count() > 1:
+        raise UserError(
+            f"generation.engine: vllm draws in one process, and the launcher started {processes.count()}; "
+            "use transformers, or launch: python"
+        )
+    from posttrain.rollouts.vllm import VllmSampler
+
+    return VllmSampler()

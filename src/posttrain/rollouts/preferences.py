@@ -1,0 +1,205 @@
+"""Preference pairs for DPO from sampled completions: right over wrong first, then better over worse.
+
+Input are the records of `evaluation.generation.score_completion`. For the draws of one question:
+
+    correctness   a right answer (official execution) over a wrong one; margin = reward - reward > 0
+    quality       a right answer over a right one; margin = quality - quality > minimal_margin, and
+                  the chosen one's reward is not the lower: brevity must not teach a wrong `answer`
+    quality       = weighted mean of the parts that the task's score offers (`Score.quality`) and brevity, where
+    brevity       = (longest - tokens) / (longest - shortest) among the right answers to the same
+                  prompt, 1 if all are equally long
+
+Chosen and rejected were drawn from the same prompt (question and variant), so the pair compares two
+things that the policy does say there. Identical texts to one prompt count once, the same two texts
+make one pair per question. A question gives at most `pairs_per_question`; each next pair is, in
+this order: of correctness; with the rejected answer least used so far, so that one frequent mistake
+does not fill the limit; with a rejected answer that could be parsed, since rejecting scrap teaches
+little more than the form; with the chosen answer least used; of the largest margin; drawn first.
+There is no chance in it.
+
+Unscorable questions give no pairs. Left out: pairs across variants, and pairs of two wrong answers.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from posttrain.core.errors import UserError
+from posttrain.core.params import PairQuality, Preferences, Variant
+
+Record = Mapping[str, Any]
+Kind = Literal["correctness", "quality"]
+
+KINDS: tuple[Kind, ...] = ("correctness", "quality")
+DIGITS = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two answers to the prompt of question `id` in `variant`; margin > 0, in units of its kind."""
+
+    id: str
+    variant: Variant
+    kind: Kind
+    chosen: str
+    rejected: str
+    margin: float
+
+
+def make_pairs(samples: Sequence[Record], config: Preferences) -> list[Pair]:
+    """At most `config.pairs_per_question` pairs from the draws of one question, best first."""
+    if len({record["id"] for record in samples}) > 1:
+        raise UserError(f"pairs of one question: draws of {samples[0]['id']} and others given")
+    # Brevity is relative to the other answers to the prompt: two variants may order two texts differently.
+    made: dict[frozenset[str], tuple[Pair, bool]] = {}
+    for draws in _distinct_by_variant(samples).values():
+        for pair, parsed in [*_correctness(draws), *_quality_pairs(draws, config)]:
+            made.setdefault(frozenset((pair.chosen, pair.rejected)), (pair, parsed))
+    return _pick(list(made.values()), config.pairs_per_question)
+
+
+def qualities(right: Sequence[Record], weights: PairQuality) -> list[float]:
+    """The quality in [0, 1] of each of the right answers to one prompt."""
+    lengths = [record["tokens"] for record in right]
+    longest, shortest = max(lengths, default=0), min(lengths, default=0)
+    result = []
+    for record in right:
+        span = longest - shortest
+        brevity = (longest - record["tokens"]) / span if span else 1.0
+        parts = {**record["quality"], "brevity": brevity}
+        offered = {name: weight for name, weight in weights.model_dump().items() if name in parts}
+        total = sum(offered.values())
+        if total <= 0:
+            raise UserError(
+                f"preferences.quality: at least one weight of {', '.join(parts)} must be above 0"
+            )
+        result.append(sum(weight * parts[name] for name, weight in offered.items()) / total)
+    return result
+
+
+def split_held_out(pairs: Sequence[Pair], share: float, seed: int) -> tuple[list[Pair], list[Pair]]:
+    """(training pairs, held-out pairs): `share` of the questions, at least one, with all their pairs."""
+    questions = sorted({pair.id for pair in pairs})
+    if len(questions) < 2:
+        raise UserError(
+            f"{len(questions)} questions have pairs, and at least 2 are needed to hold one out; "
+            "raise sample.questions or sample.count"
+        )
+    random.Random(f"{seed}/held out").shuffle(questions)
+    count = min(max(round(share * len(questions)), 1), len(questions) - 1)
+    held = set(questions[:count])
+    return (
+        [pair for pair in pairs if pair.id not in held],
+        [pair for pair in pairs if pair.id in held],
+    )
+
+
+def statistics(pairs: Sequence[Pair], samples: Sequence[Record]) -> dict[str, float]:
+    """What was drawn and what became of it, flat.
+
+    questions = mixed (right and wrong answers) + all_right + all_wrong + unscorable. Shares of the
+    draws: success_VARIANT (right ones), unparseable, repeated (same text to the same prompt). Of the
+    pairs: their number by kind, the questions they come from, rejected_unparseable (share), and the
+    mean margin by kind, not there where the kind has no pair.
+    """
+    if not samples:
+        raise UserError("there are no samples to count")
+    verdicts: dict[str, set[bool | None]] = defaultdict(set)
+    successes: dict[str, list[bool]] = defaultdict(list)
+    for record in samples:
+        right = None if record["status"] == "unscorable" else bool(record["correct"])
+        verdicts[record["id"]].add(right)
+        successes[record["variant"]].append(bool(record["correct"]))
+    status = {(r["id"], r["variant"], r["text"]): r["status"] for r in samples}
+    scrap = sum(status[pair.id, pair.variant, pair.rejected] == "unparseable" for pair in pairs)
+    unparseable = sum(record["status"] == "unparseable" for record in samples)
+    margins = {kind: [pair.margin for pair in pairs if pair.kind == kind] for kind in KINDS}
+    shares = {
+        "unparseable": unparseable / len(samples),
+        "repeated": 1 - len(status) / len(samples),
+        "rejected_unparseable": scrap / len(pairs) if pairs else 0.0,
+        **{f"success_{name}": _mean(right) for name, right in sorted(successes.items())},
+        **{f"margin_{kind}": _mean(values) for kind, values in margins.items() if values},
+    }
+    return {
+        "questions": len(verdicts),
+        "mixed": sum(found == {True, False} for found in verdicts.values()),
+        "all_right": sum(found == {True} for found in verdicts.values()),
+        "all_wrong": sum(found == {False} for found in verdicts.values()),
+        "unscorable": sum(found == {None} for found in verdicts.values()),
+        "questions_with_pairs": len({pair.id for pair in pairs}),
+        "pairs": len(pairs),
+        **{f"pairs_{kind}": len(values) for kind, values in margins.items()},
+        **{name: round(value, DIGITS) for name, value in shares.items()},
+    }
+
+
+def _distinct_by_variant(samples: Sequence[Record]) -> dict[str, list[Record]]:
+    """The first of each text, by variant, in the order drawn."""
+    first: dict[str, dict[str, Record]] = defaultdict(dict)
+    for record in samples:
+        if record["status"] != "unscorable":
+            first[record["variant"]].setdefault(record["text"], record)
+    return {variant: list(texts.values()) for variant, texts in first.items()}
+
+
+def _correctness(draws: Sequence[Record]) -> list[tuple[Pair, bool]]:
+    """All pairs of right over wrong, each with whether the wrong one could be parsed."""
+    right = [record for record in draws if record["correct"]]
+    wrong = [record for record in draws if not record["correct"]]
+    made = []
+    for chosen in right:
+        for rejected in wrong:
+            margin = round(chosen["reward"] - rejected["reward"], DIGITS)
+            if margin > 0:
+                parsed = rejected["status"] == "scored"
+                made.append((_pair("correctness", chosen, rejected, margin), parsed))
+    return made
+
+
+def _quality_pairs(draws: Sequence[Record], config: Preferences) -> list[tuple[Pair, bool]]:
+    right = [record for record in draws if record["correct"]]
+    worth = qualities(right, config.quality)
+    made = []
+    for better, chosen in zip(worth, right, strict=True):
+        for worse, rejected in zip(worth, right, strict=True):
+            margin = round(better - worse, DIGITS)
+            if margin > config.minimal_margin and chosen["reward"] >= rejected["reward"]:
+                made.append((_pair("quality", chosen, rejected, margin), True))
+    return made
+
+
+def _pair(kind: Kind, chosen: Record, rejected: Record, margin: float) -> Pair:
+    return Pair(chosen["id"], chosen["variant"], kind, chosen["text"], rejected["text"], margin)
+
+
+def _pick(made: Sequence[tuple[Pair, bool]], limit: int) -> list[Pair]:
+    """Pairs in the order that the module's docstring gives."""
+    left = list(made)
+    chosen: Counter[str] = Counter()
+    rejected: Counter[str] = Counter()
+    picked: list[Pair] = []
+    while left and len(picked) < limit:
+        best = min(
+            range(len(left)),
+            key=lambda i: (
+                KINDS.index(left[i][0].kind),
+                rejected[left[i][0].rejected],
+                not left[i][1],
+                chosen[left[i][0].chosen],
+                -left[i][0].margin,
+            ),
+        )
+        pair, _ = left.pop(best)
+        chosen[pair.chosen] += 1
+        rejected[pair.rejected] += 1
+        picked.append(pair)
+    return picked
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

@@ -1,0 +1,202 @@
+"""Completions drawn by vLLM (0.22 or later), behind the signature of `sampling.sample`.
+
+vLLM reads weights from a folder. With LoRA the engine is started once on the base, and each state
+of the adapter is written to a temporary folder and named in a `LoRARequest`; without, the whole
+model is written and the engine starts anew whenever the weights have changed. Prompts go in and
+completions come out as ids, so both engines agree on specials, and vLLM's prefix cache lets the
+completions of one prompt share its prefill.
+
+A seed fixes vLLM's draws on one machine and version as far as its kernels are deterministic; the
+draws differ from those of the transformers engine. Left out: several processes, tensor parallelism,
+servers, passing weights without a disk.
+"""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import importlib
+import random
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from peft import PeftModel, get_peft_model_state_dict
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from posttrain.core.errors import UserError
+from posttrain.models.lora import save_adapter
+from posttrain.rollouts.sampling import Completion, check_request, complete, end_token
+from posttrain.rollouts.writer import Generator
+
+# The model that is being trained or evaluated keeps its place on the same GPU.
+GPU_MEMORY = 0.5
+LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+
+
+class VllmSampler:
+    """A `Sampler` that keeps its engine between calls."""
+
+    def __init__(self) -> None:
+        self.vllm = _import("vllm")
+        self.requests = _import("vllm.lora.request")
+        self.folder = tempfile.TemporaryDirectory(prefix="vllm-")
+        self.engine: Any = None
+        self.running: tuple[Any, ...] = ()
+        self.adapter: Any = None
+        self.adapter_key = ""
+        self.whole = Path()
+        self.whole_key = ""
+        self.written = 0
+
+    def __call__(
+        self,
+        model: Generator,
+        tokenizer: PreTrainedTokenizerBase,
+        prompt_ids: Sequence[list[int]],
+        *,
+        count: int,
+        max_new_tokens: int,
+        temperature: float,
+        top_p: float,
+        seed: int,
+        batch_size: int,
+    ) -> list[list[Completion]]:
+        """As `sampling.sample`."""
+        end = end_token(tokenizer)
+        check_request(model.config, prompt_ids, count, max_new_tokens)
+        if not prompt_ids:
+            return []
+        longest = max(map(len, prompt_ids)) + max_new_tokens
+        if isinstance(model, PeftModel):
+            self._start(_base(model), longest, batch_size, _lora_rank(model))
+            adapter = self._adapter(model)
+        else:
+            self._start(self._whole(model), longest, batch_size, None)
+            adapter = None
+        # All greedy completions of a prompt are the same, and vLLM refuses to draw several.
+        drawn = count if temperature > 0 else 1
+        parameters = [
+            self.vllm.SamplingParams(
+                n=drawn,
+                temperature=temperature,
+                top_p=top_p,
+                max_tokens=max_new_tokens,
+                stop_token_ids=[end],
+                ignore_eos=True,  # the base's own list of ends; ours stands above
+                seed=random.Random(f"{seed}/{index}").getrandbits(31),
+                detokenize=False,
+            )
+            for index in range(len(prompt_ids))
+        ]
+        outputs = self.engine.generate(
+            [{"prompt_token_ids": list(ids)} for ids in prompt_ids],
+            parameters,
+            lora_request=adapter,
+            use_tqdm=False,
+        )
+        groups = [
+            [complete(list(each.token_ids), end, tokenizer) for each in output.outputs]
+            for output in outputs
+        ]
+        return [group * (count // drawn) for group in groups]
+
+    def _start(
+        self, source: dict[str, Any], length: int, batch_size: int, rank: int | None
+    ) -> None:
+        """Have an engine on these weights that takes sequences of `length` tokens."""
+        wanted = (*source.items(), batch_size, rank)
+        if self.engine is not None and self.running[1:] == wanted and self.running[0] >= length:
+            return
+        if self.engine is not None:
+            self.engine = None
+            gc.collect()
+            torch.cuda.empty_cache()
+        lora = {} if rank is None else {"enable_lora": True, "max_lora_rank": rank}
+        self.engine = self.vllm.LLM(
+            **source,
+            **lora,
+            max_model_len=length,
+            max_num_seqs=batch_size,
+            gpu_memory_utilization=GPU_MEMORY,
+            enable_prefix_caching=True,
+            skip_tokenizer_init=True,
+            generation_config="vllm",
+            trust_remote_code=False,
+        )
+        self.running = (length, *wanted)
+
+    def _adapter(self, model: PeftModel) -> Any:
+        """The `LoRARequest` of the adapter as it is now; the same one while it does not change."""
+        key = fingerprint(get_peft_model_state_dict(model))
+        if key != self.adapter_key:
+            folder = self._new_folder()
+            save_adapter(folder, model, model.name_or_path, None)
+            # The number must be new as well: vLLM caches adapters by it.
+            self.adapter = self.requests.LoRARequest(folder.name, self.written, str(folder))
+            self.adapter_key = key
+        return self.adapter
+
+    def _whole(self, model: Generator) -> dict[str, Any]:
+        """A folder with the weights as they are now; the same one while they do not change."""
+        key = fingerprint(model.state_dict())
+        if key != self.whole_key:
+            self.whole = self._new_folder()
+            model.save_pretrained(self.whole)
+            self.whole_key = key
+        return {"model": str(self.whole), "dtype": _dtype(model)}
+
+    def _new_folder(self) -> Path:
+        """An empty folder for weights, in place of the last one."""
+        for old in Path(self.folder.name).iterdir():
+            shutil.rmtree(old)
+        self.written += 1
+        folder = Path(self.folder.name) / f"weights-{self.written}"
+        folder.mkdir()
+        return folder
+
+
+def fingerprint(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names and bytes, 16 hexadecimal digits."""
+    total = hashlib.sha256()
+    for name in sorted(tensors):
+        flat = tensors[name].detach().cpu().contiguous().reshape(-1)
+        total.update(name.encode() + b"\0" + flat.view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()[:16]
+
+
+def _base(model: PeftModel) -> dict[str, Any]:
+    """Where vLLM finds the frozen base: the folder or the hub name that it was loaded from."""
+    base = model.get_base_model()
+    source: dict[str, Any] = {"model": base.name_or_path, "dtype": _dtype(base)}
+    if not Path(base.name_or_path).is_dir():
+        source["revision"] = base.config._commit_hash
+    return source
+
+
+def _lora_rank(model: PeftModel) -> int:
+    """The smallest of vLLM's buffers that holds this adapter."""
+    rank = model.peft_config["default"].r
+    fitting = [size for size in LORA_RANKS if size >= rank]
+    if not fitting:
+        raise UserError(f"lora.r: {rank} is more than vLLM's largest rank, {LORA_RANKS[-1]}")
+    return fitting[0]
+
+
+def _dtype(model: Generator) -> str:
+    return str(model.dtype).removeprefix("torch.")
+
+
+def _import(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise UserError(
+            "generation.engine: vllm cannot be imported; "
+            f"pip install 'vllm>=0.22', or use transformers ({error})"
+        ) from error

@@ -1,0 +1,1 @@
+"""How the selector is trained: one file a method."""

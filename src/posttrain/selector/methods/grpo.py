@@ -1,0 +1,58 @@
+"""GRPO (Shao et al. 2024): a clipped step on sampled actions, relative to their own group.
+
+A_i = (r_i - mean_j r_j) / std_j r_j over the samples of one question;   ratio = policy(a) / old_policy(a)
+objective = min(ratio A, clip(ratio, 1 - eps, 1 + eps) A) - kl_coef KL(policy || SFT) + entropy_coef H
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from posttrain.core.params import GRPO
+from posttrain.core.training import Stats
+from posttrain.selector.model import SelectorOutput
+from posttrain.selector.policy import (
+    Batch,
+    describe,
+    entropy,
+    kl_divergence,
+    log_softmax,
+    sample,
+)
+
+
+def rollout(
+    act: Callable[[], SelectorOutput], batch: Batch, config: GRPO, generator: torch.Generator
+) -> Batch:
+    """Draw actions from the current policy; the advantage is the reward within its group."""
+    old = act()
+    old_log_policy = log_softmax(old.logits)
+    actions = sample(old_log_policy, config.samples, generator)
+    returns = batch["rewards"].gather(1, actions)
+    advantages = returns - returns.mean(dim=1, keepdim=True)
+    advantages = advantages / (returns.std(dim=1, keepdim=True) + 1e-4)
+    return {
+        **batch,
+        "actions": actions,
+        "old_log_policy": old_log_policy,
+        "advantages": advantages,
+        "returns": returns,
+    }
+
+
+def loss(output: SelectorOutput, batch: Batch, config: GRPO) -> tuple[Tensor, Stats]:
+    log_policy = log_softmax(output.logits)
+    actions, advantages = batch["actions"], batch["advantages"]
+    ratio = (log_policy.gather(1, actions) - batch["old_log_policy"].gather(1, actions)).exp()
+    clipped = ratio.clamp(1 - config.clip_range, 1 + config.clip_range)
+    objective = torch.minimum(ratio * advantages, clipped * advantages).mean()
+    kl = kl_divergence(log_policy, batch["reference"]).mean()
+    objective = objective - config.kl_coef * kl + config.entropy_coef * entropy(log_policy).mean()
+    return -objective, {
+        **describe(log_policy, batch),
+        "clip_fraction": float((clipped != ratio).float().mean()),
+        "zero_advantage": float((advantages == 0).all(dim=1).float().mean()),
+    }
