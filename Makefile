@@ -8,14 +8,16 @@ READY := $(VENV)/.ready
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 # On two idle cores two threads train 1.6 times faster than one; beside other work, such as a second test process, they wait
 # for each other and are 2 to 8 times slower. Results depend on the number by rounding.
-repro: export OMP_NUM_THREADS ?= 2
-test: export OMP_NUM_THREADS ?= 1
+repro demo: export OMP_NUM_THREADS ?= 2
+quick test: export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test check clean
+.PHONY: help setup demo repro quick test check clean
 
 help:
-	@echo "make repro   run the pipeline (dvc repro)"
+	@echo "make demo    run the pipeline in small, from raw data to the open report (two minutes)"
+	@echo "make repro   run the pipeline (dvc repro) and show what came of it"
+	@echo "make quick   lint, and run the tests that start no process (a minute)"
 	@echo "make test    lint, type check and run the tests"
 	@echo "make check   lint and type check only"
 	@echo "make clean   remove the virtual environment and tool caches"
@@ -29,16 +31,24 @@ $(READY): requirements.txt pyproject.toml
 	$(VENV)/bin/python -m pip install --quiet --no-deps -e .
 	touch $@
 
+demo: setup
+	python -m posttrain.demo
+
 repro: setup
-	dvc repro
+	@start=$$(date +%s); dvc repro && python -m posttrain.report.summary $$(($$(date +%s) - start))
 
 check: setup
 	ruff format --check .
 	ruff check .
 	mypy
 
+quick: setup
+	ruff format --check .
+	ruff check .
+	pytest --numprocesses 2 --dist loadfile -m "not slow"
+
 test: check
 	pytest --numprocesses 2 --dist loadfile
 
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) demo .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,13 +1,13 @@
-"""How time and memory of the stages grow with the number of examples.
+"""Growth of the stages' time and memory with the number of examples.
 
     python benchmarks/growth.py [--dataset sample] [--examples 500] [--factors 1 2 4 8] [--training] [--rounds 1]
 
-A copy of the project in a temporary folder runs the data stages on a generated data set of `examples` training
-questions (an eighth of that for validation, a quarter for test) times each factor; with --training also sft_selector
-and its evaluation. Seconds (without imports) and peak memory are those that the stages note by themselves in
-logs/times.jsonl; of several rounds the fastest counts. Beside them stands the line a + b * examples that fits the
-seconds best: the start-up a, the time b per 1,000 examples, and how far off the line the worst point is, in percent of
-the line. The last column is the memory at the largest factor against that at the smallest.
+For each factor, a copy of the project in a temporary folder runs the data stages on a generated data set of factor *
+examples training questions, an eighth as many for validation and a quarter for test; with --training it also runs
+selector_sft and its evaluation. Seconds (without imports) and peak memory come from logs/times.jsonl; of several rounds
+the fastest counts. The table also shows the line a + b * examples that fits the seconds best: the start-up a, the time b
+per 1,000 examples, and the largest deviation from the line in percent. Its last column is the growth of memory from the
+smallest factor to the largest.
 """
 
 from __future__ import annotations
@@ -29,8 +29,9 @@ from posttrain.core.cost import TIMES
 from posttrain.core.files import read_jsonl
 
 ROOT = Path(__file__).resolve().parent.parent
-DATA = (("fetch",), ("audit",), ("prepare",), ("candidates",), ("rewards",))
-TRAINING = (("base",), ("sft_selector", "0"), ("evaluate", "sft", "0"))
+CODE = (("code",),)  # needed by the others, but reads no examples
+DATA = (("fetch",), ("audit",), ("examples",), ("pools",))
+TRAINING = (("base",), ("selector_sft", "0"), ("selector_evaluate", "sft", "0"))
 PARTS = ("stages", "src", "pretrain", "params.yaml")
 
 Cell = tuple[float, int]  # seconds, MiB
@@ -69,7 +70,7 @@ def run(
             shutil.copy(source, project / part)
     choose(project / "params.yaml", dataset, examples)
     environment = os.environ | {"PYTHONPATH": str(project / "src")}
-    for name, *arguments in stages:
+    for name, *arguments in (*CODE, *stages):
         command = [sys.executable, f"stages/{name}.py", *arguments]
         ended = subprocess.run(
             command, cwd=project, env=environment, capture_output=True, text=True
@@ -77,7 +78,9 @@ def run(
         if ended.returncode:
             sys.exit(f"growth: {' '.join(command)}: {ended.stderr.strip().splitlines()[-1]}")
     return {
-        line["stage"]: (line["seconds"], line["peak_mib"]) for line in read_jsonl(project / TIMES)
+        line["stage"]: (line["seconds"], line["peak_mib"])
+        for line in read_jsonl(project / TIMES)
+        if (line["stage"],) not in CODE
     }
 
 
@@ -91,7 +94,7 @@ def choose(path: Path, dataset: str, examples: int) -> None:
 
 
 def table(measured: Mapping[int, Mapping[str, Cell]], examples: int) -> str:
-    """Markdown: seconds and MiB of each stage by number of training examples, and how they grow."""
+    """Markdown table of the seconds and MiB of each stage by number of training examples, and their growth."""
     factors = sorted(measured)
     sizes = [factor * examples for factor in factors]
     heads = ["stage: seconds, MiB", *(f"{size:,}" for size in sizes)]
@@ -109,7 +112,7 @@ def table(measured: Mapping[int, Mapping[str, Cell]], examples: int) -> str:
 
 
 def fit_line(sizes: Sequence[int], seconds: Sequence[float]) -> tuple[float, float, float]:
-    """(a, b, off) of the least-squares line a + b * size; off is the largest distance from it as a share of its value."""
+    """(a, b, off) of the least-squares line a + b * size; off is the largest relative deviation from it."""
     slope, start = np.polyfit(sizes, seconds, 1)
     line = start + slope * np.array(sizes)
     return float(start), float(slope), float((np.abs(seconds - line) / line).max())

@@ -1,17 +1,17 @@
-"""What one step of reinforcement learning costs a question: writing the answer against selecting it.
+"""Cost of one RL step per question: writing the answer against selecting it.
 
     python benchmarks/rl_step.py [--model DIR] [--questions 8] [--samples 4] [--passes 1] [--rounds 3] [--threads 1]
 
-Four policies train on the same generated questions, with the same model and batch size, in one process and in turn:
+Four policies train in turn in one process, on the same generated questions, with the same model and batch size:
 
     generator   GRPO (TRL's trainer as this project runs it) and PPO write `samples` answers to each question
-    selector    GRPO and PPO score the K candidates of each question and draw `samples` of them
+    selector    GRPO and PPO score the K candidates of each question and sample `samples` of them
 
-A step has two parts. The rollout draws the actions: decoding, or one scoring pass. The update is all the rest, so for
-the generator also the rewards and the log-probabilities of the old and the reference policy, which the selector has
-from its rollout and from before the training. Left out of both are validation and checkpoints, of the selector also
-making the pools, once for all trainings. The learning rate is next to nothing, so every step writes answers of the same
-policy. A round is one training of each; medians are over the rounds' steps but the first (warm-up) and the last.
+A step has two parts. The rollout samples the actions, by decoding or by one scoring pass. The update is the rest; for the
+generator it includes the rewards and the log-probabilities of the old and the reference policy, which the selector has
+from its rollout and from before training. Not measured are validation, checkpoints, and the selector's pools, which are
+made once for all runs. The learning rate is close to 0, so all steps have the same policy. A round is one run of each
+policy; medians are over all steps of a round except the first (warm-up) and the last.
 """
 
 from __future__ import annotations
@@ -28,25 +28,23 @@ from typing import Any, TypeVar
 
 import torch
 
-from posttrain.core.checkpoint import Checkpoint, CheckpointFile
-from posttrain.core.params import Optimization, Params, load_params
-from posttrain.core.training import History, device
-from posttrain.generator.data import prompt_rows
-from posttrain.generator.methods import grpo, ppo
+from posttrain.core import loop
+from posttrain.core.loop import History, device
+from posttrain.core.methods import load_method, settings_of
+from posttrain.core.params import Params, load_params
+from posttrain.generator import run as generator
+from posttrain.generator.data import Data
 from posttrain.models.load import load_causal_lm, load_tokenizer
-from posttrain.models.tokens import tokenize_prompts
-from posttrain.pools.make import pool_maker
-from posttrain.pools.rewards import reward_pool
+from posttrain.pools.make import make_pools as make_candidate_pools
 from posttrain.rollouts.rewards import RewardFunction
 from posttrain.rollouts.sampling import sample
 from posttrain.selector.data import make_pools
-from posttrain.selector.methods import grpo as selector_grpo
-from posttrain.selector.methods import ppo as selector_ppo
 from posttrain.selector.model import Selector, load_reader
-from posttrain.selector.train import Pools, Schedule, train
+from posttrain.selector.train import Pools, Run, Schedule, train
 from posttrain.tasks import Example, get_task
-from posttrain.tasks.finqa.prepare import prepare_row
+from posttrain.tasks.finqa.examples import make_example
 from posttrain.tasks.finqa.sample import generate
+from posttrain.tasks.rendering import render
 
 ROOT = Path(__file__).resolve().parent.parent
 TASK = get_task("finqa")
@@ -58,14 +56,14 @@ Result = TypeVar("Result")
 
 @dataclass
 class Stopwatch:
-    """Seconds of the rollouts and of the steps, which begin with the rollout and end with the report."""
+    """Seconds of the rollouts and of the steps; a step begins with its rollout and ends with its report."""
 
     rollouts: list[float] = field(default_factory=list)
     steps: list[float] = field(default_factory=list)
     began: float = 0.0
 
     def timed(self, rollout: Callable[..., Result]) -> Callable[..., Result]:
-        """The same function, on the clock."""
+        """The rollout function, with its time recorded."""
 
         def run(*arguments: Any, **others: Any) -> Result:
             self.began = now()
@@ -76,38 +74,27 @@ class Stopwatch:
         return run
 
     def report(self, *progress: Any) -> None:
-        """Ends a step; a report before the first one ends none."""
+        """End a step; does nothing before the first rollout."""
         if len(self.steps) < len(self.rollouts):
             self.steps.append(now() - self.began)
 
     def measured(self) -> list[tuple[float, float]]:
-        """(rollout, update) of each step but the first and the last, in seconds."""
+        """(rollout, update) in seconds of each step except the first and the last."""
         both = zip(self.rollouts, self.steps, strict=True)
         return [(rollout, step - rollout) for rollout, step in both][1:-1]
 
 
 @dataclass(frozen=True)
 class Algorithm:
-    """A selector's method with a rollout on the clock."""
+    """A selector's method with a timed rollout."""
 
     rollout: Callable[..., Any]
     loss: Callable[..., Any]
 
 
-class Unsaved(CheckpointFile):
-    """No checkpoint."""
-
-    def __init__(self) -> None: ...
-
-    def save(self, *state: Any) -> None: ...
-
-    def load(self) -> Checkpoint | None:
-        return None
-
-
 @dataclass(frozen=True)
 class Setting:
-    """What all four trainings share; `pools` are of the `examples`, in their order."""
+    """The settings that all four runs share; `pools` are those of `examples`, in the same order."""
 
     params: Params
     model: Path
@@ -116,8 +103,9 @@ class Setting:
     samples: int
     passes: int
 
-    def config(self, defaults: Optimization) -> Any:
-        """A method's section of params.yaml, for one round on these questions."""
+    def of(self, family: str, method: str) -> Any:
+        """A method's settings in params.yaml, for one round on these questions."""
+        defaults = settings_of(self.params, family, method, load_method(family, method))
         changes = {
             "steps": STEPS,
             "prompts_per_step": len(self.examples),
@@ -125,99 +113,82 @@ class Setting:
             "inner_epochs": self.passes,
             "learning_rate": 1e-9,
             "evaluations": 1,
-            "value_warmup_steps": 0,  # the generator's PPO: its policy is trained from the first step
-            "target_kl": None,  # the selector's PPO: no pass is left out
+            "prompts": "all",
+            "value_warmup_steps": 0,  # the generator's PPO then trains its policy from the first step
+            "target_kl": None,  # the selector's PPO then makes all passes
         }
         known = {name: value for name, value in changes.items() if hasattr(defaults, name)}
         return defaults.model_copy(update=known)
 
 
 def now() -> float:
-    """Seconds, when the device has done what it was given."""
+    """The time in seconds, after the device has finished its work."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter()
 
 
 def make_setting(params: Params, model: Path, questions: int, samples: int, passes: int) -> Setting:
-    """Generated questions, each of another page, and their pools."""
+    """Generated questions about different pages, and their pools."""
     rows = generate(0, {"train": questions * PER_PAGE, "val": 1, "test": 1})["train"]
-    shown = params.prepare
-    examples = [prepare_row(row, shown.context, shown.top_n, params.operands) for row in rows]
-    make = pool_maker(TASK, params, examples)
+    shown, tolerance = params.examples, params.reward.tolerance
+    examples = [
+        render(TASK, make_example(row, shown.context, shown.top_n, params.operands), (), tolerance)
+        for row in rows
+    ]
     asked = examples[::PER_PAGE]
-    candidates = [
-        [{"text": made.text, "kind": made.kind, "edit": made.edit} for made in make(example)]
-        for example in asked
-    ]
-    pools = [
-        reward_pool(TASK, example, pool, params.rewards)
-        for example, pool in zip(asked, candidates, strict=True)
-    ]
+    made = make_candidate_pools(TASK, params, {"train": examples, "asked": asked})
+    pools = {split: list(rows) for split, rows in made}["asked"]
     tokenised, _ = make_pools(pools, load_tokenizer(model), params.selected_model, training=False)
     return Setting(params, model, asked, tokenised, samples, passes)
 
 
 def train_generator(setting: Setting, method: str, watch: Stopwatch) -> History:
-    """One round of the generator."""
+    """One training run of the generator."""
     params, entry = setting.params, setting.params.selected_model
     tokenizer = load_tokenizer(setting.model)
-    rows, _ = prompt_rows(setting.examples, TASK, tokenizer, entry.max_prompt_tokens)
-    reward = RewardFunction(
-        TASK, setting.examples, params.rewards.tolerance, params.rewards.weights.model_dump()
-    )
-    common: dict[str, Any] = {
-        "batch_size": entry.batch_size,
-        "sample": watch.timed(sample),
-        "seed": 0,
-        "evaluate": lambda model: {"reward": 0.0},
-        "report": watch.report,
-    }
-    model = load_causal_lm(setting.model, dtype=entry.dtype, device=device())
-    config = setting.config(params.rl.generator.of(method))
-    if method == "ppo":
-        return ppo.train(
-            model,
-            tokenizer,
-            tokenize_prompts([row["prompt"] for row in rows], tokenizer),
-            reward.rewards,
-            config,
-            max_new_tokens=entry.max_candidate_tokens,
-            generation_batch_size=params.generation.batch_size,
-            checkpoint=Unsaved(),
-            **common,
-        )
     with tempfile.TemporaryDirectory() as work:
-        return grpo.train(
-            model,
-            tokenizer,
-            rows,
-            reward,
-            config,
-            max_completion_tokens=entry.max_candidate_tokens,
-            in_flight=params.generation.batch_size,
+        run = generator.Run(
+            model=load_causal_lm(setting.model, dtype=entry.dtype, device=device()),
+            seed=0,
             work=Path(work),
-            **common,
+            evaluate=lambda model: {"reward": 0.0},
+            report=watch.report,
+            tokenizer=tokenizer,
+            data=Data(setting.examples, tokenizer, entry, Path(work), Path(work)),
+            reward=RewardFunction(TASK, setting.examples, params.reward.weights),
+            sample=watch.timed(sample),
+            in_flight=params.sampling.batch_size,
+            max_new_tokens=entry.max_candidate_tokens,
+            batch_size=entry.batch_size,
         )
+        history: History = load_method("generator", method).train(
+            run, setting.of("generator", method)
+        )
+    return history
 
 
 def train_selector(setting: Setting, method: str, watch: Stopwatch) -> History:
-    """One round of the selector."""
+    """One training run of the selector."""
     entry, pools = setting.params.selected_model, setting.pools
-    module = {"grpo": selector_grpo, "ppo": selector_ppo}[method]
-    config = setting.config(setting.params.rl.selector.of(method))
-    return train(
-        Selector(load_reader(setting.model, entry.dtype)).to(device()).eval(),
-        Algorithm(watch.timed(module.rollout), module.loss),
-        config,
-        Schedule([range(len(pools))] * STEPS, config.inner_epochs, config.minibatches),
-        pools,
-        Pools(pools.pools[:1], pools.rewards[:1], pools.reference[:1]),
-        batch_size=entry.batch_size,
-        seed=0,
-        checkpoint=Unsaved(),
-        report=watch.report,
-    )
+    module, config = load_method("selector", method), setting.of("selector", method)
+    selector = Selector(load_reader(setting.model, entry.dtype)).to(device()).eval()
+    with tempfile.TemporaryDirectory() as work:
+        run = Run(
+            model=selector,
+            seed=0,
+            work=Path(work),
+            evaluate=lambda selector: {"reward": 0.0},
+            report=watch.report,
+            data=pools,
+            batch_size=entry.batch_size,
+        )
+        return train(
+            run,
+            Algorithm(watch.timed(module.rollout), module.loss),
+            config,
+            Schedule([range(len(pools))] * STEPS, config.inner_epochs, config.minibatches),
+        )
 
 
 def main() -> None:
@@ -225,7 +196,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--model", type=Path, default=ROOT / "pretrain" / "pocket")
     parser.add_argument("--questions", type=int, default=8, help="per step")
-    parser.add_argument("--samples", type=int, default=4, help="answers written or drawn")
+    parser.add_argument("--samples", type=int, default=4, help="answers written or selected")
     parser.add_argument("--passes", type=int, default=1, help="over each rollout batch")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
@@ -233,6 +204,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    loop.SAVES = 1  # the checkpoint of the last step, which is not written
     params = load_params(ROOT / "params.yaml")
     setting = make_setting(
         params, options.model, options.questions, options.samples, options.passes

@@ -1,14 +1,14 @@
-"""What sharing the prefill saves when K completions of one prompt are drawn.
+"""Time saved by sharing the prefill when K completions of one prompt are sampled.
 
     python benchmarks/sampling.py [--prompt 1000] [--count 8] [--new 40] [--prompts 4] [--repeats 7]
 
-Both ways draw K completions of exactly the same length, in one process and in turn, on one thread:
+Two ways of sampling K completions of exactly the same length run in turn in one process, on one thread:
 
     shared  posttrain.rollouts.sampling.sample
     copies  `model.generate(do_sample=True)` of transformers on K copies of each prompt
 
-The medians and their ratio are printed, and the largest difference of the logits of one continuation
-between the two ways.
+Prints the medians, their ratio, and the largest difference between the logits of shared decoding and of plain forward
+passes.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def build_model(positions: int) -> PreTrainedModel:
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """One word per id."""
+    """A tokenizer with one word per id."""
     words = {f"<{index}>": index for index in range(VOCABULARY)}
     return PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer(WordLevel(words, unk_token="<0>")), eos_token=f"<{END}>"
@@ -66,7 +66,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def generate_copies(model: PreTrainedModel, prompt: list[int], count: int, new: int) -> None:
-    """K completions as transformers draws them."""
+    """Sample K completions with transformers' `generate`."""
     ids = torch.tensor([prompt]).repeat(count, 1)
     config = GenerationConfig(
         max_new_tokens=new, do_sample=True, top_k=0, eos_token_id=END, pad_token_id=0
@@ -79,14 +79,14 @@ def generate_copies(model: PreTrainedModel, prompt: list[int], count: int, new: 
 
 
 def seconds(run: Callable[[], object]) -> float:
-    """Wall time of one call."""
+    """Wall time of one call, in seconds."""
     start = time.perf_counter()
     run()
     return time.perf_counter() - start
 
 
 def logit_difference(model: PreTrainedModel, prompt: list[int], count: int, new: int) -> float:
-    """Largest difference between the logits of decoding and of plain forward passes."""
+    """Largest difference between the logits of shared decoding and of plain forward passes."""
     generator = random.Random(1)
     forced = torch.tensor(
         [[generator.randrange(3, VOCABULARY) for _ in range(new)] for _ in range(count)]

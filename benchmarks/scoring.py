@@ -1,10 +1,10 @@
-"""Rows per second of the official verdicts on one core, and where the time goes.
+"""Rows per second of FinQA's official verdicts on one core, and a profile.
 
     PYTHONPATH=src python benchmarks/scoring.py [--oracle FILE] [--split FILE]
 
-Cold: a fresh process, empty caches, sympy not yet imported (its import is part of the figure when
-a row needs it). Warm: the same rows again. Execution alone keeps no cache, so its two passes differ
-by noise only. Exits 1 if a verdict differs from the oracle's.
+Cold: a fresh process with empty caches, and sympy not yet imported (the figure includes its import if a row needs it).
+Warm: the same rows again. Execution alone keeps no cache, so its two passes differ only by noise. Exits with status 1 if a
+verdict differs from the oracle's.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ def main() -> int:
         qa, table = example["qa"], example["table"]
         both.append((row["predicted"], qa["program"], qa["exe_ans"], table))
         alone.append((row["predicted"], table))
-        prepared = {"id": row["id"], "exe_ans": qa["exe_ans"], "literal_program": qa["program"]}
-        prepared |= {"table": table, "references": {}, "operands": "literal"}
+        as_example = {"id": row["id"], "exe_ans": qa["exe_ans"], "literal_program": qa["program"]}
+        as_example |= {"table": table, "references": {}, "operands": "literal", "tolerance": 0.01}
         steps = qa["program"].replace("), ", ")\n").split("\n")
         listed = ", ".join(f'"{step}"' for step in steps)
-        answers.append((f'{{"program": [{listed}], "answer": "{qa["exe_ans"]}"}}', prepared, 0.01))
+        answers.append((f'{{"program": [{listed}], "answer": "{qa["exe_ans"]}"}}', as_example))
 
     cold, verdicts = rate(official_verdict, both)
     asked = equivalence._compare.cache_info()

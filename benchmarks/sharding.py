@@ -1,12 +1,12 @@
-"""Memory of one process that holds the frozen weights whole, or its part of them.
+"""Memory of a process that holds all frozen weights, or only its part of them.
 
     python benchmarks/sharding.py
     accelerate launch --config_file launch/gpus-fsdp2.yaml benchmarks/sharding.py
 
-A random Llama of `--layers` layers of 64 MiB, with adapters and gradient checkpointing, is loaded as the stages load it and
-makes two forward and backward passes on 16 tokens, and a forward pass. On a GPU, memory is what torch has allocated;
-without one the private memory of the process: start it with MALLOC_MMAP_THRESHOLD_=1000000 there, so that what is
-freed is given back, and without --num_processes more than the machine has cores.
+A random Llama of `--layers` layers of 64 MiB, with adapters and gradient checkpointing, is loaded as in the stages, and
+makes two forward and backward passes and one forward pass on 16 tokens. Memory is torch's allocation on a GPU, or else the
+private memory of the process. Without a GPU, set MALLOC_MMAP_THRESHOLD_=1000000, so that freed memory returns to the
+system, and start no more processes than there are cores.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from accelerate.utils import broadcast_object_list
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from posttrain.core import processes
-from posttrain.core.training import device
+from posttrain.core.loop import device
 from posttrain.models.architecture import recompute_activations
 from posttrain.models.load import load_causal_lm
 from posttrain.models.lora import add_lora
@@ -55,7 +55,7 @@ def write_model(folder: Path, layers: int) -> None:
 
 
 def peak_of_passes(model: torch.nn.Module) -> int:
-    """The most memory held in two steps' passes and one without gradients, bytes."""
+    """Peak memory in bytes of two forward and backward passes, and of one without gradients."""
     recompute_activations(model)
     ids = torch.randint(0, 512, (1, 16), device=device())
     with Watch() as watch:
@@ -67,7 +67,7 @@ def peak_of_passes(model: torch.nn.Module) -> int:
 
 
 def held() -> int:
-    """Bytes that this process has of its own: on its GPU, or in memory."""
+    """Bytes allocated by this process on its GPU, or else its private memory."""
     if device().type == "cuda":
         return torch.cuda.memory_allocated()
     status = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
@@ -76,7 +76,7 @@ def held() -> int:
 
 
 class Watch:
-    """`peak`: the most that `held` was inside the block."""
+    """Records in `peak` the maximum of `held` inside the block."""
 
     def __enter__(self) -> Watch:
         self.peak = held()

@@ -1,14 +1,13 @@
-"""What sharing the prompt and padding by length save in one training step of the selector.
+"""Time saved in training the selector by sharing the prompt, and by batches of similar length.
 
     python benchmarks/shared_prefix.py [--prompt 1000] [--candidates 8] [--answer 40] [--common 8] [--repeats 7]
 
-Both parts time forward and backward passes in one process, the two ways in turn, and report medians
-and their ratio.
+Both comparisons time forward and backward passes in one process, the two ways in turn, and print medians and ratio.
 
-    shared prefix   prompt and the candidates' common beginning once, against K pairs: K (P + C) /
-                    (P + c + K (C - c)) in tokens; the sample data has P = 204, C = 30, and c = 9
-    length buckets  one epoch of pools of mixed length in batches of similar length, against random
-                    batches
+    shared prefix   reading the prompt and the candidates' common beginning once, against K sequences of prompt and
+                    candidate. The ratio in tokens is K (P + C) / (P + c + K (C - c)); the sample data has P = 204,
+                    C = 30 and c = 9
+    length buckets  one epoch of pools of mixed length in batches of similar length, against random batches
 """
 
 from __future__ import annotations
@@ -59,7 +58,7 @@ def architectures(positions: int) -> dict[str, PreTrainedConfig]:
 def make_pool(
     generator: random.Random, prompt: int, answers: Sequence[int], common: int
 ) -> TokenizedPool:
-    """A pool of random tokens with these lengths, whose candidates begin with the same `common` tokens."""
+    """A pool of random tokens with these lengths, whose candidates share their first `common` tokens."""
 
     def ids(length: int) -> list[int]:
         return [generator.randrange(3, VOCABULARY) for _ in range(length)]
@@ -81,7 +80,7 @@ def step(selector: Selector, batch: PoolBatch, encode: Callable[[PoolBatch], Enc
 def compare_prefix(
     config: PreTrainedConfig, prompt: int, k: int, answer: int, common: int, repeats: int
 ) -> tuple[float, float, float]:
-    """Median seconds shared and separate, and the largest difference of the logits."""
+    """Median seconds with a shared prefix and separately, and the largest difference between the logits."""
     torch.manual_seed(0)
     selector = Selector(AutoModelForCausalLM.from_config(config, attn_implementation="sdpa"))
     batch = collate([make_pool(random.Random(0), prompt, [answer] * k, common)])
@@ -103,9 +102,7 @@ def compare_prefix(
 def compare_buckets(
     config: PreTrainedConfig, pools: int, k: int, common: int, batch_size: int, repeats: int
 ) -> tuple[float, float, float, float]:
-    """Median seconds of an epoch in buckets and at random, and the share of padded prompt tokens of
-    each.
-    """
+    """Median seconds of an epoch in buckets and in random batches, and the share of padding in the prompts of each."""
     torch.manual_seed(0)
     selector = Selector(AutoModelForCausalLM.from_config(config, attn_implementation="sdpa"))
     generator = random.Random(0)

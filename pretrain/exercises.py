@@ -1,20 +1,22 @@
-"""Exercises that teach a small model to read a page: find a cell by its row and column, then write programs.
+"""Exercises that teach a small model to read a page: to find a cell by its row and column, then to write programs.
 
     world = World.from_rows(rows)                  # rows of a training split: real tables and sentences
     document = make_document(Random("0/17"), world)
 
-A document is one page in the sheet form and the exercises on it. Pages are of three kinds: those of the generated
-data set (`sample`), tables filled with random numbers under drawn labels, up to 20 rows x 7 columns, beside real
-sentences, and real tables whose rows are shuffled and mostly refilled, of which a part of the facts is shown, as
-retrieval does. Exercises are
+A document is one page in sheet form with its exercises. There are three kinds of pages: those of the generated data set
+(`sample`); tables of up to 20 rows x 7 columns with random labels and numbers, beside real sentences (`table`); and
+real pages whose table rows are shuffled and mostly refilled with random numbers (`real`). Of the last two only a part
+of the facts is shown, as by retrieval. The exercises:
 
-    tag       "tag: net revenue"  3              the number of a row or of a name in the text (T3), or a column's letter,
-                                                 right after its words
+    tag       "tag: net revenue"  3                    the number of a row or of a name in the text (T3), or a column's
+                                                       letter, directly after its words
     look-up   "look up: net revenue in 2009"  B3 5829
-    text      "look up: <the words before a number of the text>"  T4 12.5
-    program   a question of `sample`'s kinds, asked about this page, and the JSON answer
+    text      "look up: <the words before a number in the text>"  T4 12.5
+    program   a question like those of `sample` about this page, and its JSON answer
 
-No question or program of the data set is used, only its pages. Left out: questions without a number on the page.
+Only the pages of the data set are used, not its questions and programs.
+
+Left out: questions without a number on the page.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ from random import Random
 from typing import Any
 
 from posttrain.tasks.finqa import sheet
-from posttrain.tasks.finqa.prompt import render_answer, render_prompt
+from posttrain.tasks.finqa.prompt import prompt as render_prompt
+from posttrain.tasks.finqa.prompt import render_answer
 from posttrain.tasks.finqa.sample import vocabulary
 from posttrain.tasks.finqa.sample.pages import Item, Page, build_page
 from posttrain.tasks.finqa.sample.questions import ask
@@ -59,10 +62,10 @@ _LONGEST_SENTENCE = 400
 
 @dataclass(frozen=True, slots=True)
 class Exercise:
-    """What is asked after the page, and the answer.
+    """A prompt that follows the page, and its answer.
 
-    The first `certain` characters of the answer follow from the page; the rest (a copied or computed number) is
-    extra. A tag's `answer` is one reference token, tokenised as it is behind `context`.
+    The page determines the first `certain` characters of the answer; the rest is a copied or computed number. The
+    answer of a tag is one reference token, tokenised as it is after `context`.
     """
 
     kind: str
@@ -74,7 +77,7 @@ class Exercise:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A page and exercises on it; `rows` x `columns` is the size of its table."""
+    """A page and its exercises; `rows` x `columns` is the size of its table."""
 
     page: str
     exercises: list[Exercise]
@@ -84,7 +87,7 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """Real tables and sentences (`rows`), their row labels, and single words of labels."""
+    """Sources of documents: real pages (`rows`), row labels, and single words of labels."""
 
     rows: Sequence[Row]
     labels: Sequence[str]
@@ -92,7 +95,7 @@ class World:
 
     @classmethod
     def from_rows(cls, rows: Sequence[Row]) -> World:
-        """From the rows of a split in FinQA's layout, each page once; questions are not looked at."""
+        """Collect each page of a split in FinQA's format once; its questions are not read."""
         pages = list({row["filename"]: row for row in rows}.values())
         found = {line[0].strip() for page in pages for line in page["table"][1:] if line}
         ours = [
@@ -105,14 +108,16 @@ class World:
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """Bounds of a drawn table: numbers of rows and columns to choose from, and of sentences beside it; `alike` is the
-    chance that a row's label is that of another row but for its last word.
+    """Choices for a random table: its numbers of rows, of columns, and of sentences beside it.
+
+    plain: only years as headings, and every fact shown. alike: probability that a row's label differs from that of
+    another row in its last word only.
     """
 
     rows: Sequence[int] = (3, 4, 5, 6, 6, 7, 8, 9, 10, 12, 14, 16, 20)
     columns: Sequence[int] = (1, 2, 2, 3, 3, 4, 5, 6, 7)
     sentences: Sequence[int] = (0, 1, 2, 3, 5, 8)
-    plain: bool = False  # years as headings and every fact shown
+    plain: bool = False
     alike: float = 0.3
 
 
@@ -129,7 +134,10 @@ def make_document(
     look_ups: int = 14,
     programs: int = 8,
 ) -> Document | None:
-    """Draw a document; None when the page drawn has nothing to ask. `kind` is sample, table or real."""
+    """A random document, or None if its page offers no exercise.
+
+    kind: sample, table or real; None for a random one.
+    """
     kind = kind or rng.choices(("sample", "table", "real"), (3, 4, 3))[0]
     plain = size is not None and size.plain
     source: Page | None
@@ -164,7 +172,7 @@ def _company(rng: Random) -> str:
 
 
 def _table_page(rng: Random, world: World, size: Size) -> Row:
-    """A table of random numbers under drawn labels, beside sentences of one real page."""
+    """A table with random labels and numbers, beside sentences of one real page."""
     count, columns = rng.choice(size.rows), rng.choice(size.columns)
     draw = rng.random()
     year = rng.randint(2000, 2019)
@@ -192,7 +200,7 @@ def _table_page(rng: Random, world: World, size: Size) -> Row:
 
 
 def _labels(rng: Random, world: World, count: int, alike: float) -> list[str]:
-    """Distinct labels, a share of them those of others but for the last word."""
+    """Distinct labels, a fraction `alike` of which differ from another in the last word only."""
     labels: list[str] = []
     while len(labels) < count:
         name = _label(rng, world)
@@ -221,7 +229,7 @@ def _cells(rng: Random, count: int) -> list[str]:
 
 
 def _amount(rng: Random) -> str:
-    """A number as a FinQA table prints it, no year: "5829", "$ 12.5", "-3 ( 3 )"."""
+    """A random number as FinQA's tables print it, but not a year: "5829", "$ 12.5", "-3 ( 3 )"."""
     digits = rng.choice((0, 0, 0, 1, 1, 2))
     literal = f"{10 ** rng.uniform(0.3, 5.5 if digits == 0 else 4):.{digits}f}"
     if literal.isdigit() and 1950 <= int(literal) <= 2050:
@@ -232,7 +240,7 @@ def _amount(rng: Random) -> str:
 
 
 def _real_page(rng: Random, world: World) -> Row:
-    """A real page, its table's rows mostly shuffled and refilled, so that nothing can be remembered."""
+    """A real page with its table rows mostly shuffled and refilled, so that memorising it does not help."""
     page = rng.choice(world.rows)
     heading, *lines = ([*line] for line in page["table"])
     if rng.random() < 0.6:
@@ -258,7 +266,7 @@ def _all_facts(row: Row) -> set[str]:
 
 
 def _some_facts(rng: Random, row: Row) -> set[str]:
-    """All rows or about 60 % of them, and up to eight sentences."""
+    """All table rows or about 60 % of them, and up to eight sentences."""
     facts = sorted(_all_facts(row))
     lines = [fact for fact in facts if fact.startswith("table_")]
     sentences = [fact for fact in facts if fact.startswith("text_")]
@@ -268,7 +276,7 @@ def _some_facts(rng: Random, row: Row) -> set[str]:
 
 
 def _as_page(rng: Random, row: Row, visible: set[str]) -> Page | None:
-    """The shown rows of a table with years as headings as items to ask about; None if there are too few."""
+    """The page with its visible rows under years as items to ask about; None if there are fewer than two."""
     table = row["table"]
     years: dict[int, int] = {}
     for column, heading in enumerate(table[0]):
@@ -303,7 +311,7 @@ def _as_page(rng: Random, row: Row, visible: set[str]) -> Page | None:
 
 
 def _is_name(label: str) -> bool:
-    """Whether a program can name the row: brackets, commas and # have a meaning in programs."""
+    """Whether programs can contain the label: brackets, commas and # have a meaning in programs."""
     return bool(label) and not re.search(r"[(),#]", label)
 
 
@@ -313,7 +321,7 @@ def _is_name(label: str) -> bool:
 def _look_ups(
     rng: Random, table: Sequence[Sequence[str]], page: sheet.Page, count: int
 ) -> list[Exercise]:
-    """Look-ups of cells whose row and column have names of their own, and tags of these names."""
+    """Look-ups of cells with unique row and column names, and tags of these names."""
     labels = [line[0].strip() if line else "" for line in table]
     headings = [heading.strip() for heading in table[0]]
     cells = []
@@ -345,7 +353,7 @@ def _look_ups(
 
 
 def _text_look_ups(rng: Random, page: sheet.Page, count: int) -> list[Exercise]:
-    """Look-ups of numbers in the text by the words before them, where these are found once, and tags of these words."""
+    """Look-ups of numbers in the text by the words before them, if these words are unique, and tags of these words."""
     before = {name: words for name, words in page.names.items() if re.fullmatch(r"T\d+", name)}
     told = list(before.values())
     names = [
@@ -366,7 +374,7 @@ def _look_up(asked: str, name: str, literal: str, kind: str = "look-up") -> Exer
 
 
 def _abridged(rng: Random, label: str, labels: Sequence[str]) -> str:
-    """The label, now and then without one of its words, as people ask, if no other label has the words that are left."""
+    """The label, sometimes without one of its words, as people ask, unless another label contains the words left."""
     words = label.split()
     if len(words) > 2 and rng.random() < 0.25:
         words.pop(rng.randrange(len(words)))

@@ -1,9 +1,9 @@
-"""The small base model: its tokenizer, and its Llama architecture with a starting point of our own.
+"""The small base model: its tokenizer, and a Llama architecture with an initialisation of our own.
 
     tokenizer = train_tokenizer(texts, vocabulary=4096)
     model = build_model(llama_config(len(tokenizer), hidden_size=96, layers=4, ...), seed=0, newline=...)
 
-`models.pages` says what it is trained on, `models.pretraining` how.
+`pages.py` describes its training data and loss, `pretraining.py` the optimization.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from transformers import (
 from posttrain.core.errors import UserError
 
 PAD, BOS, EOS = "<pad>", "<bos>", "<eos>"
-ROPE_THETA = 1.0e6  # half of the pairs turn slowly enough to compare words over hundreds of tokens
+ROPE_THETA = 1.0e6  # half of the rotary pairs can compare words hundreds of tokens apart
 
-# What is never merged across, first match wins: a newline; the space before a capital; a column
-# letter or T; the number after it, and a row number at the start of a line, so that "B12" and row
-# "12" share the token "12"; constants; words; years; single digits; punctuation; other spaces.
+# Units that BPE never merges; the first match wins: a newline; the space before a capital; a column letter or T; the
+# number after it, and a row number at the start of a line, so that "B12" and row "12" share the token "12"; constants;
+# words; years; single digits; punctuation; other spaces.
 _SPLIT = (
     r"\n| (?=[A-Z])|[A-Z]{1,2}(?![A-Za-z])|(?<=[A-Z])\d{1,2}(?!\d)|^\d{1,2}(?= )"
     r"| ?const_\w+| ?[\p{L}_]+| ?(?<![\d.])(?:19|20)\d\d(?!\d)| ?\d| ?[^\s\p{L}\p{N}_]+|\s+"
 )
 
-# A user's words, a newline, the assistant's words and EOS: the form of the pretraining documents.
+# The user's text, a newline, the assistant's text and EOS: the format of the pretraining documents.
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}{{ message['content'] }}"
     "{% if message['role'] == 'assistant' %}{{ eos_token }}"
@@ -45,10 +45,9 @@ CHAT_TEMPLATE = (
 def train_tokenizer(
     texts: Sequence[str], vocabulary: int, max_length: int = 2048
 ) -> PreTrainedTokenizerFast:
-    """A byte-level BPE of at most `vocabulary` tokens, trained on `texts`; any text round-trips
-    through it.
+    """A byte-level BPE of at most `vocabulary` tokens, trained on `texts`; it can encode any text without loss.
 
-    Digits are single tokens; years, column letters and row numbers up to 99 are one token each.
+    Digits are single tokens, and so are years, column letters and row numbers up to 99.
     """
     if not texts:
         raise UserError("the tokenizer needs at least one training text")
@@ -66,7 +65,7 @@ def train_tokenizer(
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    # Row numbers that the texts hold seldom, or not at all, must be tokens too.
+    # Row numbers must be tokens even if they are rare or missing in the texts.
     rows = [" ".join(f"A{number}" for number in range(10, 100))] * len(texts)
     tokenizer.train_from_iterator([*texts, *rows], trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
@@ -92,7 +91,7 @@ def llama_config(
     max_length: int = 2048,
     head_size: int | None = None,
 ) -> LlamaConfig:
-    """The architecture: a Llama with tied embeddings, whose first tokens are pad, BOS and EOS."""
+    """A Llama with tied embeddings, whose first tokens are pad, BOS and EOS."""
     return LlamaConfig(
         vocab_size=vocabulary,
         hidden_size=hidden_size,
@@ -111,19 +110,18 @@ def llama_config(
 
 
 def build_model(config: LlamaConfig, seed: int, newline: int | None = None) -> LlamaForCausalLM:
-    """A model of this architecture, weights drawn from `seed`, whose heads start where reading a page needs them.
+    """A model with random weights from `seed`, initialised for reading a page; all weights are trained from there.
 
-    Queries and keys of a head share a random matrix, as in mimetic initialisation (Trockman and Kolter, ICML 2023),
-    so that a token attends to tokens of the same words wherever they stand; outputs are near the transpose of the
-    values. One embedding direction is constant over tokens, and rotary positions acting on it give heads that look
-    at a fixed distance: all heads look away from the token itself, half of those of layer 0 at the token before,
-    and one of layer 1 at the last token after a `newline` (if given), which is the row number of its line.
-    From there everything is trained.
+    Queries and keys of a head share a random matrix, as in mimetic initialisation (Trockman and Kolter, ICML 2023), so that
+    a token attends to equal words wherever they are; the output matrix is near the transpose of the values. One embedding
+    direction is constant over tokens, and rotary positions acting on it give heads that attend to a fixed distance. Half of
+    the heads of layer 0 attend to the preceding token; one of layer 1 attends to the last token after a `newline` (if
+    given), which is the row number of its line; all others attend away from the token itself.
     """
     size, width, heads = config.hidden_size, config.head_dim, config.num_attention_heads
     half = width // 2
     angle = ROPE_THETA ** (-torch.arange(half) / half)
-    # A head compares words by the pairs that turn slowly; the fast ones tell distances.
+    # A head compares words by the rotary pairs that turn slowly; the fast ones encode distances.
     slow = torch.where(angle < 1 / 60, 1.0, 0.1).repeat(2)[:, None]
     near, line = slice(0, min(8, half)), slice(half // 6, min(half, half // 6 + 5))
     with torch.random.fork_rng(devices=[]):
@@ -170,7 +168,7 @@ def build_model(config: LlamaConfig, seed: int, newline: int | None = None) -> L
 
 
 def _trace(model: LlamaForCausalLM, token: int, heads: int) -> torch.Tensor:
-    """The direction (d,) that the first `heads` heads of layer 0 write when they read `token`."""
+    """The direction (d,) that the first `heads` heads of layer 0 add when they attend to `token`."""
     state = model.model.embed_tokens.weight[token]
     attention = model.model.layers[0].self_attn
     read = attention.v_proj.weight @ (state / state.square().mean().sqrt())

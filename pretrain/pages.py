@@ -1,15 +1,15 @@
-"""Pages with exercises as batches of a small model: tokens, packing, the loss on the answers.
+"""Batches of pages with exercises for a small model: tokens, packing, and the losses.
 
-A document is a page and many exercises on it. The page is read once, causally, without loss; the exercises follow
-packed in rows, each seeing the page and itself only, with positions that continue from the page: what the model
-meets later, a page and one question. The loss is the mean over the answers' tokens of w * -log p(token), with
-w = 1 where the page decides the token and `EXTRA_WEIGHT` in copied or computed numbers.
+A document is a page and many exercises on it. The page is read once, causally, without loss. The exercises follow, packed
+into rows; each attends only to the page and to itself, with positions that continue from the page, so that the model sees
+the same as later: a page and one question. The loss is the mean over the answers' tokens of w * -log p(token), with w = 1
+where the page determines the token, and `EXTRA_WEIGHT` in copied or computed numbers.
 
-Two more losses, of weight `EARLY_WEIGHT`, say where in the layers what should be known (deep supervision, Lee et al.,
-AISTATS 2015); both are read by the output layer. After half of the layers each token of a numbered line, or behind a name
-like "[T1", must tell that number, and after three quarters the words of a tag, asked behind the page, must tell theirs.
-With them 94 % of the row tags of 12x4 tables are right after three million tokens, all rows alike; without, 56 % after
-36 million: each row number is learned by itself then, and late.
+Two auxiliary losses of weight `EARLY_WEIGHT` set in which layers something must be known (deep supervision, Lee et al.,
+AISTATS 2015); both use the output layer. After half of the layers, each token in a numbered line, or after a name like
+"[T1", must predict that number. After three quarters, the words of a tag must predict its answer. With these losses, 94 %
+of the row tags of 12x4 tables are correct after three million tokens, all rows alike; without them 56 % after 36 million,
+because each row number is then learned by itself, and late.
 """
 
 from __future__ import annotations
@@ -31,13 +31,16 @@ from transformers.masking_utils import sdpa_mask
 
 EXTRA_WEIGHT = 0.1
 EARLY_WEIGHT = 0.3
-ROW = 160  # tokens of a row of exercises: attention is dense within a row
+ROW = 160  # tokens of a row of exercises; kept short, because attention is dense within a row
 
 
 @dataclass(frozen=True, slots=True)
 class PageTokens:
-    """Token ids of a page (with BOS), for each the number that names its line or phrase (a token id, or -1), and of each
-    exercise: what is asked, the answer, the answer's weights, and whether it must be known early.
+    """A page and its exercises as token ids.
+
+    page: with BOS. lines: for each token of the page, the number of its line or phrase (a token id, or -1). asked, answers,
+    weights, early: for each exercise, its prompt, its answer, the weights of the answer's tokens, and whether it has the
+    early loss.
     """
 
     page: list[int]
@@ -49,7 +52,7 @@ class PageTokens:
 
     @property
     def lengths(self) -> list[int]:
-        """Tokens of each exercise."""
+        """The number of tokens of each exercise."""
         return [
             len(asked) + len(answer) for asked, answer in zip(self.asked, self.answers, strict=True)
         ]
@@ -63,10 +66,10 @@ def encode(
     page: str,
     exercises: Sequence[tuple[str, str, int, str]],
 ) -> PageTokens:
-    """Token ids of a page and of its exercises: asked, answer, certain characters of the answer, context.
+    """Token ids of a page and its exercises, each (prompt, answer, certain characters of the answer, context).
 
-    An answer ends with EOS, except one that has a context: it is a word inside a text, tokenised as behind it, and must
-    be known early.
+    Answers end with EOS. An answer with a context does not: it is a word within a text, tokenised as after the context, and
+    has the early loss.
     """
 
     def ids(texts: Sequence[str]) -> list[list[int]]:
@@ -90,8 +93,9 @@ def encode(
 
 
 def _lines(tokenizer: PreTrainedTokenizerBase, page: list[int]) -> list[int]:
-    """For each token the number before it that starts its line or, if nearer, stands in a name like "[T1"; -1 where
-    there is none, and at that number itself.
+    """For each token, the number that starts its line, or the number in the last name like "[T1" if that is nearer.
+
+    -1 for tokens without a number, and for the numbers themselves.
     """
     words = [token.strip() for token in tokenizer.batch_decode([[token] for token in page])]
     starts = (tokenizer.encode("\n", add_special_tokens=False)[0], tokenizer.bos_token_id)
@@ -107,9 +111,11 @@ def _lines(tokenizer: PreTrainedTokenizerBase, page: list[int]) -> list[int]:
 
 @dataclass(frozen=True, slots=True)
 class PageBatch:
-    """B documents: pages and their lines' numbers (B, P), R rows of exercises (R, S), the page of each (R,), what they see
-    (R, 1, S, P + S), positions (R, S); targets, weights, whether known early, and the exercise's index in its document
-    (R, S), at the positions that predict an answer's token.
+    """B documents, whose exercises are packed into R rows.
+
+    pages, lines: (B, P). exercises, positions: (R, S). page_of: the page of each row, (R,). mask: additive attention mask,
+    (R, 1, S, P + S). owner: index in its document of the exercise that a token belongs to, (R, S). targets, weights,
+    early: (R, S), set at the positions that predict a token of an answer.
     """
 
     pages: torch.Tensor
@@ -125,7 +131,7 @@ class PageBatch:
 
 
 def collate(documents: Sequence[PageTokens]) -> PageBatch:
-    """Pad documents on the right into one batch, the exercises of a page packed in rows of about `ROW` tokens."""
+    """Pad documents on the right into one batch, and pack the exercises of a page into rows of about `ROW` tokens."""
     width = max(len(document.page) for document in documents)
     pages = torch.zeros((len(documents), width), dtype=torch.long)
     lines = torch.full((len(documents), width), -1)
@@ -168,7 +174,7 @@ def collate(documents: Sequence[PageTokens]) -> PageBatch:
 
 
 def _rows(document: PageTokens) -> list[list[int]]:
-    """Exercises in rows of at most `ROW` tokens (or one longer exercise), the longest first, first fit."""
+    """Rows of at most `ROW` tokens (or of one longer exercise), by first fit of the longest exercises first."""
     rows: list[list[int]] = []
     room: list[int] = []
     for index in sorted(range(len(document.asked)), key=lambda index: -document.lengths[index]):
@@ -192,7 +198,7 @@ def _float32_attention(
     scaling: float | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attention in float32 inside a bfloat16 autocast: on a CPU its backward pass is twice as fast so."""
+    """Attention in float32 inside a bfloat16 autocast: its backward pass on a CPU is twice as fast."""
     with torch.autocast(query.device.type, enabled=False):
         output = F.scaled_dot_product_attention(
             query.float(),
@@ -211,8 +217,10 @@ AttentionMaskInterface.register("float32_sdpa", sdpa_mask)
 
 @dataclass(frozen=True, slots=True)
 class PageLogits:
-    """Logits (N, V), float32: at the positions that predict a token of an answer, after all layers; at the tokens
-    whose line starts with a number, after half of them; and of the answers to be known early, after three quarters.
+    """Logits (N, V), float32, where `page_losses` needs them.
+
+    answers: after all layers, at the positions that predict a token of an answer. lines: after half of the layers, at
+    tokens whose line starts with a number. early: after three quarters, at the positions with the early loss.
     """
 
     answers: torch.Tensor
@@ -221,7 +229,7 @@ class PageLogits:
 
 
 def page_logits(model: PreTrainedModel, batch: PageBatch, bfloat16: bool = False) -> PageLogits:
-    """What the model tells of a batch, `batch.weights > 0`, `batch.lines >= 0` and `batch.early` saying where."""
+    """The model's logits where `batch.weights > 0`, `batch.lines >= 0` and `batch.early`."""
     layers, norm = model.config.num_hidden_layers, model.model.norm
     with torch.autocast(model.device.type, torch.bfloat16, enabled=bfloat16):
         page = model.model(
@@ -247,16 +255,14 @@ def page_logits(model: PreTrainedModel, batch: PageBatch, bfloat16: bool = False
 
 @dataclass(frozen=True, slots=True)
 class PageLosses:
-    """The weighted mean of -log p over the tokens of the answers, and its means over the lines and the early answers,
-    0 where there are none.
-    """
+    """The weighted mean of -log p over the answers' tokens, and the means over lines and early answers (0 if none)."""
 
     answers: torch.Tensor
     lines: torch.Tensor
     early: torch.Tensor
 
     def total(self) -> torch.Tensor:
-        """What training minimises."""
+        """The loss that training minimises."""
         return self.answers + EARLY_WEIGHT * (self.lines + self.early)
 
 
@@ -279,7 +285,7 @@ def _mean_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def exact_answers(model: PreTrainedModel, document: PageTokens) -> list[list[bool]]:
-    """For each exercise, which of the tokens that the page decides are the model's first choice.
+    """For each exercise, whether each token that the page determines is the model's first choice.
 
     All of them are if and only if greedy decoding writes that part of the answer.
     """

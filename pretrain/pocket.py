@@ -1,9 +1,9 @@
-"""Train the small base model `pocket` and measure how well it reads pages drawn by other seeds.
+"""Train the small base model `pocket`, and measure how well it reads pages of other seeds.
 
 python -m pretrain.pocket                 read pretrain/params.yaml, write pretrain/pocket and pretrain/metrics.json
 python -m pretrain.pocket --measure DIR   print the metrics of the model in DIR
 
-Runs from the project's root. A killed run goes on from its last checkpoint.
+Run it from the project's root. A killed run resumes from its last checkpoint.
 """
 
 import csv
@@ -26,7 +26,8 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from posttrain.core.checkpoint import CheckpointFile
+from posttrain.core.checkpoint import ROOT, CheckpointFile
+from posttrain.core.code import digest_of
 from posttrain.core.errors import UserError
 from posttrain.core.files import atomic_directory, atomic_write, sha256_file, write_json
 from posttrain.core.manifest import build_manifest, digest
@@ -44,9 +45,10 @@ from posttrain.core.schema import (
 from posttrain.models.tokens import tokenize_prompts
 from posttrain.rollouts.sampling import greedy
 from posttrain.tasks.finqa.load import load_split
+from posttrain.tasks.gsm8k.examples import make_example
 from posttrain.tasks.gsm8k.options import Annotations
-from posttrain.tasks.gsm8k.prepare import prepare_row
-from posttrain.tasks.gsm8k.prompt import render_prompt, render_target
+from posttrain.tasks.gsm8k.prompt import prompt as render_prompt
+from posttrain.tasks.gsm8k.prompt import target
 from posttrain.tasks.gsm8k.sample import make_row
 from posttrain.tasks.gsm8k.score import score
 
@@ -58,7 +60,7 @@ VARIANTS: tuple[Variant, ...] = ("direct", "reflective", "deliberative")
 
 
 class Pocket(Section):
-    """Architecture and training of the model; pretrain/params.yaml says what each means."""
+    """Architecture and training of the model, as explained in pretrain/params.yaml."""
 
     seed: Seed
     vocabulary: Positive
@@ -103,9 +105,11 @@ def main() -> None:
     origins = {"pages": sha256_file(source)}
     if settings.start is not None:
         origins["start"] = sha256_file(Path(settings.start) / "model.safetensors")
-    manifest = build_manifest("pocket", chosen.model_dump(), [], **origins)
+    code = digest(digest_of({Path(__file__).resolve()}, "finqa"))
+    manifest = build_manifest("pocket", chosen.model_dump(), [], code, **origins)
     model, tokenizer = begin(world, chosen, settings.start)
-    checkpoint = CheckpointFile(digest(manifest))
+    work = ROOT / digest(manifest)
+    checkpoint = CheckpointFile("pretraining", work)
     with tqdm(
         desc="pocket", total=chosen.tokens, unit="token", unit_scale=True, mininterval=20
     ) as bar:
@@ -142,12 +146,12 @@ def main() -> None:
 def begin(
     world: World, chosen: Pocket, start: str | None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A new model and tokenizer, or those of the folder `start`, whose sizes must be the ones chosen."""
+    """A new model and tokenizer, or those of the folder `start`; `UserError` if its sizes are not the chosen ones."""
     if start is None:
         tokenizer = train_tokenizer(tokenizer_texts(world), chosen.vocabulary, chosen.positions)
     else:
         tokenizer = AutoTokenizer.from_pretrained(start)
-        for key in ("is_local", "local_files_only"):  # of where it was, not of what it is
+        for key in ("is_local", "local_files_only"):  # of the loading, not of the tokenizer
             tokenizer.init_kwargs.pop(key, None)
     config = llama_config(
         len(tokenizer),
@@ -170,7 +174,7 @@ def begin(
 
 
 def tokenizer_texts(world: World) -> list[str]:
-    """What the tokenizer is trained on: real sentences, and documents with their exercises."""
+    """The training texts of the tokenizer: real sentences, documents with their exercises, and word problems."""
     texts = [line for row in world.rows for line in (*row["pre_text"], *row["post_text"])]
     for index in range(TOKENIZER_DOCUMENTS):
         document = make_document(Random(f"tokenizer/{index}"), world)
@@ -200,12 +204,12 @@ def training_documents(
 
 
 def word_problem(rng: Random) -> Document:
-    """A generated problem in GSM8K's form, asked as the task asks it; the page is all before "Solution:"."""
+    """A generated word problem with the prompt of task gsm8k; the page is everything before "Solution:"."""
     annotations: Annotations = rng.choices(("keep", "strip"), (4, 1))[0]
-    example = prepare_row({"id": "", **make_row(rng)}, annotations)
+    example = make_example({"id": "", **make_row(rng)}, annotations)
     prompt = render_prompt(example, rng.choices(VARIANTS, (4, 1, 1))[0])
     page, solution = prompt.rsplit("\n", 1)
-    answer = f"\n{render_target(example)}"
+    answer = f"\n{target(example)}"
     return Document(page, [Exercise("problem", f"\n{solution}", answer, len(answer))], 0, 0)
 
 
@@ -233,11 +237,12 @@ def has_two_cells(exercise: Exercise) -> bool:
 def measure(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, world: World
 ) -> dict[str, float]:
-    """Share of exercises on newly drawn pages whose reference or program greedy decoding writes exactly.
+    """Share of exercises on new random pages whose reference or program greedy decoding writes exactly.
 
-    `look_up.RxC` asks for one cell of a table of R rows and C years beside two to four sentences, `.row` and
-    `.column` count the two halves of the reference apart; in `.alike` three labels in ten are those of other rows but
-    for the last word, as in training; `two_cells` are programs over two different cells.
+    look_up.RxC      one cell of a table of R rows and C years, beside two to four sentences
+    .row, .column    the two halves of the reference, measured separately
+    .alike           tables where three labels in ten differ from another in the last word only, as in training
+    two_cells        programs over two different cells
     """
     metrics: dict[str, float] = {}
     for rows, columns in ((3, 2), (6, 3), (12, 4), (20, 7)):
@@ -264,13 +269,13 @@ def measure(
 
 
 def solved(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[bool]:
-    """Whether the greedy solution of each of newly generated word problems ends with the right number."""
+    """For each of some new word problems, whether the greedy solution ends with the correct number."""
     drawn = (make_row(Random(f"measure/problem/{index}")) for index in range(MEASURED_DOCUMENTS))
-    examples = [prepare_row({"id": "", **row}, "keep") for row in drawn]
+    examples = [make_example({"id": "", **row}, "keep") for row in drawn]
     prompts = tokenize_prompts([render_prompt(example) for example in examples], tokenizer)
     written = greedy(model, tokenizer, prompts, max_new_tokens=400, batch_size=MEASURED_DOCUMENTS)
     return [
-        score(answer.text, example, 0).execution_correct
+        score(answer.text, {**example, "tolerance": 0}).correct
         for answer, example in zip(written, examples, strict=True)
     ]
 
@@ -283,7 +288,7 @@ def measured(
     kind: str,
     size: Size | None = None,
 ) -> list[list[bool]]:
-    """Which certain tokens are right, for each wanted exercise of pages drawn by seeds that training never uses."""
+    """For each wanted exercise on pages of seeds unused in training, whether each determined token is correct."""
     rights: list[list[bool]] = []
     for index in range(MEASURED_DOCUMENTS):
         document = make_document(Random(f"measure/{kind}/{index}"), world, kind, size, 6, 6)
@@ -350,7 +355,7 @@ is no base for anything but this project's tests and offline runs.
 
 
 def write_curve(curve: list[dict[str, float]]) -> None:
-    """Mean loss of every hundred steps."""
+    """Write the mean loss of every hundred steps to pretrain/curve.csv."""
     with atomic_write("pretrain/curve.csv") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["tokens", "loss"])

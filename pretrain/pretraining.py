@@ -1,10 +1,10 @@
-"""The pretraining loop of the small base model, on documents of `models.pages`.
+"""The pretraining loop of the small base model, on documents of `pages.py`.
 
     curve = pretrain(model, draw, tokens=20_000_000, ...)
 
-Optimizers: Muon (Jordan et al. 2024; `torch.optim.Muon`) for the matrices, AdamW for embeddings and norms; linear
-warm-up, cosine to a tenth, gradients clipped at norm 1. A run is a function of its arguments: the batches of a step
-follow from the seed, so a training that was killed goes on from its last checkpoint to the same weights.
+Muon (Jordan et al. 2024; `torch.optim.Muon`) for the matrices, AdamW for embeddings and norms; linear warm-up, then a
+cosine to a tenth; gradients clipped at norm 1. The result depends only on the arguments: the batches of a step follow from
+the seed, so a killed run resumes from its last checkpoint and ends with the same weights.
 
 Left out: several processes.
 """
@@ -27,13 +27,13 @@ from posttrain.core.errors import UserError
 logger = logging.getLogger(__name__)
 
 WARMUP = 0.01
-WINDOW = 96  # documents that are sorted by length and cut into batches together
+WINDOW = 96  # documents that are sorted by length together and cut into batches
 
 
 def window_batches(
     documents: Sequence[PageTokens], batch_tokens: int, seed: str
 ) -> list[list[PageTokens]]:
-    """Documents of similar length together, at most `batch_tokens` with padding, in a shuffled order."""
+    """Batches of documents of similar length, at most `batch_tokens` tokens with padding, in random order."""
     batches: list[list[PageTokens]] = [[]]
     for document in sorted(documents, key=len):
         if batches[-1] and (len(batches[-1]) + 1) * len(document) > batch_tokens:
@@ -44,7 +44,10 @@ def window_batches(
 
 
 def learning_rate_at(progress: float) -> float:
-    """Share of the peak: linear warm-up over the first 1 %, then cosine to a tenth; progress in [0, 1]."""
+    """Fraction of the peak learning rate: linear warm-up over the first 1 %, then a cosine to a tenth.
+
+    progress: in [0, 1].
+    """
     if progress < WARMUP:
         return 0.02 + 0.98 * progress / WARMUP
     return 0.1 + 0.45 * (1 + math.cos(math.pi * (progress - WARMUP) / (1 - WARMUP)))
@@ -65,11 +68,11 @@ def pretrain(
     checkpoint_every: int = 500,
     report: Callable[[dict[str, float]], None] | None = None,
 ) -> list[dict[str, float]]:
-    """Train `model` in place on about `tokens` tokens; return step, tokens, losses and learning rate of each step.
+    """Train `model` in place on about `tokens` tokens; return number, tokens, losses and learning rate of each step.
 
-    `draw(index, progress)` makes document number `index`, given the share of the training that is done; None is
-    skipped. `report` is called after every step. With a `checkpoint` the run saves its state every
-    `checkpoint_every` steps and starts from the state it finds there; the caller removes it at the end.
+    draw: `draw(index, progress)` makes document number `index` at a progress in [0, 1], or None to skip it. report: called
+    after every step. checkpoint: the run starts from its state, if it has one, and saves there every `checkpoint_every`
+    steps; the caller removes it at the end.
     """
     if bfloat16:
         model.set_attn_implementation("float32_sdpa")
@@ -143,7 +146,7 @@ def _optimizers(
 def _states(
     model: PreTrainedModel, optimizers: Sequence[torch.optim.Optimizer]
 ) -> Iterator[tuple[str, torch.nn.Parameter, dict[str, torch.Tensor]]]:
-    """Name, parameter and the state that its optimizer keeps of it."""
+    """Each parameter with its name and its optimizer's state."""
     held = {
         parameter: optimizer
         for optimizer in optimizers
@@ -157,7 +160,7 @@ def _states(
 def _tensors(
     model: PreTrainedModel, optimizers: Sequence[torch.optim.Optimizer]
 ) -> dict[str, torch.Tensor]:
-    """Weights and optimizer states by name; tied weights once."""
+    """Weights and optimizer states by name, with tied weights once."""
     tensors: dict[str, torch.Tensor] = {}
     for name, parameter, state in _states(model, optimizers):
         tensors[f"model.{name}"] = parameter
@@ -171,7 +174,7 @@ def _resume(
     model: PreTrainedModel,
     optimizers: Sequence[torch.optim.Optimizer],
 ) -> tuple[int, int, list[dict[str, Any]]]:
-    """Window, batches of it that are done, and the curve so far."""
+    """Load a checkpoint if there is one; return the window, its number of finished batches, and the curve so far."""
     saved = checkpoint.load() if checkpoint is not None else None
     if saved is None:
         return 0, 0, []

@@ -1,4 +1,4 @@
-"""Check data/fetch: sound rows go to data/audit, the others to its rejected.jsonl, with reasons.
+"""Check the rows of data/fetch: valid ones go to data/audit, the others to rejected.jsonl there, with reasons.
 
 python stages/audit.py
 """

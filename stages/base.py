@@ -1,26 +1,37 @@
-"""Point to the base model that is trained further: a local folder, or a hub name at a pinned revision.
+"""Write pointers to the base model, and the untrained policy of each family.
 
 python stages/base.py
+
+models/base names the model: a local folder, or a hub name with a pinned revision.
 """
 
 from pathlib import Path
 
-from posttrain.core.files import atomic_directory, write_json
-from posttrain.core.manifest import build_manifest
-from posttrain.core.params import Params
+from posttrain.core.files import atomic_directory
+from posttrain.core.manifest import build_manifest, write_manifest
+from posttrain.core.params import FAMILIES, UNTRAINED, Params
 from posttrain.core.stage import run
-from posttrain.models.load import check_lengths, load_config, write_base
-
-OUTPUT = Path("models/base")
+from posttrain.models.load import BASE, check_lengths, load_config, write_base
+from posttrain.rollouts import writer
+from posttrain.selector import model as selector
 
 
 def main(params: Params) -> None:
     entry = params.selected_model
     config = load_config(Path(entry.name) if entry.source == "path" else entry.name, entry.revision)
     check_lengths(config, entry.max_prompt_tokens, entry.max_candidate_tokens)
-    with atomic_directory(OUTPUT) as directory:
+    sections = params.sections("model")
+    with atomic_directory(BASE) as directory:
         base = write_base(directory, entry.source, entry.name, entry.revision)
-        write_json(directory / "manifest.json", build_manifest("base", base, []))
+        write_manifest(directory, build_manifest("base", sections, []))
+    selectors, generators = (Path("models") / family / UNTRAINED for family in FAMILIES)
+    with atomic_directory(selectors) as selecting, atomic_directory(generators) as writing:
+        for seed in params.seeds:
+            manifest = build_manifest("base", sections, [BASE], policy=UNTRAINED, seed=seed)
+            selector.save_untrained(selecting / str(seed), config, base, seed)
+            writer.save_untrained(writing / str(seed), base)
+            for folder in (selecting, writing):
+                write_manifest(folder / str(seed), manifest)
 
 
 if __name__ == "__main__":

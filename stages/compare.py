@@ -1,35 +1,49 @@
-"""Compare the policies of compare.policies at all seeds, with each other, SFT and the trivial
-rules.
+"""Compare the policies of a family over all seeds, with SFT and, for the selector, with the blind baselines.
 
-python stages/compare.py
+python stages/compare.py FAMILY        FAMILY: selector | generator
 """
 
 from pathlib import Path
 
 from posttrain.core.errors import UserError
-from posttrain.core.files import read_json
+from posttrain.core.files import atomic_write, read_json, write_json
 from posttrain.core.params import Params
 from posttrain.core.stage import run
-from posttrain.report.compare import load_runs
-from posttrain.report.tables import write_comparison
+from posttrain.report.compare import compare_runs, read_runs
+from posttrain.report.curves import plot_curves, read_panels
+from posttrain.report.findings import headline
+from posttrain.report.plots import plot_comparison
+from posttrain.report.tables import few_metrics, long_table, main_table, markdown
 
-RULES = Path("metrics/rewards.json")
-
-
-def main(params: Params) -> None:
-    runs = load_runs(Path("data/evaluate"), params.compare.policies, params.seeds)
-    rules = read_trivial_rules(RULES)
-    write_comparison("compare", "selector", runs, params.compare.bootstrap, rules)
+FAMILIES = ("selector", "generator")
+POOLS = Path("metrics/pools.json")
 
 
-def read_trivial_rules(path: Path) -> dict[str, float]:
-    """Test accuracy of each rule, as stage rewards measured it."""
-    metrics = read_json(path)
+def main(params: Params, family: str) -> None:
+    if family not in FAMILIES:
+        raise UserError(f"family {family!r}: expected one of {', '.join(FAMILIES)}")
+    policies, seeds = getattr(params, family).policies, params.seeds
+    runs = read_runs(Path("data") / f"{family}_evaluate", policies, seeds)
+    blind = read_blind(POOLS) if family == "selector" else {}
+    comparison = compare_runs(family, runs, params.compare.bootstrap, blind)
+    output = Path("plots/compare")
+    write_json(Path("metrics/compare") / f"{family}.json", few_metrics(comparison))
+    for suffix, text in (("csv", long_table(comparison)), ("md", markdown(comparison))):
+        with atomic_write(output / f"{family}.{suffix}") as file:
+            file.write(text)
+    plot_comparison(comparison, output / f"{family}.png")
+    panels = read_panels(Path("plots/curves") / family, list(comparison.methods), seeds)
+    plot_curves(family, panels, len(seeds), output / f"{family}-curves.png")
+    print(f"{family.capitalize()}: {headline(comparison)}\n\n{main_table(comparison)}")
+
+
+def read_blind(path: Path) -> dict[str, float]:
+    """Test accuracy of each blind baseline, as measured by stage pools."""
     try:
-        rules: dict[str, float] = metrics["shortcuts"]["test"]
+        accuracies: dict[str, float] = read_json(path)["blind"]["test"]
     except (KeyError, TypeError) as error:
-        raise UserError(f"{path}: no shortcuts.test; run stage rewards") from error
-    return rules
+        raise UserError(f"{path}: no blind.test; run dvc repro pools") from error
+    return accuracies
 
 
 if __name__ == "__main__":

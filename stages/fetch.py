@@ -1,4 +1,4 @@
-"""Bring the chosen data set to data/fetch, in its original layout.
+"""Download, copy or generate the chosen data set into data/fetch, in its original format.
 
 python stages/fetch.py
 """

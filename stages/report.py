@@ -1,85 +1,95 @@
-"""Write the report: what was compared, and a browser of the test questions with the answers they got.
+"""Write the report: findings, tables, plots, and a browser of the test questions with their answers.
 
 python stages/report.py
 
-plots/report.md holds the tables, plots/report.html all in one file that needs no network.
+plots/report.md has the findings, tables and plots; plots/report.html adds the browser, in one file that needs no network.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from posttrain.core.files import atomic_write, read_jsonl, read_text
 from posttrain.core.params import Params
 from posttrain.core.stage import run
 from posttrain.report.browser import browser_data, generator_policy, selector_policy
-from posttrain.report.compare import UNTRAINED, Run, load_runs
+from posttrain.report.compare import Run, read_runs
 from posttrain.report.page import html_report, markdown_report
+from posttrain.report.tables import table
 from posttrain.tasks import Task, get_task
 
 PLOTS = Path("plots")
+FAMILIES = {
+    "selector": "chooses one of the candidates",
+    "generator": "writes the answer",
+}
+PICTURES = {
+    "compare/{}.png": "right answers, and their change against SFT",
+    "compare/{}-curves.png": "learning curves",
+}
 
 
 def main(params: Params) -> None:
     task, seeds = get_task(params.selected_dataset.task), params.seeds
-    examples = read_jsonl(Path("data/prepare/test.jsonl"))
-    pools = read_jsonl(Path("data/rewards/test.jsonl"))
-    names = generator_names(params)
-    selectors = load_runs(Path("data/evaluate"), params.compare.policies, seeds)
-    generators = load_runs(Path("data/evaluate_generator"), names, seeds)
-    policies = [selector_policy(found, pools) for found in distinct(selectors)]
-    policies += [generator_policy(found) for found in distinct(generators)]
-    weights = params.rewards.weights.model_dump()
+    examples = read_jsonl(Path("data/examples/test.jsonl"))
+    pools = read_jsonl(Path("data/pools/test.jsonl"))
+    runs = {family: read_family(params, family) for family in FAMILIES}
+    policies = [selector_policy(one, pools) for one in runs["selector"]]
+    policies += [generator_policy(one) for one in runs["generator"]]
+    weights = params.reward.weights
     data = browser_data(task, examples, pools, policies, weights, params.report.questions)
-    margins = {f"preferences/{seed}.png": f"preference pairs, seed {seed}" for seed in seeds}
+    images = {"pools.png": "rewards of the selector's candidates"}
+    images |= {
+        f"generator_pairs/{seed}.png": f"margins of the generator's preference pairs, seed {seed}"
+        for seed in seeds
+    }
+    findings, numbers = {}, {}
+    for family, act in FAMILIES.items():
+        said, _, tables = read_text(PLOTS / "compare" / f"{family}.md").partition("\n\n")
+        pictures = {name.format(family): caption for name, caption in PICTURES.items()}
+        findings[f"The {family}, which {act}"] = [said]
+        numbers[f"{family.capitalize()} in numbers"] = [*shown(pictures), tables]
+        images |= pictures
+    title = f"{params.model} on {params.dataset}"
     markdown = markdown_report(
-        what_was_run(task, params, len(examples)),
+        title,
         {
-            "Selector: chooses one of the candidates": [
-                read_text(PLOTS / "compare.md"),
-                "![accuracy, and change in reward against SFT](compare.png)",
-            ],
-            "Generator: writes the answer": [
-                read_text(PLOTS / "compare_generator.md"),
-                "![accuracy, and change in reward against SFT](compare_generator.png)",
-            ],
-            "Training data": [
-                "![rewards of the selector's candidates](rewards.png)",
-                *(f"![margins of the generator's {of}]({name})" for name, of in margins.items()),
-            ],
+            **findings,
+            **numbers,
+            "Training data": shown({n: c for n, c in images.items() if "compare/" not in n}),
+            "What was run": [table(["", ""], facts(task, params, len(examples)))],
         },
     )
-    shown = ("compare.png", "compare_generator.png", "rewards.png", *margins)
-    images = {name: (PLOTS / name).read_bytes() for name in shown}
-    title = f"posttrain: {params.model} on {params.dataset}"
+    pngs = {name: (PLOTS / name).read_bytes() for name in images}
     with atomic_write(PLOTS / "report.md") as file:
         file.write(markdown)
     with atomic_write(PLOTS / "report.html") as file:
-        file.write(html_report(title, markdown, images, data))
+        file.write(html_report(title, markdown, pngs, data))
+    for heading, (sentences,) in findings.items():
+        print(f"{heading}\n\n{sentences}\n")
+    print(f"{PLOTS / 'report.html'}: open it in a browser")
 
 
-def distinct(runs: Sequence[Run]) -> list[Run]:
-    """Without the copies of an untrained policy that stand for it at the later seeds."""
-    first = runs[0].seed
-    return [found for found in runs if found.policy not in UNTRAINED or found.seed == first]
+def read_family(params: Params, family: str) -> list[Run]:
+    policies = getattr(params, family).policies
+    return read_runs(Path("data") / f"{family}_evaluate", policies, params.seeds)
 
 
-def generator_names(params: Params) -> list[str]:
-    return ["base", "sft", *params.rl.generator.methods]
+def shown(images: dict[str, str]) -> list[str]:
+    return [f"![{caption}]({name})" for name, caption in images.items()]
 
 
-def what_was_run(task: Task, params: Params, questions: int) -> dict[str, str]:
-    """The lines at the top of the report."""
+def facts(task: Task, params: Params, questions: int) -> list[list[str]]:
+    """The rows of the table at the end of the report."""
     model = params.selected_model
     revision = f" at revision {model.revision}" if model.revision else ""
-    return {
+    named = {
         "data set": f"{params.dataset}, {questions} test questions",
         "base model": f"{params.model} ({model.name}{revision})",
         **task.describe(params),
         "seeds": ", ".join(map(str, params.seeds)),
-        "selectors": ", ".join(params.compare.policies),
-        "generators": ", ".join(generator_names(params)),
-        "rules": "rows `rule: ...` choose by the candidates alone, without the page",
+        **{f"{family}s": ", ".join(getattr(params, family).policies) for family in FAMILIES},
+        "cost": "`python -m posttrain.report.cost` prints seconds and tokens, and draws accuracy over seconds",
     }
+    return [[name, value.replace("|", "/")] for name, value in named.items()]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Fixtures: the shared real data, where it is there, and generated examples."""
+"""Fixtures of the shared real data (if present) and generated examples; and the tests that `make quick` skips."""
 
 from __future__ import annotations
 
@@ -7,11 +7,31 @@ from typing import Any
 
 import pytest
 
-from posttrain.tasks.finqa.prepare import prepare_row
+from posttrain.tasks import get_task
+from posttrain.tasks.finqa.examples import make_example
 from posttrain.tasks.finqa.sample import generate
+from posttrain.tasks.rendering import render
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
+
+# Modules that start processes or train for long; `make quick` skips them, like single tests marked `slow`.
+SLOW = {
+    "test_adding_a_model",
+    "test_adding_a_task",
+    "test_architectures",
+    "test_export",
+    "test_gsm8k_pipeline",
+    "test_launch",
+    "test_pipeline",
+    "test_storage",
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.stem in SLOW:
+            item.add_marker("slow")
 
 
 def _shared(relative: str) -> Path:
@@ -40,7 +60,10 @@ def oracle_path() -> Path:
 def generated_examples() -> dict[str, list[dict[str, Any]]]:
     """400 generated questions as examples, in each operand form."""
     rows = generate(5, {"train": 400, "val": 1, "test": 1})["train"]
+    task = get_task("finqa")
     return {
-        operands: [prepare_row(row, "retrieved", 8, operands) for row in rows]
+        operands: [
+            render(task, make_example(row, "retrieved", 8, operands), (), 0.01) for row in rows
+        ]
         for operands in ("cells", "literal")
     }

@@ -1,4 +1,4 @@
-"""What `test_launch` starts on two processes, and runs itself as one: small trainings, and a stage that goes wrong.
+"""Small training runs and a failing stage, which `test_launch` starts on two processes and also runs on one.
 
 accelerate launch --config_file launch/two-cpus.yaml tests/launched.py trainings | adapters FOLDER
 accelerate launch --config_file launch/two-cpus.yaml tests/launched.py one-fails | all-fail FOLDER
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
-from posttrain.core import stage
+from posttrain.core import cost, stage
 from posttrain.core.errors import UserError
 
 
@@ -25,17 +25,16 @@ class Result(NamedTuple):
 
 
 def trainings(adapters: bool = False) -> dict[str, Callable[[Path], Result]]:
-    """Each by name, from a folder for its checkpoints to its result; those that can be killed are.
+    """The training runs by name, as functions of a folder for checkpoints; those that can be killed are.
 
-    adapters: on a frozen model that is loaded from a folder, as the stages do it, so that a launcher may shard it.
+    adapters: train adapters on a frozen model loaded from a folder as in the stages, which a launcher may shard.
     """
-    import test_generator_ppo as ppo
-    import test_generator_trl as trl
     import test_train as selector
     import torch
+    import toys
 
+    from posttrain.core.loop import trainable_state
     from posttrain.core.processes import count, is_main, wait
-    from posttrain.core.training import trainable_state
     from posttrain.models.architecture import recompute_activations
     from posttrain.models.load import load_causal_lm
     from posttrain.models.lora import add_lora
@@ -52,12 +51,12 @@ def trainings(adapters: bool = False) -> dict[str, Callable[[Path], Result]]:
         torch.manual_seed(1)
         return add_lora(frozen, 4, 8, 0.0, "auto", "CAUSAL_LM")
 
-    def killed_once(run: Callable[..., Any], killed: type[Exception], die_at: int) -> Any:
-        """The run; of several processes one that is killed and resumed."""
+    def killed_once(run: Callable[..., Any], die_at: int) -> Any:
+        """The result of the run; with several processes, it is killed and resumed."""
         if count() > 1:
             try:
                 run(die_at=die_at)
-            except killed:
+            except toys.Killed:
                 wait()  # the main process may still be writing the last checkpoint
                 return run()
             raise AssertionError("it went on")
@@ -65,44 +64,44 @@ def trainings(adapters: bool = False) -> dict[str, Callable[[Path], Result]]:
 
     def of_selector(method: str, folder: Path, **changes: Any) -> Result:
         def run(die_at: int | None = None) -> Any:
-            made = selector.new_selector()
-            made.backbone = ready(made.backbone, folder)
+            chooser = selector.new_selector()
+            chooser.backbone = ready(chooser.backbone, folder)
             return selector.run(
-                method, folder, selector=made.train(), batch_size=3, die_at=die_at, **changes
+                method, folder, selector=chooser.train(), batch_size=3, die_at=die_at, **changes
             )
 
-        trained, history = killed_once(run, selector.Killed, 6)
+        trained, history = killed_once(run, 6)
         return Result(trainable_state(trained), [history.train, history.val])
 
     def of_trl(
         method: str, folder: Path, lora: bool = False, recompute: bool = False, **changes: Any
     ) -> Result:
         def run(die_at: int | None = None) -> Any:
-            model = ready(trl.llama(lora and not adapters), folder)
+            model = ready(toys.colour_llama(lora and not adapters), folder)
             if recompute:
                 recompute_activations(model)
-            return model, trl.run(method, folder, model, die_at=die_at, **changes)
+            return model, toys.train_on_colours(method, folder, model, die_at=die_at, **changes)
 
-        model, history = killed_once(run, trl.Killed, 3)
+        model, history = killed_once(run, 3)
         return Result(trainable_state(model), [history.train, history.val])
 
     def of_ppo(folder: Path) -> Result:
         def run(die_at: int | None = None) -> Any:
-            return ppo.run(folder, model=ready(ppo.tiny(), folder), batch_size=5, die_at=die_at)
+            model = ready(toys.token_model(), folder)
+            return toys.train_on_tokens(folder, model=model, batch_size=5, die_at=die_at)
 
-        model, history = killed_once(run, ppo.Killed, 4)
+        model, history = killed_once(run, 4)
         return Result(trainable_state(model), [history.train, history.val])
 
-    def drawn(folder: Path) -> Result:
-        prompts = tokenize_prompts(
-            [trl.TASK.render_prompt(example) for example in trl.EXAMPLES[:7]], trl.TOKENIZER
-        )
-        model, told = ready(trl.llama(), folder).eval(), []
+    def sampled(folder: Path) -> Result:
+        texts = [example["prompts"]["direct"] for example in toys.COLOUR_QUESTIONS[:7]]
+        prompts = tokenize_prompts(texts, toys.COLOUR_TOKENIZER)
+        model, told = ready(toys.colour_llama(), folder).eval(), []
         for shared in (True, False):
             with patch.object(sampling, "can_share", return_value=shared):
                 groups = sampling.sample(
                     model,
-                    trl.TOKENIZER,
+                    toys.COLOUR_TOKENIZER,
                     prompts,
                     count=3,
                     max_new_tokens=8,
@@ -122,13 +121,13 @@ def trainings(adapters: bool = False) -> dict[str, Callable[[Path], Result]]:
         "grpo": lambda folder: of_trl("grpo", folder, lora=True, inner_epochs=2),
         "rloo": lambda folder: of_trl("rloo", folder, recompute=adapters),
         "ppo": of_ppo,
-        "sample": drawn,
+        "sample": sampled,
     }
 
 
 def run_trainings(what: str, folder: Path) -> None:
-    """The main process keeps all results, the names of the files that the other one wrote, and of all models that were
-    loaded how many weights their layers have and how many of these are here.
+    """The main process saves all results, the names of the files that the other one wrote, and for each loaded model the
+    number of weights in its layers and the number of these on this process.
     """
     written: list[str] = []
 
@@ -196,10 +195,15 @@ def failing(params: Any, what: str, folder: str) -> None:
 
 
 if __name__ == "__main__":
+    # For `pretrain`, as pytest does it.
+    sys.path.append(str(Path(__file__).resolve().parent.parent))
     if sys.argv[1] in ("trainings", "adapters"):
         run_trainings(sys.argv[1], Path(sys.argv[2]))
     else:
         stage.GRACE = 1
-        stage.TIMES = Path(sys.argv[2]) / "times.jsonl"
+        cost.TIMES = Path(sys.argv[2]) / "times.jsonl"
+        stage.check = lambda *_: (
+            None
+        )  # this is no stage of the pipeline, so nothing is noted of its code
         stage.run(of_the_main_process)
         stage.run(failing, shared=True)

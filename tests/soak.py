@@ -1,12 +1,12 @@
-"""Kill the pipeline at random moments, and see that plain `dvc repro` ends as if nothing had happened.
+"""Kill the pipeline at random moments, and check that plain `dvc repro` ends as if nothing had happened.
 
 python tests/soak.py --kills 10 --seed 0
 
-One copy of the project runs `dvc repro` to its end. In another, `dvc repro` and all that it started are killed
-(SIGKILL) again and again, each time in a stage and at a moment that the seed draws: before the first checkpoint,
-between two, while one is written, while the output is written, and after it, until DVC has recorded it. Then every
-output, every metric and dvc.lock must be those of the first copy, byte for byte (dvc.lock but for the order of its
-stages, which is DVC's chance), and no training may have started over that had a checkpoint.
+One copy of the project runs `dvc repro` to its end. In another, `dvc repro` and its child processes are killed (SIGKILL)
+again and again, each time in a stage and at a moment sampled by the seed: before the first checkpoint, between two, while
+one is written, while the output is written, or after that, until DVC has recorded it. Then all outputs, metrics and
+dvc.lock must equal those of the first copy byte for byte (except for the order of stages in dvc.lock, which is random),
+and no training run that had a checkpoint may have started over.
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ from typing import Any, Literal
 
 from ruamel.yaml import YAML
 from safetensors import SafetensorError, safe_open
-from workspace import GENERATOR_METHODS, METHODS, TINY, copy_project, start
+from workspace import TINY, copy_project, start
+
+from posttrain.core.code import RAW
+from posttrain.core.params import FAMILIES, FINE_TUNED, UNTRAINED, method_names
 
 Moment = Literal["start", "between", "checkpoint", "output", "after"]
 TRAINING: tuple[Moment, ...] = ("start", "between", "checkpoint", "output", "after")
@@ -41,21 +44,22 @@ WORDS: dict[Moment, str] = {
     "after": "after its output was in place",
 }
 RESULTS = ("data", "models", "metrics", "plots")
+HIDDEN = (".gitignore", RAW)  # names that a kill did not leave
 POLL = 0.002  # seconds
 LONGEST = 1800.0  # seconds without a new stage
 SMALL: dict[str, Any] = TINY | {
     "datasets.sample.train": 40,
     "datasets.sample.val": 12,
     "datasets.sample.test": 12,
-    "sample.questions": 12,
-    **{f"rl.selector.{method}.steps": 4 for method in METHODS},
-    **{f"rl.generator.{method}.steps": 4 for method in GENERATOR_METHODS},
+    "generator.sample.questions": 12,
+    "selector.common.steps": 4,
+    "generator.common.steps": 4,
 }
 
 
 @dataclass
 class Kill:
-    """A stage and the moment in it; then what was found."""
+    """A stage and the moment of its kill, and later the findings."""
 
     stage: str
     moment: Moment
@@ -82,7 +86,7 @@ class Kill:
 
 
 class Repro:
-    """A running `dvc repro`, and the stage that it is in."""
+    """A running `dvc repro` and its current stage."""
 
     def __init__(self, project: Path, targets: Sequence[str]) -> None:
         self.process = start(project, "dvc", "repro", *targets, start_new_session=True)
@@ -102,7 +106,7 @@ class Repro:
             put(line)
 
     def entered(self) -> str | None:
-        """The stage that it began since the last call."""
+        """The stage that it has begun since the last call."""
         found = None
         while True:
             try:
@@ -126,7 +130,7 @@ class Repro:
 
 @dataclass
 class Watch:
-    """What a stage has on disk: its checkpoints, all of the project's one run, and its output."""
+    """The files of a stage: its checkpoints and its output."""
 
     project: Path
     output: Path
@@ -138,7 +142,7 @@ class Watch:
         self.before = self._whole()
 
     def look(self) -> Moment:
-        """Where the stage is now."""
+        """The current position of the stage."""
         for path, changed in self._whole().items():
             if self.before.get(path) != changed:
                 self.before[path] = changed
@@ -155,7 +159,7 @@ class Watch:
         return "between" if self.before else "start"
 
     def saved(self) -> int | None:
-        """Step of the newest whole checkpoint."""
+        """Step of the latest complete checkpoint."""
         steps = [step for path in self._whole() if (step := step_of(path)) is not None]
         return max(steps, default=None)
 
@@ -177,7 +181,7 @@ class Watch:
 
 
 def step_of(checkpoint: Path) -> int | None:
-    """The step that a checkpoint is of; None when it is gone."""
+    """The step of a checkpoint; None if it is gone."""
     if checkpoint.parent.name.startswith("checkpoint-"):
         return int(checkpoint.parent.name.split("-")[1])
     try:
@@ -188,13 +192,14 @@ def step_of(checkpoint: Path) -> int | None:
 
 
 def draw(stages: Sequence[str], kills: int, seed: int) -> list[Kill]:
-    """Different moments of stages that train, sample or evaluate, those of a stage in the order of its work."""
+    """Distinct moments in stages that train, sample or evaluate, in order within each stage."""
     rng = random.Random(seed)
     pairs: list[tuple[str, Moment]] = []
     for stage in sorted(stages):
-        if stage.startswith(("sft_", "rl_")):
+        kind = stage.split("@")[0].partition("_")[2]
+        if kind in ("sft", "rl"):
             pairs += [(stage, moment) for moment in TRAINING]
-        elif stage.startswith(("sample", "evaluate")):
+        elif kind in ("sample", "evaluate"):
             pairs += [(stage, moment) for moment in OTHER]
     chosen = rng.sample(pairs, kills)
     chosen.sort(key=lambda pair: TRAINING.index(pair[1]))
@@ -227,7 +232,7 @@ def run_until_killed(
     outputs: dict[str, str],
     times: dict[str, float],
 ) -> bool:
-    """`dvc repro` until the next kill of the plan, which goes over to `killed`; False when it has ended instead."""
+    """Run `dvc repro` until the next planned kill, and move that to `killed`; False if it ends before."""
     run = Repro(project, targets)
     kill: Kill | None = None
     watch: Watch | None = None
@@ -235,7 +240,7 @@ def run_until_killed(
     came: float | None = None
 
     def settle(ended: bool) -> None:
-        """What the stage's checkpoints since then say of the kills before: none is of a step done before."""
+        """Check earlier kills by the stage's later checkpoints: none is of a step that was already done."""
         for earlier in killed:
             if earlier.stage == stage and earlier.resumed is None and watch is not None:
                 low = watch.lowest
@@ -284,19 +289,19 @@ def _reached(kill: Kill, where: Moment, written: int) -> bool:
 
 
 def _passed(kill: Kill, where: Moment) -> bool:
-    """Whether the moment will not come any more; between two checkpoints a third may be written."""
+    """Whether the moment has been missed; between two checkpoints a third may be written."""
     last: Moment = "checkpoint" if kill.moment == "between" else kill.moment
     return TRAINING.index(where) > TRAINING.index(last)
 
 
 def contents(project: Path) -> dict[str, bytes]:
-    """Every file of the results, but for what a kill left under a temporary name."""
+    """All files of the results, except temporary ones left by a kill."""
     files = (path for name in RESULTS for path in (project / name).rglob("*") if path.is_file())
     names = {path.relative_to(project): path for path in files}
     return {
         name.as_posix(): path.read_bytes()
         for name, path in sorted(names.items())
-        if not any(part.startswith(".") and part != ".gitignore" for part in name.parts)
+        if not any(part.startswith(".") and part not in HIDDEN for part in name.parts)
     }
 
 
@@ -305,10 +310,10 @@ def lock(project: Path) -> Any:
 
 
 def leftovers(project: Path) -> list[str]:
-    """What no one will use again."""
+    """Files that will not be used again."""
     found = [*(project / ".checkpoints").glob("*")]
     for name in RESULTS:
-        found += [path for path in (project / name).rglob(".*") if path.name != ".gitignore"]
+        found += [path for path in (project / name).rglob(".*") if path.name not in HIDDEN]
     return sorted(path.relative_to(project).as_posix() for path in found)
 
 
@@ -321,9 +326,10 @@ def main() -> None:
     arguments = parser.parse_args()
     changes = dict(SMALL)
     if arguments.all:
-        changes["rl.selector.methods"] = list(METHODS)
-        changes["rl.generator.methods"] = list(GENERATOR_METHODS)
-        changes["compare.policies"] = ["base", "sft", *METHODS]
+        for family in FAMILIES:
+            methods = [name for name in method_names(family) if name != FINE_TUNED]
+            changes[f"{family}.methods"] = methods
+            changes[f"{family}.policies"] = [UNTRAINED, FINE_TUNED, *methods]
     with tempfile.TemporaryDirectory(prefix="soak-") as folder:
         whole, project = Path(folder) / "whole", Path(folder) / "killed"
         for copy in (whole, project):

@@ -1,4 +1,4 @@
-"""docs/adding-a-model.md, done as written."""
+"""The steps of docs/adding-a-model.md, followed as written."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ def test_the_printed_entry_makes_a_model_that_the_pipeline_loads(tmp_path: Path)
     params.write_text(text.replace("\nmodels:\n", f"\nmodels:\n{entry}"), encoding="utf-8")
     set_params(project, {"model": key})
 
+    must(project, "python", "stages/code.py")
     must(project, "python", "stages/base.py")
     assert load_params(params).selected_model.name == str(folder)
     assert str(folder) in (project / "models/base/base.json").read_text(encoding="utf-8")

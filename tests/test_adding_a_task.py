@@ -1,16 +1,19 @@
-"""The page docs/adding-a-task.md is right: a project in which one does what it says runs the new task."""
+"""The steps of docs/adding-a-task.md, followed as written, give a project that runs the new task."""
 
 from __future__ import annotations
 
 import ast
 import json
 import re
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 from workspace import ROOT, TINY, copy_project, must, run, set_params
 
-from posttrain.tasks import Task, get_task
+from posttrain.core.files import read_jsonl
+from posttrain.tasks import NEEDED, Score, Task, get_task
 
 PAGE = (ROOT / "docs/adding-a-task.md").read_text()
 BLOCK = re.compile(r"```(\w+)\n(.*?)```\n", re.S)
@@ -21,15 +24,17 @@ def blocks(language: str) -> list[str]:
     return [text for found, text in BLOCK.findall(PAGE) if found == language]
 
 
+SMALLEST, OWN_CANDIDATES = blocks("python")
+
+
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the project with the page's files and entry."""
+    """A copy of the project with the page's smallest task and entry."""
     project = copy_project(tmp_path_factory.mktemp("sums"), TINY)
-    files = re.findall(r"`(src/posttrain/tasks/\S+\.py)`:\n\n```python\n(.*?)```\n", PAGE, re.S)
-    assert len(files) == len(blocks("python"))
-    for name, text in files:
-        (project / name).parent.mkdir(exist_ok=True)
-        (project / name).write_text(text)
+    folder = project / "src/posttrain/tasks/sums"
+    folder.mkdir()
+    (folder / "__init__.py").touch()
+    (folder / "task.py").write_text(SMALLEST)
     (entry,) = blocks("yaml")
     params = project / "params.yaml"
     params.write_text(params.read_text().replace("\ndatasets:\n", f"\ndatasets:\n{entry}"))
@@ -37,15 +42,84 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return project
 
 
-def test_the_pages_task_runs_through_the_data_stages(project: Path) -> None:
+def run_the_page(project: Path) -> list[list[dict[str, Any]]]:
+    """The training pools, after the page's commands."""
     (commands,) = blocks("sh")
     for command in commands.splitlines():
         must(project, *command.split())
-    pools = [json.loads(line) for line in (project / "data/rewards/train.jsonl").open()]
-    assert len(pools) == 60 and all(len(pool["candidates"]) == 8 for pool in pools)
-    metrics = json.loads((project / "metrics/rewards.json").read_text())
+    return [
+        [*json.loads(line)["candidates"]] for line in (project / "data/pools/train.jsonl").open()
+    ]
+
+
+def test_the_smallest_task_is_small() -> None:
+    assert len(SMALLEST.splitlines()) <= 45
+
+
+def test_three_functions_run_through_the_data_stages(project: Path) -> None:
+    pools = run_the_page(project)
+    (example, *_) = read_jsonl(project / "data/examples/train.jsonl")
+    assert example["prompts"] == {"direct": f"{example['question']} Answer:"}
+    assert example["target"] == example["target_answer"]
+    assert len(pools) == 500 and all(len(pool) == 8 for pool in pools)
+    metrics = json.loads((project / "metrics/pools.json").read_text())
     assert metrics["pools"]["train"]["reward"]["gold"] == 1.0
-    assert metrics["shortcuts"]["test"]["random"] == 0.125
+    assert metrics["pools"]["train"]["correct_per_pool"] == 1.0
+    rules = metrics["blind"]["test"]
+    assert rules["random"] == 0.125 and max(rules.values()) < 0.25
+
+
+def test_candidates_of_its_own_are_taken_instead(project: Path) -> None:
+    task = project / "src/posttrain/tasks/sums/task.py"
+    task.write_text(f"{SMALLEST}\n\n{OWN_CANDIDATES}")
+    pools = run_the_page(project)
+    task.write_text(SMALLEST)
+    for pool in pools:
+        numbers = sorted(int(made["text"]) for made in pool)
+        assert numbers == list(range(numbers[0], numbers[0] + 8))
+        assert sum(made["correct"] for made in pool) == 1
+    rules = json.loads((project / "metrics/pools.json").read_text())["blind"]["test"]
+    assert max(rules.values()) < 0.25
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "problem"),
+    [
+        ("def score(", "def judge(", "tasks/sums/task.py: has no function score"),
+        ('"question": question, ', "", "example 0 of the task has no text 'question'"),
+        ('"id": f"{a}+{b}+{c}"', '"id": "q"', "example 1 of the task: id 'q' is there twice"),
+        (
+            '"target_answer": str(a + b + c)',
+            '"sum": a + b + c',
+            "has no field 'target_answer', and its",
+        ),
+    ],
+)
+def test_what_a_task_lacks_is_one_line(
+    project: Path, before: str, after: str, problem: str
+) -> None:
+    task = project / "src/posttrain/tasks/sums/task.py"
+    for stage in ("code", "fetch", "audit"):
+        must(project, "python", f"stages/{stage}.py")
+    task.write_text(SMALLEST.replace(before, after))
+    must(project, "python", "stages/code.py")
+    done = run(project, "python", "stages/examples.py")
+    task.write_text(SMALLEST)
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1, done.stderr
+    assert problem in done.stderr
+
+
+def test_a_part_of_the_reward_without_a_weight_is_one_line(project: Path) -> None:
+    task = project / "src/posttrain/tasks/sums/task.py"
+    for stage in ("code", "fetch", "audit", "examples"):
+        must(project, "python", f"stages/{stage}.py")
+    task.write_text(SMALLEST.replace("format_valid", "tidy"))
+    must(project, "python", "stages/code.py")
+    done = run(project, "python", "stages/pools.py")
+    task.write_text(SMALLEST)
+    assert done.stderr.startswith(
+        "pools: params.yaml: reward.weights: no weight for 'tidy', a part of this task's reward"
+    )
 
 
 def test_a_task_that_is_not_there_is_one_line_with_the_nearest_name(project: Path) -> None:
@@ -62,13 +136,24 @@ def test_a_task_that_is_not_there_is_one_line_with_the_nearest_name(project: Pat
 
 @pytest.mark.parametrize("name", TASKS)
 def test_every_task_offers_the_whole_protocol(name: str) -> None:
-    asked = [function for function in vars(Task) if not function.startswith("_")]
-    assert len(asked) == 12
-    assert [function for function in asked if not hasattr(get_task(name), function)] == []
+    task = get_task(name)
+    parts = [part for part in fields(Task) if part.name not in NEEDED]
+    assert len(parts) == 8
+    assert [part.name for part in parts if getattr(task, part.name) is part.default] == []
+
+
+def test_a_score_needs_two_fields_and_the_rest_follow() -> None:
+    right, wrong = Score(True, {"exact_match": 1.0}), Score(False, {"exact_match": 0.0})
+    assert (right.status, right.failure, wrong.failure) == ("scored", None, "wrong_answer")
+    for verdict in (right, wrong):
+        others = verdict.program_correct, verdict.answer_strict, verdict.answer_lenient
+        assert set(others) == {verdict.correct} and verdict.self_consistent
+    scrap = Score(False, {"exact_match": 0.0}, "unparseable")
+    assert scrap.failure == "unparseable" and not scrap.self_consistent
 
 
 def code(path: Path) -> str:
-    """The file without comments and docstrings, which may tell of measurements."""
+    """The file without comments and docstrings, which may mention measurements."""
     tree = ast.parse(path.read_text())
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(

@@ -1,7 +1,7 @@
-"""The same stages on a Llama, a GPT-2 and a Qwen3 checkpoint on disk, switched by `model` alone.
+"""The same stages on local Llama, GPT-2 and Qwen3 checkpoints, switched by `model` alone.
 
-Every command of dvc.yaml runs in DVC's order, but in this process: by `dvc repro` each would import
-torch anew, which is most of a tiny model's time.
+All commands of dvc.yaml run in DVC's order, but in this process: with `dvc repro` each would import torch again, which
+takes most of a tiny model's time.
 """
 
 from __future__ import annotations
@@ -31,36 +31,51 @@ from transformers import (
     PreTrainedModel,
     Qwen3Config,
 )
-from workspace import GENERATOR_METHODS, METHODS, ROOT, TINY, copy_project, set_params
+from workspace import ROOT, copy_project, set_params
 
-from posttrain.core.params import load_params
+from posttrain.core.manifest import MANIFEST
+from posttrain.core.params import FAMILIES, FINE_TUNED, UNTRAINED, load_params, method_names
 from posttrain.generator.data import IGNORED, prompt_completion_rows
 from posttrain.models.load import load_config
 from posttrain.models.lora import TARGETS
 from posttrain.models.tokens import pad
 from posttrain.tasks import get_task
-from posttrain.tasks.finqa.prepare import prepare_row
+from posttrain.tasks.finqa.examples import make_example
 from posttrain.tasks.finqa.sample import generate
+from posttrain.tasks.rendering import render
 
 SEED = 0
 SIZES: dict[str, Any] = {"train": 8, "val": 4, "test": 4}
 CONTEXT = "gold"  # the shortest prompts
-CHANGES = TINY | {
+METHODS = {
+    family: [name for name in method_names(family) if name != FINE_TUNED] for family in FAMILIES
+}
+POLICIES = {family: [UNTRAINED, FINE_TUNED, *METHODS[family]] for family in FAMILIES}
+CHANGES = {
+    "seeds": [0],
     **{f"datasets.sample.{split}": size for split, size in SIZES.items()},
     "datasets.sample.seed": SEED,
-    "prepare.context": CONTEXT,
-    "rl.selector.methods": [*METHODS],
-    "rl.generator.methods": [*GENERATOR_METHODS],
-    "rl.generator.ppo.prompts": "all",
-    "compare.policies": ["base", "sft", *METHODS],
-    "candidates.count": 4,
-    "sample.questions": SIZES["train"],
+    "examples.context": CONTEXT,
+    "pools.count": 4,
+    "pools.oversample": 1,
+    **{f"{family}.methods": METHODS[family] for family in FAMILIES},
+    **{f"{family}.policies": POLICIES[family] for family in FAMILIES},
+    **{f"{family}.common.steps": 2 for family in FAMILIES},
+    **{f"{family}.common.evaluations": 1 for family in FAMILIES},
+    **{f"{family}.common.evaluation_questions": 4 for family in FAMILIES},
+    **{f"{family}.sft.epochs": 1 for family in FAMILIES},
+    "selector.sft.evaluations": 1,
+    "selector.common.prompts_per_step": 8,
+    "generator.common.prompts": "all",
+    "generator.common.prompts_per_step": 4,
+    # With two samples, a prompt's rewards are often equal, and GRPO learns nothing from them.
+    "generator.common.samples": 4,
+    "generator.ppo.value_warmup_steps": 1,
+    "generator.dpo.pairs_per_step": 4,
+    "generator.sample.questions": SIZES["train"],
+    "evaluate.generator.samples": 2,
     "evaluate.bootstrap": 20,
     "compare.bootstrap": 20,
-    "sft.selector.evaluations": 1,
-    "sft.generator.evaluations": 1,
-    # With two draws, all of a prompt's are often worth the same, and GRPO learns nothing from them.
-    **{f"rl.generator.{method}.samples": 4 for method in ("ppo", "grpo", "rloo")},
 }
 
 LLAMA_SIZES = {
@@ -92,15 +107,15 @@ CHECKPOINTS = {
 
 def finqa_examples(operands: str) -> list[dict[str, Any]]:
     """The training questions of this module's pipeline."""
+    task = get_task("finqa")
     rows = generate(SEED, SIZES)["train"]
-    return [prepare_row(row, CONTEXT, 8, operands) for row in rows]
+    return [render(task, make_example(row, CONTEXT, 8, operands), (), 0.01) for row in rows]
 
 
 def write_checkpoint(
     folder: Path,
     name: str,
     examples: list[dict[str, Any]],
-    task: str = "finqa",
     answer_tokens: int = ANSWER_TOKENS,
 ) -> dict[str, Any]:
     """Save a tiny model with the tokenizer of pocket, taught the examples; its entry of `models`."""
@@ -114,7 +129,7 @@ def write_checkpoint(
         eos_token_id=tokenizer.eos_token_id,
     )
     model = AutoModelForCausalLM.from_config(config)
-    rows = prompt_completion_rows(examples, get_task(task), tokenizer, 1024, answer_tokens)[0]
+    rows = prompt_completion_rows(examples, tokenizer, 1024, answer_tokens)[0]
     teach(model, rows)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -133,7 +148,7 @@ def write_checkpoint(
 
 
 def teach(model: PreTrainedModel, rows: list[dict[str, Any]]) -> None:
-    """Gold answers, until some draws are right: random ones give no pair to prefer, no reward to follow."""
+    """Train on gold answers until some samples are correct: random answers give neither preference pairs nor rewards."""
     ids, mask = pad([row["input_ids"] for row in rows])
     labels = pad([row["labels"] for row in rows], IGNORED)[0][:, 1:]
     answer = labels != IGNORED  # scores of 4,096 words at these places only
@@ -158,7 +173,7 @@ def stages_of(project: Path) -> list[Stage]:
 
 
 def run_stage(stage: Stage) -> None:
-    """What its `cmd` does, in the current folder."""
+    """Run a stage's `cmd` in the current folder and process."""
     python, script, *arguments = stage.cmd.split()
     assert python == "python"
     spec = importlib.util.spec_from_file_location(f"stage_{Path(script).stem}", script)
@@ -190,10 +205,10 @@ class Run(NamedTuple):
     project: Path
     architecture: str
 
-    def models(self, kind: str) -> dict[str, Path]:
-        """Folders of the trained selectors, or generators, by policy and seed."""
-        folders = (self.project / "models").glob(f"*_{kind}/*")
-        return {f"{path.parent.name}/{path.name}": path for path in folders}
+    def trained(self, family: str) -> dict[str, Path]:
+        """Folders of the trained selectors, or generators, by policy."""
+        folders = (self.project / "models" / family).glob("*/0")
+        return {path.parent.name: path for path in folders if path.parent.name != UNTRAINED}
 
 
 @pytest.fixture(scope="module", params=CHECKPOINTS)
@@ -213,7 +228,7 @@ def done(
 
 
 def weights(model: Path) -> Path:
-    """The one file with what training changed, apart from a selector's heads."""
+    """The file of the trained weights, apart from a selector's heads."""
     (file,) = model.glob("*/*model.safetensors")
     return file
 
@@ -226,46 +241,41 @@ def test_the_parameter_model_alone_was_changed(done: Run, origin: Path) -> None:
     assert line.split("#")[0].strip() == f"model: {done.architecture}"
 
 
-def test_every_stage_makes_its_outputs_and_every_model_a_manifest(
+def test_every_stage_makes_its_outputs_and_every_policy_has_a_manifest(
     done: Run, stages: list[Stage]
 ) -> None:
     outputs = [out.def_path for stage in stages for out in stage.outs]
-    outputs += [f"{name}/manifest.json" for name in outputs if name.startswith("models/")]
+    for family, policies in POLICIES.items():
+        outputs += [f"models/{family}/{policy}/0/{MANIFEST}" for policy in policies]
     assert [name for name in outputs if not (done.project / name).exists()] == []
 
 
-@pytest.mark.parametrize(
-    ("file", "policies"),
-    [
-        ("compare", {"base", "sft", *METHODS, "best_trivial_rule"}),
-        ("compare_generator", {"base", "sft", *GENERATOR_METHODS}),
-    ],
-)
-def test_the_comparison_has_finite_numbers_for_every_policy(
-    done: Run, file: str, policies: set[str]
-) -> None:
-    (compared,) = json.loads((done.project / f"metrics/{file}.json").read_text()).values()
-    assert compared.keys() == policies
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_comparison_has_finite_numbers_for_every_policy(done: Run, family: str) -> None:
+    compared = json.loads((done.project / f"metrics/compare/{family}.json").read_text())
+    assert compared.keys() == {*POLICIES[family]}
     assert all(math.isfinite(x) for leaves in compared.values() for x in leaves.values())
 
 
-@pytest.mark.parametrize(
-    ("kind", "methods"), [("selector", METHODS), ("generator", GENERATOR_METHODS)]
-)
-def test_every_training_leaves_weights_of_its_own(
-    done: Run, kind: str, methods: tuple[str, ...]
-) -> None:
-    models = done.models(kind)
-    trained = {f"sft_{kind}/0", *(f"rl_{kind}/{method}-0" for method in methods)}
-    assert models.keys() == trained
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_training_leaves_weights_of_its_own(done: Run, family: str) -> None:
+    models = done.trained(family)
+    assert models.keys() == {FINE_TUNED, *METHODS[family]}
     assert len({weights(folder).read_bytes() for folder in models.values()}) == len(models)
 
 
-@pytest.mark.parametrize("kind", ["selector", "generator"])
-def test_trained_weights_are_of_the_architecture(done: Run, kind: str) -> None:
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_untrained_policy_holds_no_weights_of_the_base(done: Run, family: str) -> None:
+    folder = done.project / "models" / family / UNTRAINED / "0"
+    head = {"head.safetensors"} if family == "selector" else set()
+    assert {path.name for path in folder.rglob("*")} == {f"{family}.json", MANIFEST, *head}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_trained_weights_are_of_the_architecture(done: Run, family: str) -> None:
     architecture = done.architecture
     assert load_config(done.project / "models/base").model_type == architecture
-    for folder in done.models(kind).values():
+    for folder in done.trained(family).values():
         file = weights(folder)
         if CHECKPOINTS[architecture].lora is None:
             assert load_config(file.parent).model_type == architecture

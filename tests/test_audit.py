@@ -1,4 +1,4 @@
-"""The audit rejects what makes no sense, with a reason, and a broken file ends in one line."""
+"""The audit rejects rows that make no sense, with a reason, and a broken file ends in one line."""
 
 from __future__ import annotations
 

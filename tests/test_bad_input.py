@@ -1,7 +1,7 @@
-"""Whatever a user does wrong ends the stage with one line, and leaves nothing half-written.
+"""A user's mistake ends the stage with one line and leaves nothing half-written.
 
-Rows that the audit lists and leaves out are in test_audit, downloads in test_fetch, programs in
-test_finqa_program, mistakes in params.yaml in test_params; here the stages run as commands.
+Here the stages run as commands. Rows rejected by the audit are in test_audit, downloads in test_fetch, programs in
+test_finqa_program, mistakes in params.yaml in test_params.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from typing import Any
 import pytest
 from workspace import copy_project, must, run, set_params, start
 
-SPLITS = ("train", "dev", "test")
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project with its data stages done, by hand."""
     project = copy_project(tmp_path_factory.mktemp("bad") / "project")
-    for stage in ("fetch", "audit", "prepare", "candidates", "rewards"):
+    for stage in ("code", "fetch", "audit", "examples", "pools"):
         must(project, "python", f"stages/{stage}.py")
     return project
 
@@ -69,23 +69,32 @@ def edit_rows(path: Path, edit: Callable[[list[Any]], None]) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "expected"),
     [
-        ("prepare.topn", 5, "prepare.topn: unknown parameter; did you mean 'top_n'?"),
-        ("prepare.top_n", "8", "prepare.top_n: '8' is text, not a number; write it without quotes"),
-        (
-            "sft.selector.learning_rate",
-            "2e-5",
-            "sft.selector.learning_rate: '2e-5' is text, not a number",
-        ),
+        ("examples.topn", 5, "examples.topn: unknown parameter; did you mean 'top_n'?"),
+        ("examples.top_n", "8", "examples.top_n: '8' is text, not a number; write it without quotes"),
         ("model", "pockett", "model: 'pockett' is not one of models; did you mean 'pocket'?"),
         ("dataset", "samples", "dataset: 'samples' is not one of datasets; did you mean 'sample'?"),
-        ("rl.selector.methods", ["ppoo"], "rl.selector.methods.0: 'ppoo' is not one of"),
+        ("selector.methods", ["ppoo"], "selector.methods: 'ppoo' is not one of dpo, exact, grpo, ppo, rloo; did you mean 'ppo'?"),
     ],
-)
+)  # fmt: skip
 def test_a_wrong_parameter_stops_a_stage_that_does_not_read_it(
     project: Path, key: str, value: Any, expected: str
 ) -> None:
     set_params(project, {key: value})
-    assert refused(project, "audit").startswith(f"params.yaml: {expected}")
+    assert refused(project, "audit") == f"params.yaml: {expected}"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("generator.ppo.gama", 1.0, "generator.ppo.gama: unknown parameter; did you mean 'gamma'?"),
+        ("selector.sft.learning_rate", "2e-5", "selector.sft.learning_rate: '2e-5' is text, not a number; write it without quotes"),
+    ],
+)  # fmt: skip
+def test_a_wrong_parameter_of_any_method_stops_the_first_stage(
+    project: Path, key: str, value: Any, expected: str
+) -> None:
+    set_params(project, {key: value})
+    assert refused(project, "code") == f"params.yaml: {expected}"
 
 
 def test_params_that_are_no_yaml_are_named(project: Path) -> None:
@@ -99,10 +108,13 @@ def test_params_that_are_no_yaml_are_named(project: Path) -> None:
 @pytest.mark.parametrize(
     ("stage", "arguments", "expected"),
     [
-        ("rl_selector", ("grop", "0"), "method 'grop': expected one of ppo, grpo, rloo, dpo, exact"),
-        ("rl_selector", ("ppo", "zero"), "seed 'zero': expected a number of 0 or more"),
-        ("evaluate", ("ppoo", "0"), "policy 'ppoo': expected one of base, sft, ppo, grpo, rloo, dpo, exact"),
-        ("sft_selector", ("-1",), "seed '-1': expected a number of 0 or more"),
+        ("selector_rl", ("grop", "0"), "method 'grop': expected one of dpo, exact, grpo, ppo, rloo"),
+        ("selector_rl", ("sft", "0"), "method 'sft': expected one of dpo, exact, grpo, ppo, rloo"),
+        ("selector_rl", ("dpo", "0"), "data/code/selector_rl/dpo: missing; name dpo in selector.methods and run python stages/code.py"),
+        ("selector_rl", ("ppo", "zero"), "seed 'zero': expected a number of 0 or more"),
+        ("selector_sft", ("-1",), "seed '-1': expected a number of 0 or more"),
+        ("selector_rl", (), "expected 2 arguments, found 0; see the top of stages/selector_rl.py"),
+        ("fetch", ("sample",), "expected 0 arguments, found 1; see the top of stages/fetch.py"),
     ],
 )  # fmt: skip
 def test_a_wrong_argument_is_named(
@@ -159,7 +171,7 @@ def test_an_empty_table_goes_through_every_data_stage(project: Path) -> None:
             row["table"] = []
 
     edit_rows(project / "data/fetch/train.json", edit)
-    for stage in ("audit", "prepare", "candidates", "rewards"):
+    for stage in ("audit", "examples", "pools"):
         must(project, "python", f"stages/{stage}.py")
 
 
@@ -183,6 +195,15 @@ def test_a_number_that_is_none_does_not_stop_the_audit_and_is_not_written(
 # ------------------------------------------------------------------------------ places
 
 
+def test_a_stage_with_other_code_than_was_noted_stops(project: Path) -> None:
+    file = "src/posttrain/core/files.py"
+    with (project / file).open("a") as opened:
+        opened.write("EDITED = 1\n")
+    assert refused(project, "audit") == (
+        f"{file} has changed since stage code hashed it for audit; run dvc repro, or python stages/code.py"
+    )
+
+
 def test_a_missing_path_of_the_data_set_is_named(project: Path) -> None:
     set_params(project, {"dataset": "finqa", "datasets.finqa.path": "nowhere/finqa"})
     message = refused(project, "fetch")
@@ -190,19 +211,19 @@ def test_a_missing_path_of_the_data_set_is_named(project: Path) -> None:
 
 
 def test_a_stage_without_its_input_names_it(project: Path) -> None:
-    shutil.rmtree(project / "data/prepare")
-    assert "data/prepare/train.jsonl" in refused(project, "candidates")
+    shutil.rmtree(project / "data/examples")
+    assert "data/examples/train.jsonl" in refused(project, "pools")
 
 
 def test_a_training_without_its_base_model_names_it(project: Path) -> None:
-    assert "models/base" in refused(project, "sft_selector", "0")
+    assert "models/base" in refused(project, "selector_sft", "0")
 
 
 def test_a_hub_model_that_is_not_in_the_cache_is_named_offline(
     project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_HOME", str(tmp_path / "empty"))
-    set_params(project, {"model": "llama-3.2-1b"})
+    set_params(project, {"model": "llama-3-2-1b"})
     message = refused(project, "base")
     assert "meta-llama/Llama-3.2-1B" in message and "cannot be reached" in message
 
@@ -210,22 +231,22 @@ def test_a_hub_model_that_is_not_in_the_cache_is_named_offline(
 def test_a_place_that_cannot_be_written_is_named(project: Path) -> None:
     shutil.rmtree(project / "data")
     (project / "data").write_text("a file where a folder should be")
-    assert refused(project, "fetch").startswith("cannot write data/fetch")
+    assert refused(project, "code").startswith("cannot write data/code")
 
 
 def test_a_full_disk_leaves_the_previous_output(project: Path) -> None:
-    """A limit on the size of files fails a write as a full disk does."""
+    """A limit on file size makes a write fail like a full disk."""
 
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 
-    for stage in ("fetch", "prepare", "candidates"):
+    for stage in ("fetch", "examples", "pools"):
         message = refused(project, stage, preexec_fn=limit)
         assert message.startswith("cannot write data/") and stage in message
         assert message.endswith("File too large")
 
 
-@pytest.mark.parametrize("stage", ["fetch", "prepare", "rewards"])
+@pytest.mark.parametrize("stage", ["fetch", "examples", "pools"])
 def test_a_stage_killed_while_it_writes_leaves_its_previous_output(
     project: Path, stage: str
 ) -> None:

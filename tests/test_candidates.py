@@ -1,49 +1,45 @@
-"""Pools of candidates: what they hold, in which order, and what they must not give away."""
+"""Pools of candidates: their content and order, and that they do not reveal the correct one."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from scipy.stats import chisquare
+from workspace import ROOT
 
 from posttrain.core.errors import UserError
-from posttrain.pools.filter import filtered
-from posttrain.tasks.finqa.candidates import Candidate, collect_shapes, make_candidates
+from posttrain.core.params import load_params
+from posttrain.pools.make import make_pools
+from posttrain.tasks import Candidate, get_task
+from posttrain.tasks.finqa.candidates import collect_shapes, make_candidates
 from posttrain.tasks.finqa.score import score
 
 K = 8
 FORMS = ("cells", "literal")
-SETTINGS: dict[str, Any] = {
-    "count": K,
-    "corruption_rate": 0.3,
-    "noise": (0.05, 0.15),
-    "oversample": 2,
-    "seed": 0,
-    "tolerance": 0.01,
-}
+TASK = get_task("finqa")
+PARAMS = load_params(ROOT / "params.yaml")
 Examples = dict[str, list[dict[str, Any]]]
 Pool = Sequence[Candidate]
 
 
-def pool_maker(
-    train: list[dict[str, Any]], *, noise: tuple[float, float], tolerance: float, **settings: Any
-) -> Callable[[dict[str, Any]], Sequence[Candidate]]:
-    shapes = collect_shapes(train)
-    of_make = {name: settings[name] for name in ("corruption_rate", "seed")}
-    return filtered(
-        train,
-        lambda row, size: make_candidates(row, shapes, count=size, noise=noise, **of_make),
-        lambda text, row: score(text, row, tolerance),
-        **settings,
-    )
+def build_all(
+    train: list[dict[str, Any]], others: list[dict[str, Any]], **changes: Any
+) -> tuple[list[Pool], list[Pool]]:
+    """Pools of both splits, learned from the first, with some settings changed."""
+    params = PARAMS.model_copy(update={"pools": PARAMS.pools.model_copy(update=changes)})
+    made = {
+        split: [[Candidate(c["text"], c["kind"], c["edit"]) for c in r["candidates"]] for r in rows]
+        for split, rows in make_pools(TASK, params, {"train": train, "test": others})
+    }
+    return made["train"], made["test"]
 
 
 def build(examples: list[dict[str, Any]], **changes: Any) -> list[Pool]:
-    return [*map(pool_maker(examples, **SETTINGS | changes), examples)]
+    return build_all(examples, [], **changes)[0]
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +68,8 @@ def example(program: str, answer: float | str, **changes: Any) -> dict[str, Any]
             "C3": "60",
         },
         "operands": "literal",
+        "tolerance": 0.01,
+        "prompts": {"direct": "?"},
     } | changes
 
 
@@ -100,7 +98,7 @@ def test_nothing_but_gold_and_its_formatting_variant_executes_to_the_answer(
     variants = 0
     for pool, row in zip(pools[form], generated_examples[form], strict=True):
         for made in pool:
-            right = score(made.text, row, 0.01).execution_correct
+            right = score(made.text, row).correct
             assert right == (made.edit in ("gold", "format")), made
             variants += made.edit == "format"
     assert variants > 0
@@ -114,7 +112,7 @@ def test_answers_are_what_the_programs_say_but_where_that_is_the_edit(
     for pool, row in zip(pools[form], generated_examples[form], strict=True):
         for made in pool:
             if made.edit not in broken | {"format"}:
-                assert score(made.text, row, 0.01).self_consistent, made
+                assert score(made.text, row).self_consistent, made
 
 
 def test_a_format_error_is_unparseable_and_nothing_else_is(
@@ -123,7 +121,7 @@ def test_a_format_error_is_unparseable_and_nothing_else_is(
     for pool, row in zip(pools["cells"], generated_examples["cells"], strict=True):
         for made in pool:
             if made.edit != "format_error":
-                assert score(made.text, row, 0.01).status == "scored", made
+                assert score(made.text, row).status == "scored", made
 
 
 def test_both_operand_forms_name_what_is_on_the_page(
@@ -202,7 +200,7 @@ def test_only_one_candidate_of_a_yes_or_no_question_is_right(
     program = "greater(120, 100)" if answer == "yes" else "greater(100, 120)"
     row = example(program, answer)
     pool = one_pool(row, generated_examples)
-    right = [made.edit for made in pool if score(made.text, row, 0.01).execution_correct]
+    right = [made.edit for made in pool if score(made.text, row).correct]
     assert right == ["gold"] and len(pool) == K
 
 
@@ -222,5 +220,4 @@ def test_a_gold_program_that_does_not_execute_is_named(generated_examples: Examp
 
 def one_pool(row: dict[str, Any], generated: Examples, **changes: Any) -> Pool:
     """The pool of one test question; shapes are those of generated training questions."""
-    wanted = SETTINGS | {"oversample": 1} | changes
-    return pool_maker(generated["literal"], **wanted)(row)
+    return build_all(generated["literal"], [row], oversample=1, **changes)[1][0]

@@ -1,18 +1,18 @@
-"""Checkpoints come back exactly, and only to the run that wrote them."""
+"""Checkpoints come back exactly, and only to the process that trains their run."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from workspace import ROOT
+from toys import ROOT
 
-from posttrain.core.checkpoint import CheckpointFile, claim, release
+from posttrain.core.checkpoint import CheckpointFile, claim, forget, release, work_folder
 from posttrain.core.errors import UserError
-from posttrain.core.manifest import build_manifest, digest, hash_code, hash_path
 
 
 def test_tensors_and_state_come_back_exactly(tmp_path: Path) -> None:
@@ -53,28 +53,46 @@ def test_a_removed_checkpoint_is_gone(tmp_path: Path) -> None:
 
 HOLD = """
 import sys
-from filelock import FileLock
-lock = FileLock(sys.argv[1])
-lock.acquire()
+from pathlib import Path
+from posttrain.core.checkpoint import claim
+claim("run", Path(sys.argv[1]))
 print("held", flush=True)
 sys.stdin.read()
 """
 
 
+@pytest.mark.slow
 def test_a_run_is_trained_by_one_process_until_that_ends(tmp_path: Path) -> None:
-    """However it ends: here it is killed."""
-    command = [sys.executable, "-c", HOLD, str(tmp_path / "run.lock")]
-    other = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    """Until the first process ends, here by a kill, a second one is told which one trains."""
+    command = [sys.executable, "-c", HOLD, str(tmp_path)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    other = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+    )
     try:
         assert other.stdout is not None and other.stdout.readline() == "held\n"
-        with pytest.raises(UserError, match="another process trains the same run"):
+        with pytest.raises(UserError) as caught:
             claim("run", tmp_path)
+        assert str(caught.value) == (
+            f"another process (pid {other.pid}) is training this run ({tmp_path / 'run'}); "
+            "wait for it, or end it"
+        )
     finally:
         other.kill()
         other.communicate()
     claim("run", tmp_path)
+    assert (tmp_path / "run.pid").read_text() == str(os.getpid())
     release("run", tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_work_folder_is_claimed_and_goes_when_its_run_is_forgotten(tmp_path: Path) -> None:
+    for digest in ("one", "two"):
+        work = work_folder(digest, tmp_path)
+        CheckpointFile("run", work).save({"x": torch.ones(1)}, {})
+    forget(tmp_path / "one")
+    assert {path.name for path in tmp_path.iterdir()} == {"two", "two.lock", "two.pid"}
+    release("two", tmp_path)
 
 
 def test_a_run_that_ended_in_an_error_can_be_claimed_again(tmp_path: Path) -> None:
@@ -93,14 +111,14 @@ def test_the_processes_of_one_launch_are_one_run(
     release("run", tmp_path)
 
 
-def test_a_claim_clears_away_what_a_kill_left_half_written(tmp_path: Path) -> None:
-    CheckpointFile("run", tmp_path).save({"x": torch.ones(1)}, {})
-    (tmp_path / ".run.safetensors.k1").write_bytes(b"half")
-    (tmp_path / ".other.safetensors.k2").write_bytes(b"half")
-    claim("run", tmp_path)
-    release("run", tmp_path)
-    names = {path.name for path in tmp_path.iterdir()}
-    assert names == {"run.safetensors", ".other.safetensors.k2"}
+def test_a_claim_clears_away_what_a_kill_left_half_written_of_its_run(tmp_path: Path) -> None:
+    for digest in ("one", "two"):
+        CheckpointFile("run", tmp_path / digest).save({"x": torch.ones(1)}, {})
+        (tmp_path / digest / ".run.safetensors.k1").write_bytes(b"half")
+    claim("one", tmp_path)
+    release("one", tmp_path)
+    left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.glob("*/*")}
+    assert left == {"one/run.safetensors", "two/run.safetensors", "two/.run.safetensors.k1"}
 
 
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"\xff" * 100])
@@ -115,29 +133,3 @@ def test_a_truncated_checkpoint_is_no_checkpoint(tmp_path: Path) -> None:
     checkpoint.save({"x": torch.ones(100)}, {"done": 1})
     checkpoint.path.write_bytes(checkpoint.path.read_bytes()[:-50])
     assert checkpoint.load() is None
-
-
-def test_the_digest_follows_params_data_code_and_seed(tmp_path: Path) -> None:
-    data = tmp_path / "data"
-    data.mkdir()
-    (data / "a").write_text("1")
-    first = digest(build_manifest("s", {"lr": 0.1}, [data], seed=0))
-    assert digest(build_manifest("s", {"lr": 0.1}, [data], seed=0)) == first
-    assert digest(build_manifest("s", {"lr": 0.2}, [data], seed=0)) != first
-    assert digest(build_manifest("s", {"lr": 0.1}, [data], seed=1)) != first
-    (data / "a").write_text("2")
-    assert digest(build_manifest("s", {"lr": 0.1}, [data], seed=0)) != first
-
-
-def test_a_manifest_names_nothing_of_this_machine() -> None:
-    manifest = build_manifest("s", {}, ["params.yaml"])
-    assert str(ROOT) not in repr(manifest) and str(Path.home()) not in repr(manifest)
-    assert manifest["code"] == hash_code()
-
-
-def test_a_folders_hash_covers_names_and_contents(tmp_path: Path) -> None:
-    (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "x").write_text("1")
-    before = hash_path(tmp_path)
-    (tmp_path / "a" / "x").rename(tmp_path / "a" / "y")
-    assert hash_path(tmp_path) != before

@@ -1,11 +1,15 @@
-"""Claims about the comparison: it reads what params name and pairs by seed and question."""
+"""Claims about the comparison: it reads the policies of params, pairs by seed and question, and writes all measures."""
 
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,17 +17,36 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
+from stages.best import main as best
 from stages.compare import main
-from workspace import ROOT
 
+from posttrain.core.code import CODE, read_digest
 from posttrain.core.errors import UserError
-from posttrain.core.files import sha256_file, write_json, write_jsonl
+from posttrain.core.figures import figure_file
+from posttrain.core.files import write_json, write_jsonl
 from posttrain.measures.intervals import jeffreys, rate_interval
-from posttrain.report.compare import Estimate, PolicyResult, Run, compare, load_runs
-from posttrain.report.plots import _draw, plot_comparison, plot_rewards_by_kind
-from posttrain.report.tables import flat_metrics, markdown, tidy_rows
+from posttrain.measures.named import MEASURES, Measure, measured
+from posttrain.measures.significance import holm, sign_flip_p
+from posttrain.pools.plots import plot_rewards_by_kind
+from posttrain.report.compare import (
+    Comparison,
+    Estimate,
+    Result,
+    Run,
+    compare,
+    compare_runs,
+    read_runs,
+    tables,
+)
+from posttrain.report.plots import (
+    _draw,
+    _zoom,
+    plot_comparison,
+    plot_cost,
+)
+from posttrain.report.tables import few_metrics, long_table, main_table, markdown
 
-TRIVIAL = {"shortest": 0.125, "majority_answer": 0.25}
+BLIND = {"shortest": 0.125, "majority_answer": 0.25}
 
 
 def prediction(number: int, reward: float, split: str = "test") -> dict[str, Any]:
@@ -34,7 +57,6 @@ def prediction(number: int, reward: float, split: str = "test") -> dict[str, Any
         "edit": "-",
         "correct": reward == 1,
         "reward": reward,
-        "best_reward": 1.0,
         "expected_reward": reward / 2,
         "probability_correct": 0.5,
         "logits": [0.0, 1.0],
@@ -42,28 +64,39 @@ def prediction(number: int, reward: float, split: str = "test") -> dict[str, Any
     }
 
 
-def run(policy: str, seed: int, rewards: list[float]) -> Run:
-    return Run(policy, seed, [prediction(number, r) for number, r in enumerate(rewards)])
+def run(policy: str, seed: int, rewards: Sequence[float], **changes: Any) -> Run:
+    return Run(policy, seed, [prediction(n, r) | changes for n, r in enumerate(rewards)])
 
 
-def result_of(results: list[PolicyResult], policy: str) -> PolicyResult:
-    return next(result for result in results if result.policy == policy)
+def results_of(*runs: Run, resamples: int = 100) -> dict[str, Result]:
+    return compare(tables(runs), resamples)
+
+
+def rows_of(comparison: Comparison) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(long_table(comparison))))
+
+
+@pytest.fixture(autouse=True)
+def _noted_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The working directory: a project in which stage `code` has run."""
+    monkeypatch.chdir(tmp_path)
+    for family in ("selector", "generator"):
+        write_json(CODE / f"{family}_evaluate", {})
 
 
 def save(folder: Path, policy: str, seed: int, rewards: list[float], **changes: Any) -> None:
-    target = folder / f"{policy}-{seed}"
+    target = folder / policy / str(seed)
     rows = [prediction(number, reward) for number, reward in enumerate(rewards)]
     write_jsonl(target / "predictions.jsonl", [prediction(99, 0.0, "val"), *rows])
     manifest = {
         "inputs": {
             "models/base": "b",
-            f"models/{policy}-{seed}": policy,
-            "data/rewards/test.jsonl": "t",
+            f"models/selector/{policy}/{seed}": policy,
+            "data/pools/test.jsonl": "t",
         },
         "params": {"evaluate": {"bootstrap": 10}},
-        "prompt": "p",
-        "evaluator": "e",
-        "code": {},
+        "stage": "selector_evaluate",
+        "code": read_digest("selector_evaluate"),
     }
     write_json(target / "manifest.json", manifest | changes)
 
@@ -71,48 +104,34 @@ def save(folder: Path, policy: str, seed: int, rewards: list[float], **changes: 
 # ------------------------------------------------------------------------------ the figures
 
 
-def test_figures_are_means_over_seeds_with_their_spread() -> None:
-    results = compare([run("sft", 0, [1, 0.2, 0.2, 0.2]), run("sft", 1, [1, 1, 0.2, 0.2])], 100)
-    sft = results[0]
-    assert sft.seeds == (0, 1)
-    assert [seed.value for seed in sft.accuracy.seeds] == [0.25, 0.5]
-    assert sft.accuracy.value == pytest.approx(0.375)
-    assert sft.accuracy.spread == pytest.approx(0.25 / np.sqrt(2))
-    assert sft.reward_ratio.value == pytest.approx((0.4 + 0.6) / 2)
-    assert sft.reward_median == 0.2
-    assert sft.reward_deviation == pytest.approx(np.std([1, 1, 1] + [0.2] * 5, ddof=1))
-    assert sft.chosen["gold"].value == pytest.approx(0.375)
-    assert sft.kind_reward == {"gold": 1.0, "plausible": pytest.approx(0.2)}
-    assert sft.reward_change is None
-
-
-def test_validation_is_told_apart_from_the_test_questions() -> None:
-    rows = [prediction(number, reward) for number, reward in enumerate([1.0, 0.2])]
-    val = [prediction(9, 1.0, "val")]
-    result = compare([Run("sft", 0, rows, val), Run("sft", 1, rows, [*val, *rows])], 50)[0]
-    assert result.accuracy.value == 0.5
-    assert result.validation == {
-        "accuracy": pytest.approx((1 + 2 / 3) / 2),
-        "reward": pytest.approx((1 + 2.2 / 3) / 2),
-    }
-    (metrics,) = flat_metrics("selector", [result], {}).values()
-    assert metrics["sft"]["val_accuracy"] == pytest.approx(5 / 6, abs=1e-6)
+def test_values_are_means_over_seeds_with_their_spread() -> None:
+    found = compare_runs(
+        "selector", [run("sft", 0, [1, 0.2, 0.2, 0.2]), run("sft", 1, [1, 1, 0.2, 0.2])], 100
+    )
+    accuracy = found.results["sft"].values["accuracy"]
+    assert found.seeds == [0, 1] and found.questions == 4
+    assert [seed.value for seed in accuracy.seeds] == [0.25, 0.5]
+    assert accuracy.value == pytest.approx(0.375)
+    assert accuracy.spread == pytest.approx(0.25 / np.sqrt(2))
+    assert found.results["sft"].changes == {}
+    gold, plausible = found.kinds["sft"]["gold"], found.kinds["sft"]["plausible"]
+    assert gold[0].value == pytest.approx(0.375)
+    assert (gold[1], plausible[1]) == (1.0, pytest.approx(0.2))
 
 
 def test_one_seed_has_no_spread() -> None:
-    assert compare([run("sft", 0, [1, 0.2])], 50)[0].reward.spread is None
+    assert results_of(run("sft", 0, [1, 0.2]))["sft"].values["reward"].spread is None
 
 
 def test_the_change_is_paired_with_sft_of_the_same_seed() -> None:
     # Each seed gains 0.1 on every question over its own SFT, however much the seeds differ.
-    runs = [
+    ppo = results_of(
         run("sft", 0, [0.1, 0.9, 0.3]),
         run("sft", 1, [0.8, 0.2, 0.6]),
         run("ppo", 1, [0.9, 0.3, 0.7]),
         run("ppo", 0, [0.2, 1.0, 0.4]),
-    ]
-    change = result_of(compare(runs, 200), "ppo").reward_change
-    assert change is not None
+    )["ppo"]
+    change = ppo.changes["reward"]
     assert change.value == pytest.approx(0.1)
     assert change.interval == pytest.approx((0.1, 0.1))
     assert [seed.value for seed in change.seeds] == pytest.approx([0.1, 0.1])
@@ -120,112 +139,134 @@ def test_the_change_is_paired_with_sft_of_the_same_seed() -> None:
 
 def test_an_unchanged_policy_changes_nothing() -> None:
     rewards = [1.0, 0.2, 0.4]
-    change = compare([run("sft", 0, rewards), run("dpo", 0, rewards)], 50)[1].reward_change
-    assert change is not None and (change.value, change.interval) == (0, (0, 0))
+    change = results_of(run("sft", 0, rewards), run("dpo", 0, rewards))["dpo"].changes["reward"]
+    assert (change.value, change.interval, change.p) == (0, (0, 0), 1.0)
 
 
 def test_the_interval_of_a_clear_gain_leaves_out_zero_and_of_noise_holds_it() -> None:
     generator = np.random.default_rng(0)
     before = generator.uniform(size=200)
     noise = generator.normal(0, 0.1, size=200)
-    runs = [
+    found = results_of(
         run("sft", 0, before.tolist()),
         run("ppo", 0, (before + noise + 0.1).tolist()),
         run("grpo", 0, (before + noise - noise.mean()).tolist()),
-    ]
-    _, ppo, grpo = compare(runs, 1000)
-    assert ppo.reward_change is not None and ppo.reward_change.interval is not None
-    assert grpo.reward_change is not None and grpo.reward_change.interval is not None
-    assert ppo.reward_change.interval[0] > 0
-    assert grpo.reward_change.interval[0] < 0 < grpo.reward_change.interval[1]
+        resamples=1000,
+    )
+    ppo, grpo = found["ppo"].changes["reward"], found["grpo"].changes["reward"]
+    assert ppo.interval is not None and grpo.interval is not None
+    assert ppo.interval[0] > 0 and ppo.clear
+    assert grpo.interval[0] < 0 < grpo.interval[1] and not grpo.clear
 
 
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=2, max_size=30))
 def test_the_change_is_the_difference_of_the_means(pairs: list[tuple[float, float]]) -> None:
     before, after = ([float(pair[side]) for pair in pairs] for side in (0, 1))
-    sft, rloo = compare([run("sft", 0, before), run("rloo", 0, after)], 50)
-    assert rloo.reward_change is not None and rloo.reward_change.interval is not None
-    assert rloo.reward_change.value == pytest.approx(rloo.reward.value - sft.reward.value)
-    low, high = rloo.reward_change.interval
-    low_80, high_80 = rloo.reward_change.inner_interval or (-np.inf, np.inf)
+    found = results_of(run("sft", 0, before), run("rloo", 0, after), resamples=50)
+    change = found["rloo"].changes["reward"]
+    sft, rloo = (found[name].values["reward"].value for name in ("sft", "rloo"))
+    assert change.value == pytest.approx(rloo - sft)
+    assert change.interval is not None and change.inner_interval is not None
+    (low, high), (low_80, high_80) = change.interval, change.inner_interval
     assert low <= low_80 <= high_80 <= high
 
 
 def test_rates_have_jeffreys_intervals_and_means_have_not() -> None:
-    (sft,) = compare([run("sft", 4, [1, 0.2, 1, 1, 1])], 100)
-    for rate, right in ((sft.accuracy, 4), (sft.chosen["gold"], 4), (sft.chosen["plausible"], 1)):
+    found = compare_runs("selector", [run("sft", 4, [1, 0.2, 1, 1, 1])], 100)
+    sft, kinds = found.results["sft"], found.kinds["sft"]
+    for rate, right in (
+        (sft.values["accuracy"], 4),
+        (kinds["gold"][0], 4),
+        (kinds["plausible"][0], 1),
+    ):
         for estimate in (rate, *rate.seeds):
             assert estimate.interval == pytest.approx(jeffreys(right, 5, 0.95))
             assert estimate.inner_interval == pytest.approx(jeffreys(right, 5, 0.8))
-    assert sft.expected_reward.interval == pytest.approx((0.26, 0.5))  # resampled, so not beyond
-    assert sft.reward.seeds == (Estimate(pytest.approx(0.84)),)
+    expected = sft.values["expected_reward"]
+    assert expected.interval == pytest.approx((0.26, 0.5))  # resampled, so not beyond
+    assert sft.values["reward"].seeds == (Estimate(pytest.approx(0.84)),)
 
 
 def test_a_rate_over_seeds_has_the_interval_of_their_clustered_answers() -> None:
     rewards = [[1, 1, 0.2, 1, 0.2, 1], [1, 0.2, 0.2, 1, 1, 1]]
-    base, sft = compare(
-        [run(policy, seed, rewards[seed]) for policy in ("base", "sft") for seed in (0, 1)], 100
-    )
-    answers = (np.array(rewards) == 1).astype(float)
-    assert sft.accuracy.interval == rate_interval(answers, 0.95)
-    assert sft.accuracy.seeds[1].interval == pytest.approx(jeffreys(4, 6, 0.95))
-    assert base.accuracy.interval == pytest.approx(jeffreys(4, 6, 0.95))  # evaluated once
+    found = results_of(*(run("sft", seed, rewards[seed]) for seed in (0, 1)))
+    accuracy = found["sft"].values["accuracy"]
+    assert accuracy.interval == rate_interval((np.array(rewards) == 1).astype(float), 0.95)
+    assert accuracy.seeds[1].interval == pytest.approx(jeffreys(4, 6, 0.95))
+
+
+def test_the_base_policy_is_like_any_other_and_equal_answers_of_its_seeds_count_once() -> None:
+    runs = [run(policy, seed, [0.2, 1.0, 0.2]) for policy in ("base", "sft") for seed in (0, 1)]
+    base = results_of(*runs)["base"]
+    assert base.values["accuracy"].spread == 0
+    assert base.values["accuracy"].interval == pytest.approx(jeffreys(1, 3, 0.95))
+    assert len(base.changes["accuracy"].seeds) == 2
 
 
 def test_a_policy_that_chooses_the_same_with_more_certainty_has_a_higher_expected_reward_only() -> (
     None
 ):
     sft = run("sft", 0, [1.0, 0.2, 1.0])
-    surer = Run(
-        "exact",
-        0,
-        [row | {"expected_reward": row["expected_reward"] + 0.1} for row in sft.predictions],
-    )
-    _, exact = compare([sft, surer], 100)
-    assert exact.reward_change is not None and exact.expected_reward_change is not None
-    assert exact.reward_change.value == 0
-    assert exact.expected_reward_change.value == pytest.approx(0.1)
-    assert exact.expected_reward_change.interval == pytest.approx((0.1, 0.1))
+    surer = [row | {"expected_reward": row["expected_reward"] + 0.1} for row in sft.predictions]
+    changes = results_of(sft, Run("exact", 0, surer))["exact"].changes
+    assert changes["reward"].value == 0
+    assert changes["expected_reward"].value == pytest.approx(0.1)
+    assert changes["expected_reward"].interval == pytest.approx((0.1, 0.1))
 
 
-def test_what_changes_and_is_tested_is_the_reward_and_the_expected_reward_apart() -> None:
-    sft = [run("sft", seed, [0.2] * 30) for seed in (0, 1, 2)]
-    surer = [
-        Run("grpo", one.seed, [row | {"expected_reward": 0.3} for row in one.predictions])
-        for one in sft
+def test_the_changes_of_the_table_are_adjusted_together_and_each_other_measure_by_itself() -> None:
+    generator = np.random.default_rng(1)
+    runs = [
+        Run(
+            policy,
+            0,
+            [
+                prediction(n, 1.0 if generator.uniform() < right else 0.2)
+                | {"probability_correct": generator.uniform()}
+                for n in range(60)
+            ],
+        )
+        for policy, right in (("sft", 0.5), ("ppo", 0.7), ("grpo", 0.6))
     ]
-    better = [run("ppo", seed, [0.5] * 30) for seed in (0, 1, 2)]
-    _, grpo, ppo = results = compare([*sft, *surer, *better], 100)
-    assert grpo.reward_p == 1.0
-    assert grpo.expected_reward_p is not None and grpo.expected_reward_p < 0.001
-    assert ppo.reward_p is not None and ppo.reward_p < 0.001
-    table = markdown(results, {}, 30)
-    assert "| 1.000 | 0.300 ± 0.000 | +0.200 ± 0.000 [+0.200, +0.200] | < 0.001 |" in table
-    values = {(row["policy"], row["metric"]): row["value"] for row in tidy_rows(results, {}, 30)}
-    assert float(values["grpo", "reward_change_p"]) == 1.0
-    assert float(values["grpo", "expected_reward_change_p"]) < 0.001
+    values = tables(runs)
+    found = compare(values, 50)
+    names = [measure.name for measure in MEASURES]
+
+    def p(policy: str, measure: str) -> float:
+        return sign_flip_p((values[policy] - values["sft"])[0, :, names.index(measure)])
+
+    shown = [(policy, name) for policy in ("ppo", "grpo") for name in names[:2]]
+    expected = holm([p(*pair) for pair in shown])
+    assert [found[policy].changes[name].p for policy, name in shown] == expected
+    rewards = holm([p(policy, "reward") for policy in ("ppo", "grpo")])
+    assert [found[policy].changes["reward"].p for policy in ("ppo", "grpo")] == rewards
 
 
-def test_the_one_evaluation_of_the_base_has_no_spread_and_no_other_seeds() -> None:
-    runs = [run(policy, seed, [0.2, 1.0, 0.2]) for policy in ("base", "sft") for seed in (0, 1)]
-    base, sft = results = compare(runs, 50)
-    assert base.accuracy.spread is None
-    assert [seed.value for seed in base.accuracy.seeds] == pytest.approx([1 / 3])
-    assert sft.accuracy.spread == 0
-    assert (len(base.chosen["gold"].seeds), len(sft.chosen["gold"].seeds)) == (1, 2)
-    assert base.reward_change is not None and len(base.reward_change.seeds) == 2  # SFT's
-    keys = {
-        (row["policy"], row["seed"])
-        for row in tidy_rows(results, {}, 3)
-        if row["metric"] == "reward"
-    }
-    assert keys == {("base", "mean"), ("base", "0"), ("sft", "mean"), ("sft", "0"), ("sft", "1")}
+def test_changes_can_be_measured_against_another_control() -> None:
+    values = tables([run("sft", 0, [0.2, 0.2]), run("sft+", 0, [1, 0.2]), run("ppo", 0, [1, 1])])
+    against = compare(values, 50, reference="sft+")
+    assert against["sft+"].changes == {}
+    assert against["ppo"].changes["accuracy"].value == 0.5
+    assert against["sft"].changes["accuracy"].value == -0.5
+
+
+def test_seeds_that_disagree_are_not_clear() -> None:
+    up, down = Estimate(0.2), Estimate(-0.1)
+    assert Estimate(0.05, seeds=(up, up), p=0.01).clear
+    assert not Estimate(0.05, seeds=(up, down), p=0.01).clear
+    assert Estimate(0.05, seeds=(up, down), p=0.01).significant
+    assert not Estimate(0.05, seeds=(up,), p=0.05).clear
 
 
 def test_without_sft_there_is_nothing_to_compare_with() -> None:
     with pytest.raises(UserError, match="compare needs sft"):
-        compare([run("ppo", 0, [1.0])], 10)
+        results_of(run("ppo", 0, [1.0]))
+
+
+def test_policies_of_different_seeds_are_refused() -> None:
+    with pytest.raises(UserError, match="ppo and sft are not there for the same seeds"):
+        results_of(run("sft", 0, [1.0]), run("ppo", 1, [1.0]))
 
 
 # ------------------------------------------------------------------------------ what is read
@@ -234,7 +275,7 @@ def test_without_sft_there_is_nothing_to_compare_with() -> None:
 def test_only_the_instances_named_in_params_are_read(tmp_path: Path) -> None:
     for policy, seed in (("sft", 0), ("ppo", 0), ("sft", 1), ("dpo", 0)):
         save(tmp_path, policy, seed, [1.0, 0.2])
-    runs = load_runs(tmp_path, ["sft", "ppo"], [0])
+    runs = read_runs(tmp_path, ["sft", "ppo"], [0])
     assert [(one.policy, one.seed, len(one.predictions)) for one in runs] == [
         ("sft", 0, 2),
         ("ppo", 0, 2),
@@ -242,83 +283,109 @@ def test_only_the_instances_named_in_params_are_read(tmp_path: Path) -> None:
 
 
 def test_a_missing_instance_is_named(tmp_path: Path) -> None:
-    save(tmp_path, "sft", 0, [1.0])
-    with pytest.raises(UserError, match=r"ppo-0/predictions.jsonl: missing"):
-        load_runs(tmp_path, ["sft", "ppo"], [0])
+    folder = tmp_path / "selector_evaluate"
+    save(folder, "sft", 0, [1.0])
+    message = r"ppo/0/predictions.jsonl: missing; run dvc repro selector_evaluate"
+    with pytest.raises(UserError, match=message):
+        read_runs(folder, ["sft", "ppo"], [0])
 
 
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"prompt": "other"}, "prompt hash"),
-        ({"evaluator": "other"}, "evaluator"),
         ({"params": {"evaluate": {"bootstrap": 20}}}, "params"),
-        ({"inputs": {"models/base": "b", "data/rewards/test.jsonl": "other"}}, "pools"),
-        ({"inputs": {"models/base": "c", "data/rewards/test.jsonl": "t"}}, "base model"),
+        ({"inputs": {"models/base": "b", "data/pools/test.jsonl": "other"}}, "data"),
+        ({"inputs": {"models/base": "c", "data/pools/test.jsonl": "t"}}, "data"),
     ],
 )
-def test_predictions_made_otherwise_are_refused(
+def test_predictions_under_other_conditions_are_refused(
     tmp_path: Path, changes: dict[str, Any], named: str
 ) -> None:
     save(tmp_path, "sft", 0, [1.0])
     save(tmp_path, "ppo", 0, [1.0], **changes)
-    with pytest.raises(UserError, match=f"ppo-0 and .*sft-0 differ in their {named}"):
-        load_runs(tmp_path, ["sft", "ppo"], [0])
+    with pytest.raises(UserError, match=f"ppo/0 and .*sft/0 differ in their {named}"):
+        read_runs(tmp_path, ["sft", "ppo"], [0])
 
 
 def test_other_questions_are_refused(tmp_path: Path) -> None:
     save(tmp_path, "sft", 0, [1.0, 0.2])
     save(tmp_path, "ppo", 0, [1.0])
-    with pytest.raises(UserError, match=r"ppo-0 has 1 test questions, .*sft-0 has 2"):
-        load_runs(tmp_path, ["sft", "ppo"], [0])
-    write_jsonl(tmp_path / "ppo-0/predictions.jsonl", [prediction(0, 1.0), prediction(5, 1.0)])
-    with pytest.raises(UserError, match=r"ppo-0 has question q5 where .*sft-0 has q1"):
-        load_runs(tmp_path, ["sft", "ppo"], [0])
+    with pytest.raises(UserError, match=r"ppo/0 has 1 test questions, .*sft/0 has 2"):
+        read_runs(tmp_path, ["sft", "ppo"], [0])
+    write_jsonl(tmp_path / "ppo/0/predictions.jsonl", [prediction(0, 1.0), prediction(5, 1.0)])
+    with pytest.raises(UserError, match=r"ppo/0 has question q5 where .*sft/0 has q1"):
+        read_runs(tmp_path, ["sft", "ppo"], [0])
 
 
 def test_predictions_of_other_code_are_refused(tmp_path: Path) -> None:
-    name = "src/posttrain/selector/model.py"
-    save(tmp_path, "sft", 0, [1.0], code={name: sha256_file(ROOT / name)})
-    save(tmp_path, "ppo", 0, [1.0], code={name: "0" * 64})
-    assert len(load_runs(tmp_path, ["sft"], [0])) == 1
-    with pytest.raises(UserError, match=f"ppo-0 was made by another {name}"):
-        load_runs(tmp_path, ["sft", "ppo"], [0])
+    save(tmp_path, "sft", 0, [1.0])
+    save(tmp_path, "ppo", 0, [1.0], code="0" * 64)
+    assert len(read_runs(tmp_path, ["sft"], [0])) == 1
+    with pytest.raises(UserError, match="ppo/0 was made with other code of selector_evaluate"):
+        read_runs(tmp_path, ["sft", "ppo"], [0])
 
 
 def test_a_manifest_of_something_else_is_refused(tmp_path: Path) -> None:
     save(tmp_path, "sft", 0, [1.0])
-    write_json(tmp_path / "sft-0/manifest.json", {"code": {}, "inputs": {}})
-    with pytest.raises(UserError, match="not a manifest of stage evaluate"):
-        load_runs(tmp_path, ["sft"], [0])
+    code = read_digest("selector_evaluate")
+    manifest = {"stage": "selector_evaluate", "code": code, "inputs": {}}
+    write_json(tmp_path / "sft/0/manifest.json", manifest)
+    with pytest.raises(UserError, match="not a manifest of an evaluation"):
+        read_runs(tmp_path, ["sft"], [0])
+
+
+def test_predictions_without_a_column_are_refused() -> None:
+    with pytest.raises(UserError, match="predictions without 'reward', which reward needs"):
+        measured([{"correct": True, "probability_correct": 0.5}])
 
 
 # ------------------------------------------------------------------------------ what is written
 
 
-@pytest.fixture
-def results() -> list[PolicyResult]:
+@pytest.fixture(scope="module")
+def comparison() -> Comparison:
     generator = np.random.default_rng(3)
     runs = []
     for policy, right in (("sft", 0.6), ("ppo", 0.66), ("grpo", 0.64), ("dpo", 0.55)):
         for seed in range(3):
             rewards = np.where(generator.uniform(size=120) < right, 1.0, 0.2)
             runs.append(run(policy, seed, rewards.tolist()))
-    return compare(runs, 300)
+    return compare_runs("selector", runs, 300, BLIND)
 
 
-def test_metrics_are_flat_and_few(results: list[PolicyResult]) -> None:
-    (metrics,) = flat_metrics("selector", results, TRIVIAL).values()
-    assert metrics["best_trivial_rule"] == {"accuracy": 0.25}
-    assert set(metrics["sft"]) == {"accuracy", "reward", "expected_reward"}
-    changes = {"change", "change_low", "change_high", "change_p"}
-    assert set(metrics["ppo"]) == set(metrics["sft"]) | changes
+def test_metrics_are_few_and_named_alike_for_every_policy(comparison: Comparison) -> None:
+    metrics = few_metrics(comparison)
+    assert list(metrics) == ["sft", "ppo", "grpo", "dpo"]
+    assert {tuple(of_policy) for of_policy in metrics.values()} == {("accuracy", "expected_reward")}
 
 
-def test_the_long_table_has_one_number_per_row(results: list[PolicyResult]) -> None:
-    rows = tidy_rows(results, TRIVIAL, 120)
+def test_a_measure_is_added_in_one_place_and_is_everywhere(
+    comparison: Comparison, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = Measure("words", "mean", "words", change="the number of words", metric=True)
+    measures = (*MEASURES, words)
+    runs = [run("sft", 0, [1, 0.2, 1], words=0.2), run("ppo", 0, [1, 1, 1], words=0.3)]
+    found = replace(
+        comparison,
+        seeds=[0],
+        results=compare(tables(runs, measures), 50, measures),
+        kinds={"sft": {}, "ppo": {}},
+        measures=measures,
+    )
+    rows = {(row["policy"], row["metric"]): row["value"] for row in rows_of(found)}
+    assert float(rows["ppo", "words"]) == 0.3
+    assert float(rows["ppo", "words_change"]) == pytest.approx(0.1)
+    assert few_metrics(found)["ppo"]["words"] == 0.3
+    head, _, _, ppo = main_table(found).splitlines()
+    assert "change of the number of words vs SFT, points" in head
+    assert "+10.0 [+10.0, +10.0]" in ppo
+
+
+def test_the_long_table_has_one_number_per_row(comparison: Comparison) -> None:
+    rows = rows_of(comparison)
     keys = [(row["policy"], row["seed"], row["metric"]) for row in rows]
     assert len(set(keys)) == len(keys)
-    assert {("ppo", "2", "reward_change"), ("shortest", "", "accuracy")} <= set(keys)
+    assert {("ppo", "2", "reward_change"), ("blind:shortest", "", "accuracy")} <= set(keys)
     assert (rows[0]["metric"], float(rows[0]["value"])) == ("questions", 120)
     assert all(row["value"] for row in rows)
     of = dict(zip(keys, rows, strict=True))
@@ -326,53 +393,107 @@ def test_the_long_table_has_one_number_per_row(results: list[PolicyResult]) -> N
     for key in (
         ("ppo", "mean", "accuracy"),
         ("ppo", "1", "accuracy"),
-        ("ppo", "mean", "chosen_gold"),
+        ("ppo", "mean", "share_gold"),
         ("ppo", "mean", "reward"),
         ("ppo", "mean", "reward_change"),
     ):
         numbers = [float(of[key][end]) for end in ends]
         assert numbers == sorted(set(numbers))
     assert not any(of["ppo", "1", "reward"][end] for end in ends if end != "value")
+    assert of["ppo", "mean", "accuracy"]["spread"] and of["ppo", "mean", "accuracy_change"]["p"]
+    assert not of["sft", "mean", "accuracy"]["p"] and "reward_ratio" not in {k[2] for k in keys}
 
 
-def test_the_markdown_table_has_every_rule_and_policy(results: list[PolicyResult]) -> None:
-    lines = markdown(results, TRIVIAL, 120).splitlines()
-    for name in ("rule: shortest", "rule: majority answer", "sft", "ppo", "grpo", "dpo"):
-        assert any(line.startswith(f"| {name} |") for line in lines)
-    tables = [line for line in lines if line.startswith("| rule") or " ± " in line[1:]]
-    assert {line.count("|") for line in tables if line.startswith("|")} == {10}
-    assert "means over seeds 0, 1, 2, ± the standard deviation over seeds." in lines[0]
-    assert "95 % intervals over questions, Jeffreys' for accuracy (answers of several" in lines[0]
-    one = markdown(compare([run("sft", 4, [1, 0.2])], 20), {}, 2)
-    assert one.startswith("2 test questions; seed 4. Brackets:") and "±" not in one
+def test_the_table_for_readers_has_four_columns_in_percent(comparison: Comparison) -> None:
+    head, _, sft, ppo, *_ = main_table(comparison).splitlines()
+    assert [cell.strip() for cell in head.strip("|").split("|")] == [
+        "policy",
+        "accuracy % [95 %]",
+        "change of the greedy answer vs SFT, points",
+        "change of a sample vs SFT, points",
+    ]
+    accuracy = comparison.results["ppo"].values["accuracy"].value
+    assert f"| PPO    | {100 * accuracy:.1f} [" in ppo
+    assert sft.rstrip(" |").endswith("]") and sft.count("[") == 1
+    assert len({len(line) for line in main_table(comparison).splitlines()}) == 1
 
 
-def test_plots_have_the_same_bytes_twice(tmp_path: Path, results: list[PolicyResult]) -> None:
+def test_only_clear_changes_are_bold(comparison: Comparison) -> None:
+    up = Estimate(0.05, (0.02, 0.08), (0.03, 0.07), (Estimate(0.05),), p=0.01)
+    noise = replace(up, p=0.2)
+    sft, ppo = comparison.results["sft"], comparison.results["ppo"]
+    changes = {"accuracy": up, "sample_accuracy": noise}
+    found = replace(comparison, results={"sft": sft, "ppo": Result(ppo.values, changes)})
+    assert "| **+5.0** [+2.0, +8.0] " in main_table(found)
+    assert "| +5.0 [+2.0, +8.0] " in main_table(found)
+
+
+def test_the_markdown_opens_with_findings_and_says_how_sure_its_numbers_are(
+    comparison: Comparison,
+) -> None:
+    said, tables, note, kinds, shares = markdown(comparison).strip().split("\n\n")
+    assert all(line.startswith("- ") for line in said.splitlines())
+    assert tables == main_table(comparison)
+    assert "means over seeds 0, 1, 2" in note and "the 6 changes of this table (Holm)" in note
+    assert kinds == "Share of the questions by kind of the chosen candidate:"
+    assert shares.splitlines()[0].split() == ["|", "policy", "|", "gold", "|", "plausible", "|"]
+    one = markdown(compare_runs("generator", [run("sft", 4, [1, 0.2])], 20))
+    assert "2 test questions; seed 4. Accuracy" in one and "every seed" not in one
+
+
+# ------------------------------------------------------------------------------ pictures
+
+
+def test_plots_have_the_same_bytes_twice(tmp_path: Path, comparison: Comparison) -> None:
     for name in ("a.png", "b.png"):
-        plot_comparison(results, TRIVIAL, 120, tmp_path / name)
+        plot_comparison(comparison, tmp_path / name)
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_single_seeds_stand_within_the_axes() -> None:
+def test_the_axis_fits_the_trained_policies_and_base_only_where_it_is_near() -> None:
     axes = Figure().subplots()
-    seeds = tuple(Estimate(value) for value in (-3.0, 2.0, 1.0))
-    _draw(axes, Estimate(0.0, (-0.1, 0.1), (-0.05, 0.05), seeds), 0)
+    trained = [Estimate(0.90, (0.88, 0.92)), Estimate(0.89, (0.87, 0.91), seeds=(Estimate(0.95),))]
+    _zoom(axes, {"sft": trained[:1], "ppo": trained[1:], "base": [Estimate(0.5, (0.45, 0.55))]})
     low, high = axes.get_xlim()
-    assert low < -3 and high > 2
+    assert 86 < low < 87 and 95 < high < 96
+    _zoom(axes, {"sft": trained[:1], "ppo": trained[1:], "base": [Estimate(0.85, (0.80, 0.9))]})
+    assert axes.get_xlim()[0] < 80
 
 
-def test_the_bar_of_the_narrower_interval_is_the_thicker_one() -> None:
+def test_a_value_outside_the_axis_is_an_arrow_with_its_number() -> None:
     axes = Figure().subplots()
-    _draw(axes, Estimate(0.5, (0.2, 0.8), (0.4, 0.6)), 0)
-    outer, inner, _ = axes.lines
-    assert (tuple(outer.get_xdata()), tuple(inner.get_xdata())) == ((0.2, 0.8), (0.4, 0.6))
+    axes.set_xlim(80, 90)
+    _draw(axes, Estimate(0.5, (0.4, 0.6), (0.45, 0.55)), 0, "k", filled=True)
+    (arrow,) = axes.lines
+    assert arrow.get_marker() == "<" and 80 < arrow.get_xdata()[0] < 81
+    assert axes.texts[0].get_text() == "50.0"
+
+
+def test_the_bar_of_the_narrower_interval_is_the_thicker_one_and_a_sample_is_open() -> None:
+    axes = Figure().subplots()
+    axes.set_xlim(0, 100)
+    _draw(axes, Estimate(0.5, (0.2, 0.8), (0.4, 0.6)), 0, "k", filled=False)
+    outer, inner, point = axes.lines
+    assert (tuple(outer.get_xdata()), tuple(inner.get_xdata())) == ((20, 80), (40, 60))
     assert outer.get_linewidth() < inner.get_linewidth()
+    assert point.get_markerfacecolor() == "#ffffff"
 
 
 def test_sft_alone_can_be_plotted(tmp_path: Path) -> None:
-    plot_comparison(compare([run("sft", 0, [1, 0.2])], 20), TRIVIAL, 2, tmp_path / "a.png")
+    plot_comparison(compare_runs("selector", [run("sft", 0, [1, 0.2])], 20), tmp_path / "a.png")
     assert (tmp_path / "a.png").stat().st_size > 1000
+
+
+def test_names_in_the_plot_of_cost_do_not_lie_on_one_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr("posttrain.report.plots.titles", lambda figure, *_: drawn.append(figure))
+    points = {name: (100.0, Estimate(0.9, (0.85, 0.95))) for name in ("sft", "ppo", "grpo")}
+    plot_cost("selector", points, "-", tmp_path / "cost.png")
+    places = sorted(text.xy[1] for text in drawn[0].axes[0].texts)
+    assert len(set(places)) == 3
 
 
 def test_rewards_are_plotted_for_any_kinds(tmp_path: Path) -> None:
@@ -381,26 +502,75 @@ def test_rewards_are_plotted_for_any_kinds(tmp_path: Path) -> None:
     assert (tmp_path / "rewards.png").stat().st_size > 1000
 
 
-def test_the_stage_writes_all_four_files(
+def test_no_machine_or_version_is_in_a_picture(tmp_path: Path) -> None:
+    with figure_file(tmp_path / "a.png", (2, 2)) as figure:
+        figure.subplots()
+    assert b"matplotlib" not in (tmp_path / "a.png").read_bytes().lower()
+
+
+# ------------------------------------------------------------------------------ the stages
+
+POLICIES = ["base", "sft", "ppo"]
+PARAMS: Any = SimpleNamespace(
+    seeds=[0, 1],
+    compare=SimpleNamespace(bootstrap=50),
+    selector=SimpleNamespace(policies=POLICIES),
+    generator=SimpleNamespace(policies=POLICIES),
+)
+
+
+def test_the_stage_writes_and_prints_the_comparison_of_either_family(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from posttrain.core.params import load_params
-
-    params = load_params(Path(__file__).parent.parent / "params.yaml")
     monkeypatch.chdir(tmp_path)
-    for policy in params.compare.policies:
-        for seed in params.seeds:
-            save(Path("data/evaluate"), policy, seed, [1.0, 0.2, 0.2])
-    write_json("metrics/rewards.json", {"shortcuts": {"test": TRIVIAL}})
+    for family in ("selector", "generator"):
+        for policy in POLICIES:
+            for seed in PARAMS.seeds:
+                save(Path(f"data/{family}_evaluate"), policy, seed, [1.0, 0.2, 0.2])
+    write_json("metrics/pools.json", {"blind": {"test": BLIND}})
+    for seed in PARAMS.seeds:
+        curve = Path(f"plots/curves/selector/ppo/{seed}/val/reward.tsv")
+        curve.parent.mkdir(parents=True)
+        curve.write_text("step\treward\n0\t0.5\n4\t0.6\n")
 
-    main(params)
-    assert sorted(os.listdir("plots")) == ["compare.csv", "compare.md", "compare.png"]
-    assert set(json.loads(Path("metrics/compare.json").read_text())["selector"]) == {
-        "best_trivial_rule",
-        *params.compare.policies,
-    }
-    with Path("plots/compare.csv").open(encoding="utf-8") as file:
-        assert {row["policy"] for row in csv.DictReader(file)} >= set(params.compare.policies)
-    Path("metrics/rewards.json").write_text("{}")
-    with pytest.raises(UserError, match=r"metrics/rewards.json: no shortcuts.test"):
-        main(params)
+    for family in ("selector", "generator"):
+        main(PARAMS, family)
+        assert f"{family.capitalize()}: in the greedy answer" in (
+            printed := capsys.readouterr().out
+        )
+        assert "| PPO    | 33.3 [" in printed
+        assert set(json.loads(Path(f"metrics/compare/{family}.json").read_text())) == set(POLICIES)
+        with Path(f"plots/compare/{family}.csv").open(encoding="utf-8") as file:
+            assert {row["policy"] for row in csv.DictReader(file)} >= set(POLICIES)
+    names = [f"{end}.{suffix}" for end in ("", "-curves") for suffix in ("png",)]
+    assert sorted(os.listdir("plots/compare")) == sorted(
+        f"{family}{end}" for family in ("selector", "generator") for end in (".csv", ".md", *names)
+    )
+    write_json("metrics/pools.json", {})
+    with pytest.raises(UserError, match=r"metrics/pools.json: no blind.test"):
+        main(PARAMS, "selector")
+    with pytest.raises(UserError, match="family 'chooser': expected one of selector, generator"):
+        main(PARAMS, "chooser")
+
+
+def test_the_best_policies_are_copied_and_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    right = {"base": 0.99, "sft": 0.6, "ppo": 0.7}
+    for family, name in (("selector", "accuracy"), ("generator", "execution_accuracy")):
+        for policy in POLICIES:
+            for seed in PARAMS.seeds:
+                metrics = {"val": {name: right[policy] - 0.1 * seed}}
+                write_json(f"metrics/{family}_evaluate/{policy}/{seed}.json", metrics)
+                write_json(f"models/{family}/{policy}/{seed}/who.json", policy)
+    best(PARAMS)
+    assert json.loads(Path("models/best/generator/who.json").read_text()) == "ppo"
+    chosen = {"policy": "ppo", "seed": 0, "val_accuracy": 0.7}
+    written = json.loads(Path("metrics/best.json").read_text())
+    assert written == {"generator": chosen, "selector": chosen}
+    printed = capsys.readouterr().out.replace("\u00a0", " ")
+    assert "models/best/selector: ppo, seed 0, 70.0 % right on validation" in printed
+    write_json("metrics/selector_evaluate/ppo/1.json", {})
+    with pytest.raises(UserError, match=r"selector_evaluate/ppo/1\.json: no val\.accuracy"):
+        best(PARAMS)

@@ -16,9 +16,9 @@ from workspace import ROOT, copy_project, environment, must
 
 from posttrain.core.cost import READ, TIMES, note_cost
 from posttrain.core.errors import UserError
-from posttrain.core.files import write_jsonl
+from posttrain.core.files import write_json, write_jsonl
 from posttrain.core.params import load_params
-from posttrain.report import across, cost
+from posttrain.report import across, cost, experiments
 from posttrain.report.compare import Estimate
 from posttrain.report.pareto import dominated
 
@@ -52,15 +52,21 @@ def line(stage: str, *arguments: str, seconds: float, **changes: Any) -> dict[st
     return {"stage": stage, "arguments": list(arguments), "seconds": seconds, **given, **changes}
 
 
+def cells(table: str) -> dict[str, list[str]]:
+    """The rows of a Markdown table by their first cell."""
+    rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in table.splitlines()]
+    return {first: rest for first, *rest in rows}
+
+
 TIMED = [
     line("fetch", seconds=1),
-    line("sft_selector", "0", seconds=99),  # run again below
-    line("sft_selector", "0", seconds=10),
-    line("sft_selector", "1", seconds=20, peak_mib=300, tokens=2 * 10**6),
-    line("rl_selector", "ppo", "0", seconds=30),
-    line("rl_selector", "ppo", "1", seconds=50),
-    line("rl_selector", "dpo", "0", seconds=5),
-    line("rl_selector", "ppo", "7", seconds=999),  # a seed of an earlier params.yaml
+    line("selector_sft", "0", seconds=99),  # run again below
+    line("selector_sft", "0", seconds=10),
+    line("selector_sft", "1", seconds=20, peak_mib=300, tokens=2 * 10**6),
+    line("selector_rl", "ppo", "0", seconds=30),
+    line("selector_rl", "ppo", "1", seconds=50),
+    line("selector_rl", "dpo", "0", seconds=5),
+    line("selector_rl", "ppo", "7", seconds=999),  # a seed of an earlier params.yaml
     line("fetch", seconds=7, dataset="finqa"),
 ]
 SEEDS = [0, 1]
@@ -68,8 +74,8 @@ SEEDS = [0, 1]
 
 def test_a_stage_counts_as_last_run_on_this_data_set_and_model() -> None:
     table = cost.stage_table(cost.last_times(TIMED, "sample", "pocket", SEEDS))
-    assert "| sft_selector | 2 | 30.0 | 26% | 300 | 3.00 |" in table
-    assert "| all | 6 | 116.0 | | | 7.00 |" in table
+    assert cells(table)["selector_sft"] == ["2", "30.0", "26%", "300", "3.00"]
+    assert cells(table)["all"] == ["6", "116.0", "", "", "7.00"]
 
 
 def test_lines_of_earlier_versions_have_no_tokens() -> None:
@@ -79,7 +85,7 @@ def test_lines_of_earlier_versions_have_no_tokens() -> None:
     assert old["tokens"] == 0
 
 
-def test_a_policy_is_dominated_only_if_its_draws_are_not_worth_more_either() -> None:
+def test_a_policy_is_dominated_only_if_its_samples_earn_no_more_either() -> None:
     def reached(accuracy: float, expected_reward: float, seconds: float) -> cost.PolicyCost:
         estimates = (cost.Estimate(value, None) for value in (accuracy, expected_reward))
         return cost.PolicyCost(*estimates, seconds, 100, 5e6)
@@ -90,8 +96,14 @@ def test_a_policy_is_dominated_only_if_its_draws_are_not_worth_more_either() -> 
         "grpo": reached(0.8, 0.6, 20.0),
         "dpo": reached(0.7, 0.5, 20.0),
     }
-    assert cost.beaten(costs) == {"ppo": "grpo", "dpo": "sft"}
-    assert "| 30.0 | 5.00 | 100 | grpo |" in cost.policy_table(costs, cost.beaten(costs))
+    worse = cost.dominated_policies(costs)
+    assert worse == {"ppo": "grpo", "dpo": "sft"}
+    shown = cells(cost.policy_table(costs, worse))
+    assert shown["PPO"] == ["80.0", "60.0", "30.0", "5.00", "100", "GRPO"]
+    said = "not dominated in accuracy, expected reward and time"
+    assert cost.finding(costs, worse) == f"SFT and GRPO are {said}"
+    assert cost.finding(costs, dict.fromkeys(["sft", "ppo", "dpo"], "grpo")) == f"GRPO is {said}"
+    assert cost.finding(costs, {}) == "no policy is dominated in accuracy, expected reward and time"
 
 
 def test_a_policy_costs_its_own_training_and_that_of_sft_per_seed() -> None:
@@ -109,25 +121,25 @@ def test_a_policy_that_took_longer_for_no_more_accuracy_is_named(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"logs/times\.jsonl: missing; run dvc repro"):
         cost.main()
-    rows = ["policy,seed,metric,value,low,high,low_80,high_80,spread"]
-    rows.append("shortest,,accuracy,0.95,,,,,")
+    rows = ["policy,seed,metric,value,low,high,low_80,high_80,spread,p"]
+    rows.append("blind:shortest,,accuracy,0.95,,,,,,")
     for name, accuracy in {"base": 0.1, "sft": 0.6, "ppo": 0.6, "dpo": 0.7, "grpo": 0.9}.items():
-        rows.append(f"{name},mean,accuracy,{accuracy},{accuracy - 0.1:.2f},1,{accuracy},0.99,")
-        rows.append(f"{name},0,accuracy,0.99,,,,,")
-        rows.append(f"{name},mean,expected_reward,0.5,0.4,0.6,0.45,0.55,")
-    Path("plots").mkdir(exist_ok=True)
-    Path("plots/compare.csv").write_text("\n".join(rows))
+        rows.append(f"{name},mean,accuracy,{accuracy},{accuracy - 0.1:.2f},1,{accuracy},0.99,,")
+        rows.append(f"{name},0,accuracy,0.99,,,,,,")
+        rows.append(f"{name},mean,expected_reward,0.5,0.4,0.6,0.45,0.55,,")
+    Path("plots/compare").mkdir(parents=True)
+    Path("plots/compare/selector.csv").write_text("\n".join(rows))
     write_jsonl(TIMES, TIMED)
-    Path("plots/compare_generator.csv").unlink(missing_ok=True)
     cost.main()
-    table = capsys.readouterr().out.split("selector:")[1]
-    ends = {row.split(" | ")[0]: row.split(" | ")[-1] for row in table.splitlines()[4:]}
-    assert ends == {"| base": " |", "| sft": " |", "| ppo": "sft |", "| dpo": " |"}
-    assert "| dpo | 0.700 [0.600, 1.000] | 0.500 [0.400, 0.600] | 20.0 |" in table
-    assert cost.PLOT.read_bytes().startswith(b"\x89PNG")
-    write_jsonl(TIMES, [*TIMED, line("compare", seconds=1, dataset="finqa")])
+    table = cells(capsys.readouterr().out.split("selector:")[1].strip())
+    ends = {name: table[name][-1] for name in ("base", "SFT", "PPO", "DPO")}
+    assert ends == {"base": "", "SFT": "", "PPO": "SFT", "DPO": ""} and "GRPO" not in table
+    assert table["DPO"][:3] == ["70.0 [60.0, 100.0]", "50.0 [40.0, 60.0]", "20.0"]
+    assert Path("logs/cost-selector.png").read_bytes().startswith(b"\x89PNG")
+    compared = [line("compare", "selector", seconds=1, dataset="finqa")]
+    write_jsonl(TIMES, [*TIMED, *compared, line("compare", "generator", seconds=1)])
     with pytest.raises(
-        UserError, match=r"compare\.csv is of pocket on finqa; run dvc repro compare"
+        UserError, match=r"selector\.csv is of pocket on finqa; run dvc repro compare"
     ):
         cost.main()
 
@@ -138,13 +150,13 @@ def test_a_stage_notes_its_time_and_memory_once_over_processes(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(READ, "tokens", 7)
     params = load_params(ROOT / "params.yaml")
-    note_cost(params, "rl_selector", ["ppo", "0"], 1.234)
+    note_cost(params, "selector_rl", ["ppo", "0"], 1.234)
     monkeypatch.setattr("posttrain.core.cost.RANK", 1)
-    note_cost(params, "rl_selector", ["ppo", "0"], 5.0)
+    note_cost(params, "selector_rl", ["ppo", "0"], 5.0)
     (noted,) = map(json.loads, TIMES.read_text().splitlines())
     peak = noted.pop("peak_mib")
     assert noted == {
-        "stage": "rl_selector", "arguments": ["ppo", "0"], "dataset": "sample", "model": "pocket",
+        "stage": "selector_rl", "arguments": ["ppo", "0"], "dataset": "sample", "model": "pocket",
         "seconds": 1.23, "tokens": 7,
     }  # fmt: skip
     assert 50 < peak < 100_000
@@ -164,22 +176,26 @@ run(main)
 """
 
 
+@pytest.mark.slow
 def test_no_thread_of_a_stage_spends_time_on_denormal_numbers(tmp_path: Path) -> None:
     shutil.copy(ROOT / "params.yaml", tmp_path)
+    (tmp_path / "probe.py").write_text(STAGE)
+    for name in ("probe", "files.json"):
+        write_json(tmp_path / "data/code" / name, {})
     two = {**environment(ROOT), "OMP_NUM_THREADS": "2"}
-    command = [sys.executable, "-c", STAGE]
+    command = [sys.executable, "probe.py"]
     done = subprocess.run(command, cwd=tmp_path, env=two, text=True, capture_output=True)
     assert done.stdout == "2 threads 0 left\n", done.stderr
 
 
 # ------------------------------------------------------------------------------ several data sets
 
-CSV = """policy,seed,metric,value,low,high,low_80,high_80,spread
-,,questions,{questions},,,,,
-shortest,,accuracy,0.3,,,,,
-sft,mean,accuracy,{sft},0,1,0.1,0.9,
-sft,0,accuracy,0.1,,,,,
-ppo,mean,accuracy,{ppo},0,1,0.1,0.9,
+CSV = """policy,seed,metric,value,low,high,low_80,high_80,spread,p
+,,questions,{questions},,,,,,
+blind:shortest,,accuracy,0.3,,,,,,
+sft,mean,accuracy,{sft},0,1,0.1,0.9,,
+sft,0,accuracy,0.1,,,,,,
+ppo,mean,accuracy,{ppo},0,1,0.1,0.9,,
 """
 
 
@@ -193,13 +209,13 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ["git", "checkout", "-qb", "other"],
     ):
         must(tmp_path, *command)
-    (tmp_path / "plots").mkdir()
+    (tmp_path / "plots/compare").mkdir(parents=True)
     for dataset, figures in (
         ("finqa", {"questions": 300, "sft": 0.5, "ppo": 0.6}),
         ("sample", {"questions": 100, "sft": 0.9, "ppo": 0.8}),
     ):
         (tmp_path / "params.yaml").write_text(f"dataset: {dataset}\n")
-        (tmp_path / "plots/compare.csv").write_text(CSV.format(**figures))
+        (tmp_path / "plots/compare/selector.csv").write_text(CSV.format(**figures))
         if dataset == "finqa":
             author = ["-c", "user.name=a", "-c", "user.email=a@b"]
             must(tmp_path, "git", "add", ".")
@@ -207,25 +223,27 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_accuracies_of_data_sets_are_weighted_by_their_questions(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     across.main(["other", "."])
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == (
-        "| policy | finqa (other), 300 questions | sample (.), 100 questions | weighted mean | dominated by |"
-    )
-    assert lines[2:] == ["| sft | 0.500 | 0.900 | 0.600 |  |", "| ppo | 0.600 | 0.800 | 0.650 |  |"]
+    table = cells(capsys.readouterr().out)
+    heads = ["finqa (other), 300 questions", "sample (.), 100 questions"]
+    assert table["accuracy %"] == [*heads, "weighted mean", "dominated by"]
+    assert table["SFT"] == ["50.0", "90.0", "60.0", ""]
+    assert table["PPO"] == ["60.0", "80.0", "65.0", ""]
     across.main(["other"])
-    assert "| sft | 0.500 | 0.500 | ppo |" in capsys.readouterr().out
+    assert cells(capsys.readouterr().out)["SFT"] == ["50.0", "50.0", "PPO"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text", ["policy,seed\nsft,mean\n", "not a table", CSV.format(questions="many", sft=1, ppo=1)]
 )
 def test_a_file_that_is_no_comparison_is_named(project: Path, text: str) -> None:
-    (project / "plots/compare.csv").write_text(text)
-    with pytest.raises(UserError, match=r"sample \(\.\): plots/compare\.csv "):
+    (project / "plots/compare/selector.csv").write_text(text)
+    with pytest.raises(UserError, match=r"sample \(\.\): plots/compare/selector\.csv "):
         across.main(["."])
 
 
@@ -242,18 +260,55 @@ def test_estimates_are_read_from_a_comparison_only(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.slow
 def test_a_revision_without_a_comparison_is_named(project: Path) -> None:
-    with pytest.raises(UserError, match=r"nowhere: no plots/compare\.csv there"):
+    with pytest.raises(UserError, match=r"nowhere: no plots/compare/selector\.csv there"):
         across.main(["nowhere"])
-    with pytest.raises(UserError, match=r"other: no plots/compare_generator\.csv there"):
+    with pytest.raises(UserError, match=r"other: no plots/compare/generator\.csv there"):
         across.main(["--generator", "other"])
 
 
+@pytest.mark.slow
 def test_what_cannot_be_put_together_is_refused(project: Path) -> None:
     with pytest.raises(UserError, match="named twice"):
         across.main(["other", "other"])
-    Path("plots/compare.csv").write_text(
-        Path("plots/compare.csv").read_text().replace("sft", "a").replace("ppo", "b")
+    Path("plots/compare/selector.csv").write_text(
+        Path("plots/compare/selector.csv").read_text().replace("sft", "a").replace("ppo", "b")
     )
     with pytest.raises(UserError, match="no policy that all of them compare"):
         across.main(["other", "."])
+
+
+# ------------------------------------------------------------------------------ experiments
+
+
+@pytest.mark.slow
+def test_policies_are_tabulated_over_experiments(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def save(**accuracy: float) -> None:
+        values = {
+            name: {"accuracy": value, "expected_reward": 0.5} for name, value in accuracy.items()
+        }
+        Path("metrics/compare/selector.json").write_text(json.dumps(values))
+
+    Path("metrics/compare").mkdir(parents=True)
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b"]
+    save(sft=0.7, ppo=0.8)
+    must(project, "git", "add", ".")
+    subprocess.run([*git, "commit", "-qm", "x"], check=True)
+    must(project, "git", "update-ref", "refs/exps/12/3456/brave-mole", "HEAD")
+    must(project, "git", "update-ref", "refs/exps/exec/EXEC_HEAD", "HEAD")
+    save(sft=0.75, ppo=0.7, dpo=0.9)
+    experiments.main([])
+    table = cells(capsys.readouterr().out)
+    assert table["accuracy %"] == ["workspace", "HEAD", "brave-mole"]
+    assert table["PPO"] == ["70.0", "80.0", "80.0"] and table["DPO"] == ["90.0", "", ""]
+    experiments.main(["selector", "expected_reward"])
+    assert cells(capsys.readouterr().out)["SFT"] == ["50.0"] * 3
+    with pytest.raises(UserError, match="no comparison has a measure 'luck'"):
+        experiments.main(["selector", "luck"])
+    with pytest.raises(
+        UserError, match=r"metrics/compare/generator\.json: neither here nor in an exp"
+    ):
+        experiments.main(["generator"])

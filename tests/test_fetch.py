@@ -10,10 +10,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from workspace import ROOT
 
 from posttrain.core.errors import UserError
 from posttrain.core.files import git_blob_id
-from posttrain.tasks.fetching import download, fetch_hub, fetch_path
+from posttrain.core.params import load_params
+from posttrain.tasks.fetching import download, fetch_files, fetch_hub, fetch_path
 from posttrain.tasks.finqa.fetch import PATHS, fetch_generated
 from posttrain.tasks.finqa.load import SPLIT_FILES, iterate_split, load_split
 
@@ -23,9 +25,7 @@ KEY = "datasets.finqa"
 
 
 class Server(ThreadingHTTPServer):
-    """Serves `files` (path -> bytes). `cut` bytes into a response it hangs up; `ranges` off ignores
-    Range.
-    """
+    """Serves `files` (path -> bytes). It hangs up after `cut` bytes of a response, and ignores Range if `ranges` is off."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -233,3 +233,28 @@ def test_an_output_that_cannot_be_written_is_one_line(tmp_path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError, match="cannot write"):
         fetch_generated(tmp_path / "file" / "out", seed=0, sizes={"train": 2, "val": 2, "test": 2})
+
+
+def test_a_tasks_own_files_are_copied_as_they_are(tmp_path: Path) -> None:
+    params = load_params(ROOT / "params.yaml")
+    (tmp_path / "in").mkdir()
+    for name in ("train.csv", "notes.txt"):
+        (tmp_path / "in" / name).write_bytes(BODY)
+
+    def copied(**changes: object) -> list[str]:
+        stored = params.datasets["gsm8k"].model_copy(
+            update={"path": str(tmp_path / "in")} | changes
+        )
+        chosen = params.model_copy(
+            update={"dataset": "own", "datasets": {**params.datasets, "own": stored}}
+        )
+        fetch_files(chosen, tmp_path / "out")
+        return sorted(path.name for path in (tmp_path / "out").iterdir())
+
+    assert copied(blobs={}) == ["notes.txt", "train.csv"]
+    assert copied(blobs={"train.csv": "0" * 40}) == ["train.csv"]
+    with pytest.raises(UserError, match=r"datasets\.own\.path: .* has no file test.csv"):
+        copied(blobs={"test.csv": "0" * 40})
+    generated = params.model_copy(update={"dataset": "sample"})
+    with pytest.raises(UserError, match=r"datasets\.sample\.source: generated, but"):
+        fetch_files(generated, tmp_path / "out")

@@ -67,7 +67,7 @@ def test_a_directory_appears_whole_or_not_at_all(tmp_path: Path) -> None:
 def test_a_stage_that_dvc_runs_removes_what_a_kill_left_of_its_output(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By hand two may write the same at once, so there nothing is taken away."""
+    """By hand two may write the same output at once, so nothing is removed."""
     left, other = tmp_path / ".out.k1", tmp_path / ".out2.k2"
     for path in (left, other):
         (path / "model").mkdir(parents=True)
@@ -108,7 +108,7 @@ def test_jsonl_reads_back(rows: list[dict[str, int | str]]) -> None:
 
 @given(st.lists(st.integers() | st.lists(TEXTS) | st.dictionaries(TEXTS, TEXTS)), st.booleans())
 def test_a_json_list_reads_the_same_item_by_item(items: list[Any], indented: bool) -> None:
-    """Wherever the blocks that are read end: here each is one character longer than the one before."""
+    """Wherever the blocks end that are read; here each is one character longer than the last."""
     with tempfile.TemporaryDirectory() as directory, pytest.MonkeyPatch.context() as patch:
         patch.setattr("posttrain.core.files._BLOCK", 1)
         path = Path(directory) / "rows.json"
@@ -222,9 +222,10 @@ except UserError as error:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["file", "text", "tensors"])
 def test_a_full_disk_is_one_line_and_leaves_nothing(kind: str, tmp_path: Path) -> None:
-    """A limit on the size of files fails a write as a full disk does."""
+    """A limit on file size makes a write fail like a full disk."""
     assert resource.RLIMIT_FSIZE is not None
     done = subprocess.run(
         [sys.executable, "-c", WRITE_ON_A_FULL_DISK, kind],

@@ -1,4 +1,4 @@
-"""What an answer is worth: one scorer, whatever the text."""
+"""The scorer of FinQA's answers, on any text."""
 
 import json
 import time
@@ -13,8 +13,8 @@ from posttrain.core.errors import UserError
 from posttrain.tasks import get_task
 from posttrain.tasks.finqa.official import official_verdict, tokenize
 from posttrain.tasks.finqa.program import format_answer
-from posttrain.tasks.finqa.score import FAILURES, Score, score
-from posttrain.tasks.reward import COMPONENTS, reward
+from posttrain.tasks.finqa.score import FAILURES, PARTS, FinqaScore, score
+from posttrain.tasks.reward import reward
 
 TASK = get_task("finqa")
 TABLE = [["", "2009", "2008"], ["net revenue", "5829", "5735"], ["loss (net)", "1", "2"]]
@@ -34,6 +34,7 @@ LITERAL: dict[str, Any] = {
     "table": TABLE,
     "references": REFERENCES,
     "operands": "literal",
+    "tolerance": 0.01,
 }
 CELLS = {**LITERAL, "operands": "cells"}
 YES = {**LITERAL, "literal_program": "greater(5829, 5735)", "exe_ans": "yes"}
@@ -44,8 +45,8 @@ def answer(program: str, stated: str) -> str:
     return json.dumps({"program": steps, "answer": stated})
 
 
-def judge(text: str, example: dict[str, Any] = LITERAL) -> Score:
-    return score(text, example, tolerance=0.01)
+def judge(text: str, example: dict[str, Any] = LITERAL) -> FinqaScore:
+    return score(text, example)
 
 
 GOLD = answer("subtract(5829, 5735), divide(#0, 5735)", "0.01639")
@@ -53,11 +54,11 @@ GOLD = answer("subtract(5829, 5735), divide(#0, 5735)", "0.01639")
 
 def test_the_gold_answer_has_everything_right() -> None:
     found = judge(GOLD)
-    assert found.components == dict.fromkeys(COMPONENTS, 1.0)
+    assert found.parts == dict.fromkeys(PARTS, 1.0)
     assert (found.status, found.failure, found.value, found.answer) == (
         ("scored", None, 0.01639, 0.01639)
     )
-    assert found.execution_correct and found.program_correct
+    assert found.correct and found.program_correct
     assert found.answer_strict and found.answer_lenient and found.self_consistent
 
 
@@ -108,13 +109,13 @@ def test_each_failure_has_its_class(text: str, example: dict[str, Any], failure:
 
 def test_a_right_value_by_another_program_is_execution_correct_only() -> None:
     found = judge(answer("divide(5829, 5735), subtract(#0, const_1)", "0.01639"))
-    assert (found.execution_correct, found.program_correct) == (True, False)
+    assert (found.correct, found.program_correct) == (True, False)
     assert found.failure is None
 
 
 def test_an_infinite_value_is_no_value() -> None:
     found = judge(answer("add(1e999, 1)", "inf"))
-    assert (found.value, found.components["program_valid"]) == (None, 0.0)
+    assert (found.value, found.parts["program_valid"]) == (None, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -141,7 +142,7 @@ def test_an_infinite_value_is_no_value() -> None:
 )
 def test_stated_answers(stated: str, close: float, strict: bool, lenient: bool) -> None:
     found = judge(answer("subtract(5829, 5735), divide(#0, 5735)", stated))
-    assert (found.components["numeric_close"], found.answer_strict, found.answer_lenient) == (
+    assert (found.parts["numeric_close"], found.answer_strict, found.answer_lenient) == (
         (close, strict, lenient)
     )
 
@@ -149,8 +150,8 @@ def test_stated_answers(stated: str, close: float, strict: bool, lenient: bool) 
 def test_yes_is_yes_and_nothing_else() -> None:
     assert judge(answer("greater(5829, 5735)", "Yes"), YES).failure is None
     wrong = judge(answer("greater(5829, 5735)", "no"), YES)
-    assert wrong.components["numeric_close"] == 0.0 and not wrong.self_consistent
-    assert not judge(answer("add(1, 2)", "1"), YES).execution_correct
+    assert wrong.parts["numeric_close"] == 0.0 and not wrong.self_consistent
+    assert not judge(answer("add(1, 2)", "1"), YES).correct
 
 
 def test_self_consistency_is_about_the_own_program() -> None:
@@ -173,19 +174,19 @@ def test_self_consistency_is_about_the_own_program() -> None:
 )
 def test_another_form_costs_the_form_only(text: str) -> None:
     found = judge(text)
-    assert found.components == {**dict.fromkeys(COMPONENTS, 1.0), "format_valid": 0.0}
+    assert found.parts == {**dict.fromkeys(PARTS, 1.0), "format_valid": 0.0}
     assert found.failure is None
 
 
 def test_spaces_around_and_inside_the_object_are_its_form() -> None:
     spaced = '\n { "program": ["subtract(5829, 5735)" ,"divide(#0, 5735)"],\t"answer": "0.01639"} '
-    assert judge(spaced).components["format_valid"] == 1.0
+    assert judge(spaced).parts["format_valid"] == 1.0
 
 
 def test_a_missing_answer_leaves_the_program_scored() -> None:
     found = judge('{"program": ["subtract(5829, 5735)", "divide(#0, 5735)"]}')
     assert (found.status, found.failure, found.answer) == ("scored", "wrong_answer_only", None)
-    assert found.components["exact_match"] == 1.0 and found.components["format_valid"] == 0.0
+    assert found.parts["exact_match"] == 1.0 and found.parts["format_valid"] == 0.0
 
 
 @pytest.mark.parametrize(
@@ -212,14 +213,14 @@ def test_texts_without_the_object_are_unparseable_not_wrong(text: Any) -> None:
     start = time.perf_counter()
     found = judge(text)
     assert found.status == "unparseable"
-    assert found.components == dict.fromkeys(COMPONENTS, 0.0)
+    assert found.parts == dict.fromkeys(PARTS, 0.0)
     assert time.perf_counter() - start < 2
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "9" * 5000, "1e999", "true"])
 def test_hostile_numbers_are_scored_as_wrong_answers(number: str) -> None:
     found = judge(GOLD.replace('"0.01639"', number))
-    assert found.components == (
+    assert found.parts == (
         {"exact_match": 1.0, "numeric_close": 0.0, "program_valid": 1.0, "format_valid": 0.0}
     )
 
@@ -228,7 +229,7 @@ def test_ten_thousand_steps_are_scored_soon() -> None:
     start = time.perf_counter()
     for op in ("add", "exp", "multiply"):
         steps = [f"{op}(5829, 5735)", *(f"{op}(#{k}, #{k})" for k in range(9_999))]
-        assert not judge(json.dumps({"program": steps, "answer": "1"})).execution_correct
+        assert not judge(json.dumps({"program": steps, "answer": "1"})).correct
     assert time.perf_counter() - start < 5
 
 
@@ -238,15 +239,27 @@ def test_an_example_without_a_field_is_the_users_error() -> None:
 
 
 def test_the_reward_is_the_weighted_mean() -> None:
-    components = {"exact_match": 1.0, "numeric_close": 0.0, "format_valid": 1.0}
+    parts = {"exact_match": 1.0, "numeric_close": 0.0, "format_valid": 1.0}
     weights = {"exact_match": 2.0, "numeric_close": 1.0, "format_valid": 1.0}
-    assert reward(components, weights) == 0.75
+    assert reward(parts, weights) == 0.75
 
 
-@pytest.mark.parametrize("weights", [{}, {"exact_match": 0}, {"exact": 1}, {"exact_match": -1}])
-def test_impossible_weights_are_refused(weights: dict[str, float]) -> None:
-    with pytest.raises(UserError, match="reward weight"):
+def test_weights_of_parts_that_the_task_does_not_offer_are_left_out() -> None:
+    assert reward({"satisfied": 0.5}, {"exact_match": 1.0, "satisfied": 2.0}) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("weights", "problem"),
+    [
+        ({"exact": 1}, "reward.weights: no weight for 'exact_match', a part of this task's reward"),
+        ({"exact_match": 0}, "reward.weights: at least one of exact_match must be above 0"),
+        ({"exact_match": -1}, "reward weight exact_match must be a number of 0 or more"),
+    ],
+)
+def test_impossible_weights_are_one_line(weights: dict[str, float], problem: str) -> None:
+    with pytest.raises(UserError, match=problem) as caught:
         reward({"exact_match": 1.0}, weights)
+    assert "\n" not in str(caught.value)
 
 
 @settings(deadline=None)
@@ -254,7 +267,7 @@ def test_impossible_weights_are_refused(weights: dict[str, float]) -> None:
 def test_any_text_gets_a_score_with_parts_of_zero_or_one(text: str) -> None:
     for prepared in (text, answer(text, text), '{"program": ' + text):
         found = judge(prepared, CELLS)
-        assert set(found.components.values()) <= {0.0, 1.0}
+        assert set(found.parts.values()) <= {0.0, 1.0}
         assert found.failure in FAILURES
 
 
@@ -266,8 +279,8 @@ def test_a_calculated_answer_states_what_its_program_gives_and_has_the_same_verd
     for prepared in (text, answer(text, text), answer("add(B2, C2)", text), f"so {GOLD}"):
         before, told = judge(prepared, CELLS), TASK.calculate(prepared, CELLS)
         after = judge(told, CELLS)
-        assert (after.value, after.program, after.execution_correct) == (
-            (before.value, before.program, before.execution_correct)
+        assert (after.value, after.program, after.correct) == (
+            (before.value, before.program, before.correct)
         )
         assert told == prepared if before.value is None else after.self_consistent
         assert TASK.calculate(told, CELLS) == told
@@ -283,9 +296,10 @@ def test_scores_of_real_gold_answers_are_official_and_full(finqa_dir: Path) -> N
             "table": row["table"],
             "references": {},
             "operands": "literal",
+            "tolerance": 0.01,
         }
         found = judge(answer(qa["program"], format_answer(qa["exe_ans"])), example)
-        assert (found.execution_correct, found.program_correct) == official_verdict(
+        assert (found.correct, found.program_correct) == official_verdict(
             tokenize(qa["program"]), qa["program"], qa["exe_ans"], row["table"]
         )
-        assert found.failure is None and set(found.components.values()) == {1.0}, row["id"]
+        assert found.failure is None and set(found.parts.values()) == {1.0}, row["id"]

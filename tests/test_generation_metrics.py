@@ -1,4 +1,4 @@
-"""Claims about figures of written answers, on completions small enough to count by hand."""
+"""Claims about the measures of written answers, on completions few enough to count by hand."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ from posttrain.measures.answers import (
     by_question,
     greedy_columns,
     greedy_metrics,
-    intervals,
     majority_at_k,
     pass_at_k,
     prediction_rows,
     sampled_columns,
     sampled_metrics,
-    score_completion,
 )
-from posttrain.report import rerank_summary as open_summary
-from posttrain.report.compare import Run, compare
+from posttrain.measures.named import intervals
+from posttrain.report import rerank_summary
+from posttrain.report.compare import Run, compare_runs
 from posttrain.report.rerank import (
     RULES,
     calculated,
     candidates,
-    open_columns,
-    open_evaluation,
-    open_pool,
-    open_rows,
+    rerank_columns,
+    rerank_metrics,
+    rerank_pool,
+    rerank_rows,
 )
+from posttrain.rollouts.record import score_completion
 from posttrain.tasks import get_task
 
 TASK = get_task("finqa")
-REWARDS = load_params(ROOT / "params.yaml").rewards
+WEIGHTS = load_params(ROOT / "params.yaml").reward.weights
 EXAMPLE: dict[str, Any] = {
     "id": "hand",
     "question": "what is the growth of revenue?",
@@ -53,20 +53,21 @@ EXAMPLE: dict[str, Any] = {
     "table": [["", "2019", "2018"], ["revenue", "120", "100"]],
     "references": {},
     "operands": "literal",
+    "tolerance": 0.01,
+    "prompts": {"direct": "revenue 120 100: what is its growth?"},
 }
 GOLD = '{"program": ["subtract(120, 100)", "divide(#0, 100)"], "answer": "0.2"}'
 
 
 def scored(text: str, example: dict[str, Any] = EXAMPLE, **changes: Any) -> dict[str, Any]:
     about = {"variant": "direct", "index": 0, "tokens": 7, "finished": True, **changes}
-    weights = REWARDS.weights.model_dump()
-    return score_completion(TASK, example, text, REWARDS.tolerance, weights, **about)
+    return score_completion(TASK, example, text, WEIGHTS, **about)
 
 
 def draw(
     question: str, index: int, value: float | None, *, right: float = 1.0, **changes: Any
 ) -> dict[str, Any]:
-    """A record whose program executes to `value`; None cannot be parsed."""
+    """A record whose program executes to `value`; None for one that cannot be parsed."""
     correct = value is not None and value == right
     return {
         "id": question,
@@ -79,7 +80,7 @@ def draw(
         "failure": "unparseable" if value is None else None if correct else "wrong_program",
         "value": value,
         "answer": value,
-        "components": {"format_valid": float(value is not None)},
+        "parts": {"format_valid": float(value is not None)},
         "reward": 0.0 if value is None else 1.0 if correct else 0.2,
         "correct": correct,
         "program_correct": correct,
@@ -135,7 +136,7 @@ def test_no_record_of_an_odd_text_holds_more_of_it_than_its_text(text: str) -> N
 
 
 def test_a_draw_that_is_there_twice_is_an_error() -> None:
-    with pytest.raises(UserError, match="a: draw 0 of variant direct is there twice"):
+    with pytest.raises(UserError, match="a: sample 0 of variant direct occurs twice"):
         by_question([draw("a", 0, 1.0), draw("a", 0, 1.0)])
 
 
@@ -205,7 +206,7 @@ def test_pass_at_k_needs_k_draws() -> None:
 
 def test_the_majority_is_of_executed_answers_and_ties_go_to_the_first_drawn() -> None:
     group = draws("a", None, 3.0, 2.0, 2.0, 3.0, 2.0, None, None, None)
-    assert majority_at_k(group, 1)["value"] is None  # nothing else was drawn
+    assert majority_at_k(group, 1)["value"] is None  # nothing else was sampled
     assert majority_at_k(group, 2)["index"] == 1
     assert majority_at_k(group, 3)["index"] == 1  # one vote each
     assert majority_at_k(group, 4)["index"] == 2
@@ -252,31 +253,30 @@ def test_questions_with_different_numbers_of_draws_are_refused() -> None:
 
 
 def answered(name: str, *values: float | None) -> list[dict[str, Any]]:
-    """Answers to a question, the greedy one first; a text is what it executes to."""
+    """Answers to a question, the greedy one first; each text is its own value."""
     return [{**made, "written": made["text"]} for made in draws(name, *values)]
 
 
 def chances(group: Sequence[Mapping[str, Any]], **given: float) -> dict[str, float]:
-    """Log-probability of each written text: 0, or as given for what it executes to (`v2=-1.0`)."""
+    """Log-probability of each written text: 0, or the one given for its value (`v2=-1.0`)."""
     return {made["written"]: given.get(f"v{made['value'] or 0:.0f}", 0.0) for made in group}
 
 
 def chosen_by(
     groups: Sequence[Sequence[Mapping[str, Any]]], scores: Sequence[Sequence[float]]
 ) -> list[dict[str, Any]]:
-    return open_rows(groups, scores, [chances(group) for group in groups])
+    return rerank_rows(groups, scores, [chances(group) for group in groups])
 
 
 def test_an_answer_states_what_its_program_gives_and_keeps_what_was_written() -> None:
     slip = scored(GOLD.replace('"0.2"', '"7"'), index=3)
-    weights = REWARDS.weights.model_dump()
-    told = calculated(TASK, EXAMPLE, slip, REWARDS.tolerance, weights)
+    told = calculated(TASK, EXAMPLE, slip, WEIGHTS)
     assert told == {**scored(GOLD, index=3), "written": slip["text"]}
     assert slip["correct"] and slip["reward"] < told["reward"] == 1.0
     scrap = scored("?")
-    assert calculated(TASK, EXAMPLE, scrap, REWARDS.tolerance, weights) == {**scrap, "written": "?"}
+    assert calculated(TASK, EXAMPLE, scrap, WEIGHTS) == {**scrap, "written": "?"}
     with pytest.raises(UserError, match=r"^hand: answers to other stand in its place"):
-        calculated(TASK, EXAMPLE, {**scrap, "id": "other"}, REWARDS.tolerance, weights)
+        calculated(TASK, EXAMPLE, {**scrap, "id": "other"}, WEIGHTS)
 
 
 def test_identical_texts_are_one_candidate_and_scrap_is_none() -> None:
@@ -294,8 +294,8 @@ def test_a_candidate_remembers_all_that_was_written_for_it() -> None:
 
 
 def test_the_pool_holds_what_was_drawn_and_nothing_else() -> None:
-    pool = open_pool(TASK, EXAMPLE, ["an answer", "?"])
-    assert pool["id"] == "hand" and pool["prompt"] == TASK.render_prompt(EXAMPLE)
+    pool = rerank_pool(EXAMPLE, ["an answer", "?"])
+    assert pool["id"] == "hand" and pool["prompt"] == EXAMPLE["prompts"]["direct"]
     assert [one["text"] for one in pool["candidates"]] == ["an answer", "?"]
 
 
@@ -308,7 +308,7 @@ def test_each_rule_chooses_as_defined() -> None:
         chances(groups[0], v2=-1.0, v1=-1.0 - np.log(6.0)),
         chances(groups[1], v1=-1.0, v2=-3.0, v3=-3.0),
     ]
-    rows = open_rows(groups, scores, likelihoods)
+    rows = rerank_rows(groups, scores, likelihoods)
     chosen = {rule: [row[rule]["correct"] for row in rows] for rule in RULES}
     assert chosen == {
         "greedy": [False, True],
@@ -330,7 +330,7 @@ def test_each_rule_chooses_as_defined() -> None:
         "log_probability": pytest.approx(-1.0 - np.log(6.0), abs=1e-6),
     }
     assert [row["samples"] for row in rows] == [4, 4]
-    found = open_evaluation(rows)
+    found = rerank_metrics(rows)
     assert found["questions"] == 2 and found["candidates"] == 2.5
     assert found["random_reward"] == pytest.approx((1.2 / 2 + 1.4 / 3) / 2)
     assert found["selector_accuracy"] == found["product_accuracy"] == 0.5
@@ -343,7 +343,7 @@ def test_the_product_adds_the_probabilities_of_all_texts_written_for_an_answer()
     group = [wrong, {**right, "written": "x"}, {**again, "written": "y"}]
     for sure, expected in ((np.log(0.3), True), (np.log(0.2), False)):
         likelihoods = [{wrong["written"]: np.log(0.5), "x": sure, "y": sure}]
-        (row,) = open_rows([group], [[0.0, 0.0]], likelihoods)
+        (row,) = rerank_rows([group], [[0.0, 0.0]], likelihoods)
         assert row["product"]["correct"] is expected
 
 
@@ -384,7 +384,7 @@ def test_no_rule_beats_the_oracle_and_a_shift_of_the_scores_changes_nothing(
 
 def test_the_gain_over_greedy_is_paired() -> None:
     groups = [answered(str(n), 2.0, 1.0, 2.0) for n in range(20)]
-    columns = open_columns(chosen_by(groups, [[0.0, 1.0]] * 20))
+    columns = rerank_columns(chosen_by(groups, [[0.0, 1.0]] * 20))
     assert intervals(columns, [0.95], 100)["selector_over_greedy"]["0.95"] == [1.0, 1.0]
 
 
@@ -392,32 +392,29 @@ def test_scores_that_do_not_fit_the_candidates_are_an_error_that_names_the_quest
     group = answered("a", 1.0, 1.0)
     own = [chances(group)]
     with pytest.raises(UserError, match="a: the selector gave 2 scores for 1 texts"):
-        open_rows([group], [[0.0, 1.0]], own)
+        rerank_rows([group], [[0.0, 1.0]], own)
     with pytest.raises(UserError, match="a: the selector gave scores that are not finite"):
-        open_rows([group], [[float("nan")]], own)
+        rerank_rows([group], [[float("nan")]], own)
     with pytest.raises(UserError, match="a: the generator gave no score for "):
-        open_rows([group], [[0.0]], [{}])
+        rerank_rows([group], [[0.0]], [{}])
 
 
 def test_the_seeds_of_open_evaluation_are_put_together_by_question() -> None:
     groups = [answered("a", 2.0, 1.0), answered("b", 1.0, 2.0), answered("c", 2.0, 2.0)]
     better, worse = [[0.0, 1.0], [1.0, 0.0], [0.0]], [[1.0, 0.0], [0.0, 1.0], [0.0]]
     choices = [chosen_by(groups, scores) for scores in (better, better, worse)]
-    right = open_summary.accuracies(choices)
+    right = rerank_summary.accuracies(choices)
     assert right["selector"].tolist() == [[1, 1, 0], [1, 1, 0], [0, 0, 0]]
-    lines = open_summary.table(right, [0, 1, 5], 300).splitlines()
-    assert (
-        lines[0]
-        == "| rule | accuracy | seed 0 | seed 1 | seed 5 | over greedy | over likelihood | over random |"
-    )
-    (selector,) = (line for line in lines if line.startswith("| selector"))
+    lines = rerank_summary.table(right, [0, 1, 5], 300).splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    seeds, gains = ["seed 0", "seed 1", "seed 5"], ["greedy", "likelihood", "random"]
+    assert cells[0] == ["rule", "accuracy %", *seeds, *(f"over {rule}, points" for rule in gains)]
+    (selector,) = (row for row in cells if row[0] == "selector")
     # Averaged over seeds, a gains 2/3, b loses 1/3 and c gains nothing.
-    assert selector.startswith(
-        "| selector | 0.444 | 0.667 | 0.667 | 0.000 | +0.111 [-0.333, +0.667] |"
-    )
-    assert lines[-1].startswith("| oracle | 0.667 |")
+    assert selector[1:6] == ["44.4", "66.7", "66.7", "0.0", "+11.1 [−33.3, +66.7]"]
+    assert cells[-1][:2] == ["oracle", "66.7"]
     with pytest.raises(UserError, match="evaluated on different questions"):
-        open_summary.accuracies([choices[0], choices[1][:2]])
+        rerank_summary.accuracies([choices[0], choices[1][:2]])
 
 
 def test_open_evaluation_of_a_seed_that_did_not_run_is_named(
@@ -425,10 +422,8 @@ def test_open_evaluation_of_a_seed_that_did_not_run_is_named(
 ) -> None:
     shutil.copy(ROOT / "params.yaml", tmp_path)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(
-        UserError, match="open_evaluation/0: missing; run dvc repro open_evaluation"
-    ):
-        open_summary.main()
+    with pytest.raises(UserError, match="rerank/0: missing; run dvc repro rerank"):
+        rerank_summary.main()
 
 
 # ------------------------------------------------------------------------------ comparison
@@ -439,18 +434,17 @@ def test_compare_pairs_generators_like_selectors() -> None:
     greedy = [draw("a", 0, 1.0), draw("b", 0, 1.0), draw("c", 0, 2.0)]
     groups = [draws("a", 1.0, 1.0), draws("b", 1.0, 2.0), draws("c", 2.0, None)]
     after = prediction_rows("test", greedy, groups)
-    sft, ppo = compare([Run("sft", 0, before), Run("ppo", 0, after)], 100)
-    assert sft.accuracy.value == pytest.approx(1 / 3)
-    assert sft.expected_reward.value == sft.reward.value == pytest.approx(1.2 / 3)
-    assert ppo.reward_change is not None and ppo.accuracy_change is not None
-    assert ppo.accuracy_change.value == pytest.approx(1 / 3)
-    assert ppo.reward_change.value == pytest.approx((0 + 0.8 + 0.2) / 3)
-    assert ppo.expected_reward.value == pytest.approx((1 + 0.6 + 0.1) / 3)
-    assert ppo.probability_correct.value == pytest.approx((1 + 0.5 + 0) / 3)
-    assert ppo.reward_ratio.value == ppo.reward.value
-    assert {kind: share.value for kind, share in ppo.chosen.items()} == {
+    found = compare_runs("generator", [Run("sft", 0, before), Run("ppo", 0, after)], 100)
+    sft, ppo = found.results["sft"], found.results["ppo"]
+    assert sft.values["accuracy"].value == pytest.approx(1 / 3)
+    assert sft.values["expected_reward"].value == sft.values["reward"].value
+    assert sft.values["reward"].value == pytest.approx(1.2 / 3)
+    assert ppo.changes["accuracy"].value == pytest.approx(1 / 3)
+    assert ppo.changes["reward"].value == pytest.approx((0 + 0.8 + 0.2) / 3)
+    assert ppo.values["expected_reward"].value == pytest.approx((1 + 0.6 + 0.1) / 3)
+    assert ppo.values["sample_accuracy"].value == pytest.approx((1 + 0.5 + 0) / 3)
+    assert {kind: share.value for kind, (share, _) in found.kinds["ppo"].items()} == {
         "right": pytest.approx(2 / 3),
-        "unparseable": 0,
         "wrong_program": pytest.approx(1 / 3),
     }
 

@@ -1,32 +1,50 @@
-"""Claims about the generator's weights: what is trained is what is saved, and it comes back."""
+"""Claims about the generator's weights: those that are trained are saved and loaded again."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from peft import PeftModel
 from pretrain.model import build_model, llama_config, save_pocket, train_tokenizer
+from toys import PARAMS
 
 from posttrain.core.errors import UserError
+from posttrain.core.files import read_json
 from posttrain.core.params import Lora
+from posttrain.generator.run import load_policy
 from posttrain.models.load import load_causal_lm, read_base, write_base
-from posttrain.rollouts.writer import Generator, load_generator, new_generator, save_generator
+from posttrain.rollouts.writer import (
+    Generator,
+    load_generator,
+    save_generator,
+    save_untrained,
+)
 
 LORA = Lora(r=4, alpha=8, dropout=0.0, targets="auto")
 IDS = torch.tensor([[3, 4, 5, 6]])
 
 
 def make_base(directory: Path, seed: int) -> Path:
-    """A folder as stage `base` leaves it, which points to a model."""
+    """A folder as written by stage `base`, which points to a model; beside it `untrained`."""
     model, base = directory / "model", directory / "base"
     for folder in (model, base):
         folder.mkdir(parents=True)
     tokenizer = train_tokenizer(["revenue 2019 | 5829 | 5735"], 300)
     save_pocket(model, build_model(llama_config(len(tokenizer), 32, 2, 4, 48), seed), tokenizer)
-    write_base(base, "path", str(model), None)
+    save_untrained(directory / "untrained", write_base(base, "path", str(model), None))
     return base
+
+
+def untrained(base: Path, lora: Lora | None, trainable: bool = True) -> Generator:
+    """The untrained generator, loaded as for SFT."""
+    torch.manual_seed(0)
+    folder = base.parent / "untrained"
+    model, meta = load_generator(folder, base, trainable=trainable, lora=lora)
+    assert meta == {}
+    return model
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +54,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def trained(base: Path, lora: Lora | None) -> Generator:
     """A generator after one large step on its trainable weights."""
-    torch.manual_seed(0)
-    model = new_generator(base, "float32", lora)
+    model = untrained(base, lora)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.requires_grad:
@@ -58,12 +75,38 @@ def files(directory: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("lora", [LORA, None])
-def test_a_new_generator_writes_what_the_base_writes(base: Path, lora: Lora | None) -> None:
-    model = new_generator(base, "float32", lora)
+def test_an_untrained_generator_writes_what_the_base_writes(base: Path, lora: Lora | None) -> None:
+    model = untrained(base, lora)
     assert torch.equal(logits(model), logits(load_causal_lm(base)))
     trainable = {name for name, each in model.named_parameters() if each.requires_grad}
     assert all("lora_" in name for name in trainable) == (lora is not None)
     assert isinstance(model, PeftModel) == (lora is not None) and trainable
+    assert not model.training
+
+
+def test_an_untrained_generator_that_is_not_trained_has_no_adapter(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`load_policy` asks for one only if training follows."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(base, tmp_path / "models/base")
+    shutil.copytree(base.parent / "untrained", tmp_path / "models/generator/base/0")
+    entry = PARAMS.selected_model.model_copy(update={"lora": LORA})
+    params = PARAMS.model_copy(update={"models": {PARAMS.model: entry}})
+    model = load_policy(params, "base", 0)
+    assert not isinstance(model, PeftModel)
+    assert not any(each.requires_grad for each in model.parameters())
+    assert torch.equal(logits(model).cpu(), logits(load_causal_lm(base)))
+    assert isinstance(load_policy(params, "base", 0, trainable=True), PeftModel)
+
+
+def test_the_folder_of_an_untrained_generator_names_the_base_and_holds_no_weights(
+    base: Path,
+) -> None:
+    (name,) = files(base.parent / "untrained")
+    assert name == "generator.json"
+    saved = read_json(base.parent / "untrained" / name)
+    assert saved == {"base": read_base(base), "weights": "base", "meta": {}}
 
 
 @pytest.mark.parametrize("lora", [LORA, None])

@@ -4,71 +4,46 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from pretrain.model import train_tokenizer
-from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, LlamaConfig
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-from workspace import ROOT
-
-from posttrain.core.checkpoint import CheckpointFile
-from posttrain.core.errors import UserError
-from posttrain.core.params import load_params
-from posttrain.core.training import trainable_state
-from posttrain.generator.methods import ppo
-from posttrain.generator.methods.ppo import (
-    Episode,
-    collate,
-    completion_episode,
-    forward,
-    loss,
-    rollout,
-    token_log_probs,
-    train,
-    whiten,
+from torch import Tensor
+from toys import (
+    END,
+    TOKEN_PROMPTS,
+    Killed,
+    colour_data,
+    frozen_copy,
+    sample_tokens,
+    share_right,
+    token_model,
+    token_settings,
+    train_on_tokens,
 )
+from transformers import AutoModelForCausalLM, LlamaConfig
+
+from posttrain.core.errors import UserError
+from posttrain.core.loop import trainable_state
+from posttrain.generator import shared
+from posttrain.generator.batches import collate, forward, in_batches, token_log_probs
+from posttrain.generator.methods import ppo
+from posttrain.generator.methods.ppo import loss, rollout, whiten
+from posttrain.generator.run import Run
 from posttrain.generator.value import ValueNetwork, explained_variance, gae, value_loss
 from posttrain.models.architecture import recompute_activations, recomputes
 from posttrain.models.lora import add_lora
-from posttrain.models.tokens import tokenize_prompts
 from posttrain.rollouts import sampling
-from posttrain.rollouts.sampling import Completion
-from posttrain.selector.train import History
-
-SECTION = load_params(ROOT / "params.yaml").rl.generator.ppo
-RIGHT, END = 7, 1  # the token that is worth something, and the one that ends a completion
-RNG = random.Random(0)
-PROMPTS = [[RNG.randrange(8, 16) for _ in range(RNG.randint(1, 4))] for _ in range(24)]
-
-
-class Killed(Exception):
-    pass
-
-
-def tiny(model_type: str = "llama", **changes: Any) -> Any:
-    sizes = {
-        "vocab_size": 16,
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "max_position_embeddings": 64,
-        "initializer_range": 0.2,  # wide enough for a frozen head to say anything
-    }
-    if model_type != "gpt2":
-        sizes |= {"num_key_value_heads": 1, "head_dim": 16}
-    torch.manual_seed(0)
-    config = CONFIG_MAPPING[model_type](**{**sizes, **changes})
-    return AutoModelForCausalLM.from_config(config).eval()
+from posttrain.rollouts.episode import Episode, completion_episode
 
 
 def with_sft_adapter() -> Any:
-    """A model whose adapter already says something, as that of an SFT policy does."""
-    model = add_lora(tiny(), 4, 8.0, 0.3, "auto", "CAUSAL_LM")
+    """A model whose adapter is not the identity, like an SFT policy's."""
+    model = add_lora(token_model(), 4, 8.0, 0.3, "auto", "CAUSAL_LM")
     torch.manual_seed(1)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -77,98 +52,11 @@ def with_sft_adapter() -> Any:
     return model.eval()
 
 
-def draw(
-    model: Any,
-    tokenizer: Any,
-    prompt_ids: Sequence[list[int]],
-    *,
-    count: int,
-    max_new_tokens: int,
-    temperature: float,
-    top_p: float,
-    seed: int,
-    batch_size: int,
-) -> list[list[Completion]]:
-    """Plain sampling without a cache; a text is the token numbers before the end."""
-    generator = torch.Generator().manual_seed(seed)
-    groups = []
-    for prompt in prompt_ids:
-        ids = torch.tensor([prompt] * count)
-        for _ in range(max_new_tokens):
-            with torch.no_grad():
-                logits = model(input_ids=ids).logits[:, -1]
-            chances = torch.softmax(logits / temperature, dim=-1)
-            ids = torch.cat([ids, torch.multinomial(chances, 1, generator=generator)], dim=1)
-        groups.append([completion(row[len(prompt) :]) for row in ids.tolist()])
-    return groups
-
-
-def completion(ids: list[int]) -> Completion:
-    finished = END in ids
-    own = ids[: ids.index(END) + 1] if finished else ids
-    return Completion(own, " ".join(str(i) for i in own if i != END), finished)
-
-
-def share_right(texts: Sequence[str], rows: Sequence[int]) -> list[float]:
-    """Share of RIGHT among six tokens."""
-    return [text.split().count(str(RIGHT)) / 6 for text in texts]
-
-
-def evaluate(model: Any) -> dict[str, float]:
-    """The reward of the most likely first token alone."""
-    with torch.no_grad():
-        firsts = [model(input_ids=torch.tensor([p])).logits[0, -1].argmax() for p in PROMPTS[:8]]
-    return {"reward": sum(float(first == RIGHT) for first in firsts) / 8}
-
-
-def settings(**changes: Any) -> Any:
-    small = {"steps": 6, "prompts_per_step": 8, "samples": 4, "value_warmup_steps": 1}
-    rates = {"learning_rate": 5.0e-3, "value_learning_rate": 1.0e-2}
-    return SECTION.model_copy(update={**small, **rates, **changes})
-
-
-def run(
-    directory: Path,
-    *,
-    model: Any = None,
-    batch_size: int = 8,
-    die_at: int | None = None,
-    reward: Any = share_right,
-    **changes: Any,
-) -> tuple[Any, History]:
-    model = model or tiny()
-
-    def report(done: int, total: int, history: History) -> None:
-        if done == die_at:
-            raise Killed
-
-    history = train(
-        model,
-        None,
-        PROMPTS,
-        reward,
-        settings(**changes),
-        seed=3,
-        max_new_tokens=6,
-        batch_size=batch_size,
-        generation_batch_size=32,
-        sample=draw,
-        evaluate=evaluate,
-        checkpoint=CheckpointFile("run", directory),
-        report=report,
-    )
-    return model, history
-
-
-def reference_of(model: nn.Module) -> dict[str, Tensor]:
-    return {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
-
-
 def some_episodes(model: Any, count: int = 6) -> list[Episode]:
-    groups = draw(
+    groups = sample_tokens(
         model,
         None,
-        PROMPTS[:count],
+        TOKEN_PROMPTS[:count],
         count=1,
         max_new_tokens=6,
         temperature=1.0,
@@ -178,12 +66,12 @@ def some_episodes(model: Any, count: int = 6) -> list[Episode]:
     )
     return [
         completion_episode(prompt, drawn.ids, share_right([drawn.text], [0])[0])
-        for prompt, (drawn,) in zip(PROMPTS, groups, strict=False)
+        for prompt, (drawn,) in zip(TOKEN_PROMPTS, groups, strict=False)
     ]
 
 
 def plain_log_probs(model: Any, episode: Episode, temperature: float) -> Tensor:
-    """Of one episode's actions, from the model's ordinary output without padding."""
+    """Log-probabilities of one episode's actions, from the model's ordinary output without padding."""
     with torch.no_grad():
         logits = model(input_ids=torch.tensor([list(episode.ids)])).logits[0]
     log_policy = torch.log_softmax(logits.float() / temperature, dim=-1)
@@ -230,7 +118,7 @@ def test_whitened_advantages_have_mean_0_and_deviation_1() -> None:
 
 
 def test_a_value_may_leave_its_old_one_by_the_clip_range_only() -> None:
-    """The value moved from 0 to 0.5 towards a return of 1: it counts as 0.2, and has no gradient left."""
+    """The value moved from 0 to 0.5 towards a return of 1: it counts as 0.2, without a gradient."""
     values = torch.tensor([0.5], requires_grad=True)
     error = value_loss(values, torch.tensor([0.0]), torch.tensor([1.0]), 0.2)
     error.backward()
@@ -269,8 +157,8 @@ def test_in_an_episode_of_two_turns_rewards_go_to_the_last_action_before_them() 
     batch = collate([episode])
     assert batch.tokens.tolist() == [7, 6, 5]
     assert batch.before_action.tolist() == [[True, True, False, True, False]]
-    config = settings(gamma=1.0, gae_lambda=1.0)
-    model = tiny()
+    config = token_settings(gamma=1.0, gae_lambda=1.0)
+    model = token_model()
     made, stats = rollout(model, ValueNetwork(32), {}, [episode], config, 1)
     assert made.returns.tolist() == pytest.approx([1.75, 1.75, 1.0])
     torch.testing.assert_close(made.old_log_probs, plain_log_probs(model, episode, 1.0))
@@ -302,8 +190,8 @@ def test_actions_that_nothing_precedes_are_refused() -> None:
 def test_log_probs_are_those_of_the_ordinary_forward_pass(
     model_type: str, changes: dict[str, Any]
 ) -> None:
-    """Padded or not, at the sampling temperature, and with what the model does to its logits."""
-    model = tiny(model_type, **changes)
+    """Padded or not, at the sampling temperature, and with the model's own changes to its logits."""
+    model = token_model(model_type, **changes)
     episodes = some_episodes(model)
     assert len({len(episode.ids) for episode in episodes}) > 2
     batch = collate(episodes)
@@ -315,7 +203,7 @@ def test_log_probs_are_those_of_the_ordinary_forward_pass(
 
 
 def test_other_weights_give_their_own_log_probs_and_leave_the_model_as_it_was() -> None:
-    model, other = tiny(tie_word_embeddings=True), tiny(tie_word_embeddings=True)
+    model, other = token_model(tie_word_embeddings=True), token_model(tie_word_embeddings=True)
     with torch.no_grad():
         for parameter in other.parameters():
             parameter.mul_(1.3)
@@ -323,19 +211,19 @@ def test_other_weights_give_their_own_log_probs_and_leave_the_model_as_it_was() 
     episodes = some_episodes(model)
     batch = collate(episodes)
     with torch.no_grad():
-        logits = forward(model, batch, reference_of(other)).logits
+        logits = forward(model, batch, frozen_copy(other)).logits
     expected = torch.cat([plain_log_probs(other, episode, 1.0) for episode in episodes])
     torch.testing.assert_close(token_log_probs(logits, batch.tokens, 1.0), expected)
     assert all(torch.equal(before[n], t) for n, t in trainable_state(model).items())
 
 
-@pytest.mark.parametrize("make", [tiny, with_sft_adapter])
+@pytest.mark.parametrize("make", [token_model, with_sft_adapter])
 def test_the_kl_is_0_at_the_start_and_the_log_ratio_to_the_start_later(make: Any) -> None:
     """The start is the SFT policy, not the base below its adapter."""
     model = make()
-    start, reference = make(), reference_of(model)
+    start, reference = make(), frozen_copy(model)
     episodes = some_episodes(model)
-    _, stats = rollout(model, ValueNetwork(32), reference, episodes, settings(), 4)
+    _, stats = rollout(model, ValueNetwork(32), reference, episodes, token_settings(), 4)
     assert stats["kl"] == pytest.approx(0.0, abs=1e-5)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -345,21 +233,23 @@ def test_the_kl_is_0_at_the_start_and_the_log_ratio_to_the_start_later(make: Any
         float((plain_log_probs(model, e, 1.0) - plain_log_probs(start, e, 1.0)).sum())
         for e in episodes
     ]
-    _, stats = rollout(model, ValueNetwork(32), reference, episodes, settings(), 4)
+    _, stats = rollout(model, ValueNetwork(32), reference, episodes, token_settings(), 4)
     assert stats["kl"] == pytest.approx(sum(ratios) / len(ratios), abs=1e-4)
     assert abs(stats["kl"]) > 0.01
 
 
 def test_leaving_the_reference_is_paid_at_every_token() -> None:
-    model = tiny()
-    reference = reference_of(tiny())
+    model = token_model()
+    reference = frozen_copy(token_model())
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(1.5)
     episode = some_episodes(model)[0]
-    config = settings(kl_coef=0.5, gamma=1.0, gae_lambda=1.0)
+    config = token_settings(kl_coef=0.5, gamma=1.0, gae_lambda=1.0)
     made, _ = rollout(model, ValueNetwork(32), reference, [episode], config, 1)
-    paid = 0.5 * (plain_log_probs(model, episode, 1.0) - plain_log_probs(tiny(), episode, 1.0))
+    paid = 0.5 * (
+        plain_log_probs(model, episode, 1.0) - plain_log_probs(token_model(), episode, 1.0)
+    )
     final = sum(reward for _, reward in episode.rewards)
     expected = [final - float(paid[t:].sum()) for t in range(len(paid))]
     assert made.returns.tolist() == pytest.approx(expected, abs=1e-5)
@@ -381,11 +271,11 @@ def test_the_clipped_objective_by_hand() -> None:
     assert [bool(g) for g in log_probs.grad] == [False, True, True, False, True]
 
 
-@pytest.mark.parametrize("make", [tiny, with_sft_adapter])
+@pytest.mark.parametrize("make", [token_model, with_sft_adapter])
 def test_the_first_pass_has_ratio_1(make: Any) -> None:
     """Exactly, although the adapter has dropout."""
     model = make()
-    made, _ = rollout(model, ValueNetwork(32), {}, some_episodes(model), settings(), 4)
+    made, _ = rollout(model, ValueNetwork(32), {}, some_episodes(model), token_settings(), 4)
     parts = zip(made.batches, torch.split(made.old_log_probs, made.sizes), strict=True)
     for batch, old_log_probs in parts:
         now = token_log_probs(forward(model, batch).logits, batch.tokens, 1.0)
@@ -396,13 +286,13 @@ def test_the_first_pass_has_ratio_1(make: Any) -> None:
 def test_padding_and_accumulation_change_neither_loss_nor_gradient(batch_size: int) -> None:
     results = []
     for size in (6, batch_size):
-        model = tiny()
+        model = token_model()
         episodes = some_episodes(model)
         torch.manual_seed(0)
-        made, _ = rollout(model, ValueNetwork(32), {}, episodes, settings(), size)
+        made, _ = rollout(model, ValueNetwork(32), {}, episodes, token_settings(), size)
         with torch.no_grad():
             model.lm_head.weight.mul_(2.0)
-        stats = ppo._accumulate(model, made, settings())
+        stats = ppo._accumulate(model, made, token_settings())
         results.append((stats, {n: p.grad for n, p in model.named_parameters()}))
     (whole, gradients), (parts, other) = results
     assert parts == pytest.approx(whole, abs=1e-6) and whole["clip_fraction"] > 0
@@ -410,13 +300,78 @@ def test_padding_and_accumulation_change_neither_loss_nor_gradient(batch_size: i
         torch.testing.assert_close(other[name], gradient, atol=1e-6, rtol=1e-4)
 
 
+def several_answers(seed: int) -> list[Episode]:
+    """Of two prompts, of a third one answer, and an episode of two turns."""
+    rng = random.Random(seed)
+
+    def ids(low: int, high: int) -> list[int]:
+        return [rng.randrange(2, 16) for _ in range(rng.randint(low, high))]
+
+    counts = ((ids(5, 9), 5), ([7], 2), (ids(3, 9), 1))
+    one_turn = [
+        completion_episode(prompt, ids(1, 6), rng.random())
+        for prompt, count in counts
+        for _ in range(count)
+    ]
+    two_turns = [False, False, True, True, False, True]
+    return [*one_turn, Episode([9, 3, 4, 5, 6, 7], two_turns, [(3, 0.5), (5, 1.0)])]
+
+
+def test_episodes_of_one_prompt_stand_together() -> None:
+    episodes = several_answers(0)
+    batches = in_batches(token_model(), episodes, 4)
+    assert sorted(map(len, batches)) == [1, 2, 2, 4]
+    assert sorted(map(id, episodes)) == sorted(id(episode) for part in batches for episode in part)
+    assert [len({episode.prompt for episode in part}) for part in batches].count(2) == 1
+    assert episodes[-1].prompt == () and episodes[5].prompt == (7,)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        partial(token_model, tie_word_embeddings=True),
+        with_sft_adapter,
+        *(partial(token_model, model_type) for model_type in ("gpt2", "gpt_neox", "gemma")),
+    ],
+)
+def test_a_prompt_that_is_read_once_changes_neither_rollout_nor_gradient(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results, seen = [], []
+    plain = shared.read
+    monkeypatch.setattr(
+        shared, "read", lambda *given, **more: seen.append(1) or plain(*given, **more)
+    )
+    for once in (True, False):
+        if not once:
+            monkeypatch.setattr(shared, "reads_once", lambda model, length: False)
+        model = make()
+        episodes = several_answers(1)
+        reference = {name: 1.1 * p for name, p in frozen_copy(model).items()}
+        value = ValueNetwork(32)
+        torch.manual_seed(0)
+        torch.nn.init.normal_(value.outer.weight)
+        made, stats = rollout(model, value, reference, episodes, token_settings(kl_coef=0.3), 3)
+        with torch.no_grad():
+            model.get_output_embeddings().weight.mul_(1.5)
+        stats |= ppo._accumulate(model, made, token_settings())
+        gradients = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+        results.append((stats, gradients))
+    (own, gradients), (other, others) = results
+    # Five, two and the rest: at the rollout under the policy and the reference, and at the update.
+    assert len(seen) == 3 * 3 and own["clip_fraction"] > 0
+    assert own == pytest.approx(other, rel=1e-4, abs=1e-5)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradient, others[name], atol=1e-5, rtol=1e-3)
+
+
 # ------------------------------------------------------------------------------------------ training
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 def test_training_raises_the_reward(temperature: float, tmp_path: Path) -> None:
-    """About one token in sixteen is right at the start, most are at the end."""
-    _, history = run(tmp_path, steps=40, temperature=temperature)
+    """About one token in sixteen is right at the start, and most are at the end."""
+    _, history = train_on_tokens(tmp_path, steps=40, temperature=temperature)
     rewards = [row["reward"] for row in history.train]
     assert rewards[0] < 0.15
     assert sum(rewards[-5:]) / 5 > 0.8
@@ -426,15 +381,15 @@ def test_training_raises_the_reward(temperature: float, tmp_path: Path) -> None:
 
 
 def test_recomputed_activations_change_nothing(tmp_path: Path) -> None:
-    kept, history = run(tmp_path / "kept", steps=3)
-    model = tiny()
+    kept, history = train_on_tokens(tmp_path / "kept", steps=3)
+    model = token_model()
     recompute_activations(model)
     seen: list[bool] = []
     layer = model.model.layers[0]
     layer.mlp.register_forward_hook(
         lambda *_: seen.append(recomputes(model)) if torch.is_grad_enabled() else None
     )
-    recomputed, its_history = run(tmp_path / "recomputed", model=model, steps=3)
+    recomputed, its_history = train_on_tokens(tmp_path / "recomputed", model=model, steps=3)
     assert seen and all(seen), "every pass that trains recomputes"
     assert history.train[-1] == pytest.approx(its_history.train[-1], abs=1e-3)
     for one, other in zip(kept.parameters(), recomputed.parameters(), strict=True):
@@ -442,7 +397,9 @@ def test_recomputed_activations_change_nothing(tmp_path: Path) -> None:
 
 
 def test_an_adapter_is_trained_and_its_base_is_not(tmp_path: Path) -> None:
-    model, history = run(tmp_path, model=with_sft_adapter(), steps=25, learning_rate=1e-2)
+    model, history = train_on_tokens(
+        tmp_path, model=with_sft_adapter(), steps=25, learning_rate=1e-2
+    )
     assert history.train[-1]["reward"] > history.train[0]["reward"] + 0.3
     before = dict(with_sft_adapter().named_parameters())
     for name, parameter in model.named_parameters():
@@ -451,64 +408,64 @@ def test_an_adapter_is_trained_and_its_base_is_not(tmp_path: Path) -> None:
 
 def test_a_strong_penalty_keeps_the_policy_near_its_start(tmp_path: Path) -> None:
     free, held = (
-        run(tmp_path / str(kl_coef), steps=20, kl_coef=kl_coef)[1].train[-1]
+        train_on_tokens(tmp_path / str(kl_coef), steps=20, kl_coef=kl_coef)[1].train[-1]
         for kl_coef in (0.0, 1.0)
     )
     assert held["kl"] < 0.3 * free["kl"]
 
 
-@pytest.mark.parametrize("make", [tiny, with_sft_adapter])
+@pytest.mark.parametrize("make", [token_model, with_sft_adapter])
 @pytest.mark.parametrize("die_at", [1, 4])
 def test_resume_equals_uninterrupted(make: Any, die_at: int, tmp_path: Path) -> None:
     """Bit for bit, killed while the value network warms up or later."""
     changes = {"steps": 6, "value_warmup_steps": 2, "inner_epochs": 2}
-    whole, history = run(tmp_path / "whole", model=make(), **changes)
+    whole, history = train_on_tokens(tmp_path / "whole", model=make(), **changes)
     with pytest.raises(Killed):
-        run(tmp_path / "killed", model=make(), die_at=die_at, **changes)
-    resumed, resumed_history = run(tmp_path / "killed", model=make(), **changes)
+        train_on_tokens(tmp_path / "killed", model=make(), die_at=die_at, **changes)
+    resumed, resumed_history = train_on_tokens(tmp_path / "killed", model=make(), **changes)
     assert_same_weights(resumed, whole)
     assert resumed_history == history
 
 
 def test_a_resumed_run_does_not_start_over(tmp_path: Path) -> None:
     with pytest.raises(Killed):
-        run(tmp_path, die_at=5)
+        train_on_tokens(tmp_path, die_at=5)
     seen = []
 
     def counting(texts: Sequence[str], rows: Sequence[int]) -> list[float]:
         seen.append(len(texts))
         return share_right(texts, rows)
 
-    run(tmp_path, reward=counting)
+    train_on_tokens(tmp_path, reward=counting)
     assert seen == [8 * 4]
 
 
 def test_the_same_seed_gives_the_same_weights(tmp_path: Path) -> None:
-    one, history = run(tmp_path / "1", steps=3)
+    one, history = train_on_tokens(tmp_path / "1", steps=3)
     torch.manual_seed(99)  # the global random state is not part of it
-    other, other_history = run(tmp_path / "2", steps=3)
+    other, other_history = train_on_tokens(tmp_path / "2", steps=3)
     assert_same_weights(one, other)
     assert history == other_history
 
 
 def test_the_value_network_warms_up_alone(tmp_path: Path) -> None:
-    model, history = run(tmp_path, steps=3, value_warmup_steps=2, evaluations=3)
+    model, history = train_on_tokens(tmp_path, steps=3, value_warmup_steps=2, evaluations=3)
     alone, alone_too, both = history.train
     assert "policy_loss" not in alone and "policy_loss" not in alone_too and "policy_loss" in both
     assert alone["kl"] == alone_too["kl"] == both["kl"] == pytest.approx(0.0, abs=1e-5)
-    before = trainable_state(tiny())
+    before = trainable_state(token_model())
     assert not all(torch.equal(before[n], t) for n, t in trainable_state(model).items())
     with pytest.raises(UserError, match="value_warmup_steps: 3, but there are only 3 steps"):
-        run(tmp_path / "never", steps=3, value_warmup_steps=3)
+        train_on_tokens(tmp_path / "never", steps=3, value_warmup_steps=3)
 
 
 def test_the_value_network_learns_which_prompts_pay(tmp_path: Path) -> None:
-    """The reward hangs on the prompt's last token, so the states tell much of it; the policy stands still."""
+    """The reward depends on the prompt's last token, so the hidden states predict it; the policy does not change."""
 
     def by_prompt(texts: Sequence[str], rows: Sequence[int]) -> list[float]:
-        return [float(PROMPTS[row][-1] < 12) for row in rows]
+        return [float(TOKEN_PROMPTS[row][-1] < 12) for row in rows]
 
-    _, history = run(
+    _, history = train_on_tokens(
         tmp_path, reward=by_prompt, steps=24, value_warmup_steps=23, inner_epochs=4, kl_coef=0.0
     )
     explained = [row["explained_variance"] for row in history.train]
@@ -524,22 +481,19 @@ def test_rewards_are_asked_for_the_prompts_that_were_drawn_for(tmp_path: Path) -
         asked.append(list(rows))
         return share_right(texts, rows)
 
-    run(tmp_path, reward=remember, steps=3, evaluations=1)
+    train_on_tokens(tmp_path, reward=remember, steps=3, evaluations=1)
     assert [len(set(rows)) for rows in asked] == [8, 8, 8]
     assert sorted(row for rows in asked for row in rows) == sorted(list(range(24)) * 4)
 
 
-def test_the_weights_kept_are_those_of_the_best_evaluation(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_weights_kept_are_those_of_the_best_evaluation(tmp_path: Path) -> None:
     rewards, seen = iter([0.9, 0.3, 0.8, 0.5]), []
 
     def scripted(model: Any) -> dict[str, float]:
         seen.append(trainable_state(model))
         return {"reward": next(rewards)}
 
-    monkeypatch.setattr("test_generator_ppo.evaluate", scripted)
-    model, history = run(tmp_path, evaluations=3)
+    model, history = train_on_tokens(tmp_path, evaluate=scripted, evaluations=3)
     assert [row["step"] for row in history.val] == [0, 2, 4, 6]
     kept = trainable_state(model)
     assert all(torch.equal(kept[name], tensor) for name, tensor in seen[2].items())
@@ -547,7 +501,7 @@ def test_the_weights_kept_are_those_of_the_best_evaluation(
 
 
 def test_a_step_logs_what_one_watches(tmp_path: Path) -> None:
-    _, history = run(tmp_path, steps=2)
+    _, history = train_on_tokens(tmp_path, steps=2)
     assert history.train[-1].keys() == {
         "step",
         "reward",
@@ -567,7 +521,7 @@ def test_a_step_logs_what_one_watches(tmp_path: Path) -> None:
 
 
 def test_the_project_s_own_sampler_and_tokens_fit(tmp_path: Path) -> None:
-    """Texts that hold more digits pay more; prompts, sampling and the log-probabilities go together."""
+    """Texts with more digits earn more; prompts, sampling and log-probabilities fit together."""
     tokenizer = train_tokenizer(["what was revenue in 2009? 5829", "how much was it? 12"] * 5, 512)
     torch.manual_seed(0)
     config = LlamaConfig(
@@ -584,21 +538,25 @@ def test_the_project_s_own_sampler_and_tokens_fit(tmp_path: Path) -> None:
     def digits(texts: Sequence[str], rows: Sequence[int]) -> list[float]:
         return [sum(map(str.isdigit, text)) / 5 for text in texts]
 
-    history = train(
-        model,
-        tokenizer,
-        tokenize_prompts(["what was revenue?", "how much was it in 2009?"], tokenizer),
-        digits,
-        settings(steps=16, samples=16, learning_rate=1e-2),
+    rows = [
+        {"prompt": text, "example": place}
+        for place, text in enumerate(["what was revenue?", "how much was it in 2009?"])
+    ]
+    run = Run(
+        model=model,
         seed=0,
+        work=tmp_path,
+        evaluate=lambda model: {"reward": 0.0},
+        report=lambda done, total, shown: None,
+        tokenizer=tokenizer,
+        data=colour_data(prompts=lambda which, at_least: rows),
+        reward=SimpleNamespace(rewards=digits),  # type: ignore[arg-type]
+        sample=sampling.sample,
+        in_flight=32,
         max_new_tokens=5,
         batch_size=8,
-        generation_batch_size=32,
-        sample=sampling.sample,
-        evaluate=lambda model: {"reward": 0.0},
-        checkpoint=CheckpointFile("run", tmp_path),
-        report=lambda done, total, history: None,
     )
+    history = ppo.train(run, token_settings(steps=16, samples=16, learning_rate=1e-2))
     rewards = [row["reward"] for row in history.train]
     assert sum(rewards[-3:]) > sum(rewards[:3]) + 0.3
     assert history.train[0]["kl"] == pytest.approx(0.0, abs=1e-5)

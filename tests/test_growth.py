@@ -1,4 +1,4 @@
-"""The table of benchmarks/growth.py says whether time is a line and memory flat."""
+"""The table of benchmarks/growth.py shows whether time grows linearly and memory not at all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Claims about GSM8K's pools: changes are carried through, and the candidates alone do not tell which is right."""
+"""Claims about GSM8K's pools: changes are carried through, and the candidates alone do not reveal which is correct."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 from workspace import ROOT, rewarded_pools
 
-from posttrain.core.params import Candidates, Params, load_params
-from posttrain.pools.blind import audit_shortcuts
+from posttrain.core.params import Params, Pools, load_params
+from posttrain.pools.blind import blind_baselines
 from posttrain.pools.rewards import summarise_pools
-from posttrain.tasks import get_task
-from posttrain.tasks.gsm8k.candidates import Candidate, collect_habits, make_candidates
+from posttrain.tasks import Candidate, get_task
+from posttrain.tasks.gsm8k.candidates import collect_habits, make_candidates
+from posttrain.tasks.gsm8k.examples import make_example
 from posttrain.tasks.gsm8k.load import load_rows
-from posttrain.tasks.gsm8k.prepare import prepare_row
 from posttrain.tasks.gsm8k.sample import generate
 from posttrain.tasks.gsm8k.score import score
 from posttrain.tasks.gsm8k.solution import Change, carry, read_solution, write
+from posttrain.tasks.rendering import render
 
 K = 8
 TASK = get_task("gsm8k")
@@ -36,10 +37,14 @@ TEXT = (
 Examples = dict[str, list[dict[str, Any]]]
 
 
+def rendered(row: dict[str, Any], annotations: Any = "keep") -> dict[str, Any]:
+    return render(TASK, make_example(row, annotations), (), 0.01)
+
+
 def examples_of(rows: dict[str, list[Any]], annotations: Any = "keep") -> Examples:
     return {
         split: [
-            prepare_row({"id": f"{split}-{number}", **row}, annotations)
+            rendered({"id": f"{split}-{number}", **row}, annotations)
             for number, row in enumerate(of_split)
         ]
         for split, of_split in rows.items()
@@ -47,8 +52,8 @@ def examples_of(rows: dict[str, list[Any]], annotations: Any = "keep") -> Exampl
 
 
 def with_candidates(**changes: Any) -> Params:
-    chosen = Candidates.model_validate({**PARAMS.candidates.model_dump(), **changes})
-    return PARAMS.model_copy(update={"candidates": chosen})
+    chosen = Pools.model_validate({**PARAMS.pools.model_dump(), **changes})
+    return PARAMS.model_copy(update={"pools": chosen})
 
 
 def rewarded(examples: Examples, params: Params = PARAMS) -> dict[str, list[list[dict[str, Any]]]]:
@@ -119,15 +124,15 @@ def test_no_change_leaves_the_text_as_it_is(row: dict[str, str]) -> None:
 def test_every_carried_change_is_arithmetically_right_and_ends_with_its_last_step(
     row: dict[str, str], data: st.DataObject
 ) -> None:
-    example = prepare_row({"id": "q", **row}, "keep")
+    example = rendered({"id": "q", **row})
     solution = read_solution(example["solution"], example["target_answer"])
     given_number = data.draw(st.sampled_from(solution.givens))
     value = Fraction(data.draw(st.integers(1, 500)))
     results = carry(solution, Change({given_number: value}))
     if all((result * 10_000).denominator == 1 for result in results):
         text = write(solution, Change({given_number: value}), results)
-        verdict = score(f"{text}\n#### {float(results[-1]):.4f}", example, 0.01)
-        assert verdict.components["program_valid"] == 1.0 and verdict.self_consistent, text
+        verdict = score(f"{text}\n#### {float(results[-1]):.4f}", example)
+        assert verdict.parts["program_valid"] == 1.0 and verdict.self_consistent, text
 
 
 # ------------------------------------------------------------------------------ pools
@@ -171,7 +176,7 @@ def test_every_edit_occurs_and_the_corrupted_are_about_their_rate(
         *("operation", "dropped_step", "random_answer", "format_error"),
     }
     share = summary["kinds"]["corrupted"] / (7 * summary["pools"])
-    assert share == pytest.approx(PARAMS.candidates.corruption_rate, abs=0.05)
+    assert share == pytest.approx(PARAMS.pools.corruption_rate, abs=0.05)
 
 
 def test_a_pool_depends_on_the_seed_and_the_example_alone() -> None:
@@ -205,7 +210,7 @@ def test_an_answer_with_little_to_change_gets_a_full_pool_too(answer: str) -> No
 def test_no_rule_that_reads_only_the_candidates_wins(
     pools: dict[str, list[list[dict[str, Any]]]],
 ) -> None:
-    rates = audit_shortcuts(pools["train"], {"test": pools["test"]})["test"]
+    rates = blind_baselines(pools["train"], {"test": pools["test"]})["test"]
     assert max(rates.values()) < 0.35, rates
 
 
@@ -217,20 +222,20 @@ def test_no_rule_wins_on_real_pools_and_these_are_distinct(gsm8k_dir: Path) -> N
         split: load_rows(gsm8k_dir / f"{split}.jsonl")[:size]
         for split, size in (("train", 700), ("test", 300))
     }
-    examples = {split: [prepare_row(row, "keep") for row in found] for split, found in rows.items()}
+    examples = {split: [rendered(row) for row in found] for split, found in rows.items()}
     real = rewarded(examples)
     for pool in real["train"] + real["test"]:
         assert len({made["text"] for made in pool}) == K
         assert sum(made["correct"] for made in pool) == 1
     assert chisquare(list(summarise_pools(real["train"])["gold_slots"].values())).pvalue > 1e-3
-    rates = audit_shortcuts(real["train"], {"test": real["test"]})["test"]
+    rates = blind_baselines(real["train"], {"test": real["test"]})["test"]
     assert max(rates.values()) < 0.35, rates
 
 
 def test_no_change_leaves_every_real_text_as_it_is(gsm8k_dir: Path) -> None:
     different = Counter[str]()
     for row in load_rows(gsm8k_dir / "test.jsonl"):
-        example = prepare_row(row, "keep")
+        example = make_example(row, "keep")
         solution = read_solution(example["solution"], example["target_answer"])
         text = write(solution, Change(), carry(solution, Change()))
         closed = re.sub(r"<<.*?>>", lambda note: note[0].replace(" ", ""), example["solution"])

@@ -16,8 +16,8 @@ from posttrain.core.errors import UserError
 from posttrain.core.files import git_blob_id, read_jsonl
 from posttrain.core.params import Params, check_params
 from posttrain.tasks import SPLITS, get_task
+from posttrain.tasks.gsm8k.examples import draw, make_example
 from posttrain.tasks.gsm8k.load import FILES, load_rows
-from posttrain.tasks.gsm8k.prepare import draw, prepare_row
 from posttrain.tasks.gsm8k.reading import read_steps, strict_answer
 from posttrain.tasks.gsm8k.sample import generate
 from posttrain.tasks.gsm8k.score import score
@@ -33,7 +33,7 @@ def sample() -> dict[str, list[dict[str, str]]]:
 
 
 def chosen(dataset: str, **changes: Any) -> Params:
-    """The project's params with a data set, some of its entry changed."""
+    """The project's params with this data set and changes of its entry."""
     values = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
     values["dataset"] = dataset
     values["datasets"][dataset] |= changes
@@ -41,7 +41,7 @@ def chosen(dataset: str, **changes: Any) -> Params:
 
 
 def write_files(folder: Path, rows: list[Any]) -> Path:
-    """Both files with the same rows, the questions of test told apart."""
+    """Write both files with the same rows, except for the questions of test."""
     folder.mkdir(exist_ok=True)
     for split, name in FILES.items():
         told = [
@@ -50,6 +50,10 @@ def write_files(folder: Path, rows: list[Any]) -> Path:
         ]
         (folder / name).write_text("".join(json.dumps(row) + "\n" for row in told))
     return folder
+
+
+def made(row: dict[str, str], annotations: Any) -> dict[str, Any]:
+    return {**make_example({"id": "s", **row}, annotations), "tolerance": 0.01}
 
 
 # ------------------------------------------------------------------------------ the sample
@@ -67,7 +71,7 @@ def test_every_sample_answer_is_right_by_two_to_five_right_steps(
 ) -> None:
     for row in sample["train"] + sample["test"]:
         steps = read_steps(row["answer"], "keep")
-        verdict = score(row["answer"], prepare_row({"id": "s", **row}, "keep"), 0.01)
+        verdict = score(row["answer"], made(row, "keep"))
         assert 2 <= len(steps) <= 5 and all(step.right for step in steps)
         assert verdict.program_correct and set(verdict.quality.values()) == {1.0}, row
 
@@ -223,21 +227,22 @@ def test_examples_hold_the_answer_in_the_form_asked_for(tmp_path: Path, annotati
     params = chosen("gsm8k-sample", train=8, val=3, test=4, options={"annotations": annotations})
     TASK.fetch(params, tmp_path / "fetch")
     TASK.audit(tmp_path / "fetch", tmp_path / "audit")
-    metrics = TASK.prepare(params, tmp_path / "audit", tmp_path / "prepare")
-    sizes = {split: metrics[split]["examples"] for split in SPLITS}
+    examples = {split: [*TASK.examples(params, split, tmp_path / "audit")] for split in SPLITS}
+    sizes = {split: len(examples[split]) for split in SPLITS}
     assert sizes == {"train": 8, "val": 3, "test": 4}
-    for example in read_jsonl(tmp_path / "prepare/train.jsonl"):
-        target = TASK.render_target(example)
+    assert TASK.measure(examples["train"])["without_steps"] == 0
+    for example in examples["train"]:
+        target = TASK.target(example)
         assert ("<<" in target) == (annotations != "strip")
         assert target.endswith(f"\n#### {example['target_answer']}")
-        assert score(target, example, 0.01).execution_correct
+        assert score(target, {**example, "tolerance": 0.01}).correct
 
 
 def test_more_validation_rows_than_there_are_is_one_line(tmp_path: Path) -> None:
     source = write_files(tmp_path / "in", [ROW])
     TASK.audit(source, tmp_path / "audit")
     with pytest.raises(UserError, match=r"datasets\.gsm8k\.val: 500 of the 1 rows of train"):
-        TASK.prepare(chosen("gsm8k"), tmp_path / "audit", tmp_path / "out")
+        next(iter(TASK.examples(chosen("gsm8k"), "train", tmp_path / "audit")))
 
 
 # ------------------------------------------------------------------------------ all real rows
@@ -256,12 +261,12 @@ def test_every_real_gold_answer_is_right_under_both_extractions(
     counted = 0
     for name in FILES.values():
         for row in load_rows(gsm8k_dir / name):
-            example = prepare_row(row, annotations)
-            for text in (row["answer"], TASK.render_target(example)):
-                verdict = score(text, example, 0.01)
+            example = made(row, annotations)
+            for text in (row["answer"], TASK.target(example)):
+                verdict = score(text, example)
                 assert verdict.status == "scored"
                 assert verdict.answer_strict and verdict.answer_lenient, row["id"]
-            counted += verdict.execution_correct
+            counted += verdict.correct
     assert counted == 8792
 
 

@@ -15,24 +15,26 @@ from workspace import GENERATOR_METHODS, METHODS, TINY, copy_project, set_params
 from posttrain.core.files import read_json, read_jsonl
 
 SIZES: dict[str, Any] = {"train": 8, "val": 4, "test": 4}
-DATA_STAGES = ("fetch", "audit", "prepare")
+DATA_STAGES = ("code", "fetch", "audit", "examples")
 ANSWER_TOKENS = 256
 VARIANTS = ("direct", "reflective", "deliberative")
-CHANGES = TINY | {
-    **{f"datasets.gsm8k-sample.{split}": size for split, size in SIZES.items()},
-    "rl.selector.methods": [*METHODS],
-    "rl.generator.methods": [*GENERATOR_METHODS],
-    "rl.generator.ppo.prompts": "all",
-    "compare.policies": ["base", "sft", *METHODS],
-    "candidates.count": 4,
-    "sample.questions": SIZES["train"],
-    "sample.variants": [*VARIANTS],
-    "sample.temperature": 0.6,  # hardly any draw at 1.0 is right, and without one there is no pair
-    "evaluate.bootstrap": 20,
-    "compare.bootstrap": 20,
-    "sft.selector.evaluations": 1,
-    "sft.generator.evaluations": 1,
-}
+CHANGES = (
+    TINY
+    | {
+        **{f"datasets.gsm8k-sample.{split}": size for split, size in SIZES.items()},
+        "selector.methods": [*METHODS],
+        "selector.policies": ["base", "sft", *METHODS],
+        "generator.methods": [*GENERATOR_METHODS],
+        "generator.policies": ["base", "sft", *GENERATOR_METHODS],
+        "generator.ppo.prompts": "all",
+        "pools.count": 4,
+        "generator.sample.questions": SIZES["train"],
+        "generator.sample.variants": [*VARIANTS],
+        "generator.sample.temperature": 0.6,  # hardly any sample at 1.0 is right, and no pair without one
+        "evaluate.bootstrap": 20,
+        "compare.bootstrap": 20,
+    }
+)
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +47,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
             if stage.name in DATA_STAGES:
                 run_stage(stage)
     folder = tmp_path_factory.mktemp("llama")
-    examples = read_jsonl(project / "data/prepare/train.jsonl")
-    entry = write_checkpoint(folder, "llama", examples, "gsm8k", ANSWER_TOKENS)
+    examples = read_jsonl(project / "data/examples/train.jsonl")
+    entry = write_checkpoint(folder, "llama", examples, ANSWER_TOKENS)
     set_params(project, {"models.llama": entry, "model": "llama"})
     with contextlib.chdir(project):
         for stage in stages_of(project):
@@ -57,34 +59,30 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("file", "policies"),
-    [
-        ("compare", {"base", "sft", *METHODS, "best_trivial_rule"}),
-        ("compare_generator", {"base", "sft", *GENERATOR_METHODS}),
-    ],
+    ("family", "methods"), [("selector", METHODS), ("generator", GENERATOR_METHODS)]
 )
-def test_every_policy_is_compared(project: Path, file: str, policies: set[str]) -> None:
-    (compared,) = read_json(project / f"metrics/{file}.json").values()
-    assert compared.keys() == policies
+def test_every_policy_is_compared(project: Path, family: str, methods: tuple[str, ...]) -> None:
+    compared = read_json(project / f"metrics/compare/{family}.json")
+    assert {"base", "sft", *methods} <= compared.keys()
     assert all(math.isfinite(x) for leaves in compared.values() for x in leaves.values())
 
 
 def test_each_trajectory_has_text_answer_length_correctness_quality_and_reward(
     project: Path,
 ) -> None:
-    samples = read_jsonl(project / "data/sample/0/samples.jsonl")
-    asked = ("text", "answer", "tokens", "correct", "quality", "reward", "components")
+    samples = read_jsonl(project / "data/generator_sample/0/samples.jsonl")
+    asked = ("text", "answer", "tokens", "correct", "quality", "reward", "parts")
     assert all(name in record for record in samples for name in asked)
     parts = {"program_valid", "format_valid", "steps_used", "no_repetition"}
     assert all(record["quality"].keys() == parts for record in samples)
 
 
 def test_pairs_prefer_right_answers_and_every_margin_is_positive(project: Path) -> None:
-    folder = project / "data/preferences/0"
+    folder = project / "data/generator_pairs/0"
     pairs = read_jsonl(folder / "train.jsonl") + read_jsonl(folder / "held_out.jsonl")
     right = {
         (record["id"], record["text"]): record["correct"]
-        for record in read_jsonl(project / "data/sample/0/samples.jsonl")
+        for record in read_jsonl(project / "data/generator_sample/0/samples.jsonl")
     }
     assert pairs
     for pair in pairs:
@@ -93,17 +91,17 @@ def test_pairs_prefer_right_answers_and_every_margin_is_positive(project: Path) 
 
 
 def test_draws_are_measured_by_variant(project: Path) -> None:
-    metrics = read_json(project / "metrics/sample/0.json")
+    metrics = read_json(project / "metrics/generator_sample/0.json")
     assert metrics.keys() == {*VARIANTS}
     for measured in metrics.values():
         assert all(0 <= share <= 1 for share in measured["quality"].values())
-    statistics = read_json(project / "metrics/preferences/0.json")
+    statistics = read_json(project / "metrics/generator_pairs/0.json")
     assert {f"success_{variant}" for variant in VARIANTS} <= statistics.keys()
 
 
 def test_the_report_shows_the_problems_and_how_answers_are_made(project: Path) -> None:
     page = (project / "plots/report.html").read_text()
-    question = read_jsonl(project / "data/prepare/test.jsonl")[0]["question"]
+    question = read_jsonl(project / "data/examples/test.jsonl")[0]["question"]
     assert json.dumps(question)[1:-1].split(". ")[0] in page
     markdown = (project / "plots/report.md").read_text()
     assert "annotations: keep" in markdown and "operands" not in markdown

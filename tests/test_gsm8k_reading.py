@@ -1,4 +1,4 @@
-"""Claims about the arithmetic of calculator annotations, and about what is read from an answer."""
+"""Claims about the arithmetic of calculator annotations, and about the parsing of answers."""
 
 from __future__ import annotations
 

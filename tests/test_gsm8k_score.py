@@ -1,4 +1,4 @@
-"""Claims about the one scorer of GSM8K, about its reward and quality, and about what a reader is shown."""
+"""Claims about the scorer of GSM8K, its reward and quality, and its explanations for readers."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from posttrain.core.errors import UserError
-from posttrain.tasks import get_task
-from posttrain.tasks.gsm8k.score import FAILURES, Score, score
-from posttrain.tasks.reward import COMPONENTS
+from posttrain.tasks import Score, get_task
+from posttrain.tasks.gsm8k.score import FAILURES, PARTS, score
+from posttrain.tasks.reward import reward
 
 TASK = get_task("gsm8k")
 WEIGHTS = {"exact_match": 0.6, "numeric_close": 0.2, "program_valid": 0.1, "format_valid": 0.1}
@@ -26,24 +26,25 @@ EXAMPLE: dict[str, Any] = {
     "target_program": REASONING,
     "target_answer": "72",
     "annotations": "keep",
+    "tolerance": 0.01,
 }
 
 
 def judged(text: str, **changes: Any) -> Score:
-    return score(text, {**EXAMPLE, **changes}, 0.01)
+    return score(text, {**EXAMPLE, **changes})
 
 
 def worth(text: str, **changes: Any) -> float:
-    return TASK.reward(judged(text, **changes).components, WEIGHTS)
+    return reward(judged(text, **changes).parts, WEIGHTS)
 
 
 def test_the_gold_answer_is_right_in_every_respect() -> None:
-    verdict = judged(TASK.render_target(EXAMPLE))
+    verdict = judged(TASK.target(EXAMPLE))
     assert verdict.status == "scored" and verdict.failure is None
     assert verdict.value == verdict.answer == 72.0
-    assert verdict.execution_correct and verdict.program_correct and verdict.self_consistent
+    assert verdict.correct and verdict.program_correct and verdict.self_consistent
     assert verdict.answer_strict and verdict.answer_lenient
-    assert set(verdict.components.values()) == set(verdict.quality.values()) == {1.0}
+    assert set(verdict.parts.values()) == set(verdict.quality.values()) == {1.0}
 
 
 @pytest.mark.parametrize(
@@ -76,12 +77,12 @@ def test_what_is_wrong_with_an_answer_is_named_and_costs_its_part(
 def test_the_last_number_is_judged_also_where_the_mark_is_missing() -> None:
     verdict = judged("It is 48+24 = <<48+24=72>>72.")
     assert verdict.status == "unparseable"
-    assert verdict.answer_lenient and not verdict.answer_strict and not verdict.execution_correct
+    assert verdict.answer_lenient and not verdict.answer_strict and not verdict.correct
 
 
 @pytest.mark.parametrize("stated", ["72", "72.", "72.0", "72.00"])
 def test_answers_are_compared_as_numbers(stated: str) -> None:
-    assert judged(f"so\n#### {stated}").execution_correct
+    assert judged(f"so\n#### {stated}").correct
 
 
 def test_a_right_answer_by_other_steps_is_right_and_by_wrong_ones_is_not_a_right_program() -> None:
@@ -93,13 +94,13 @@ def test_a_right_answer_by_other_steps_is_right_and_by_wrong_ones_is_not_a_right
 def test_an_example_without_a_number_is_unscorable_and_without_a_field_an_error() -> None:
     assert judged(GOLD, target_answer="many").status == "unscorable"
     with pytest.raises(UserError, match="'hand' has no field 'target_answer'"):
-        score(GOLD, {name: v for name, v in EXAMPLE.items() if name != "target_answer"}, 0.01)
+        score(GOLD, {name: v for name, v in EXAMPLE.items() if name != "target_answer"})
 
 
 def test_annotations_decide_what_a_step_is() -> None:
     bare = "In May it was 48/2 = 24.\nIn all 48+24 = 72.\n#### 72"
-    assert judged(bare, annotations="strip").components["program_valid"] == 1.0
-    assert judged(bare).components["program_valid"] == 0.0
+    assert judged(bare, annotations="strip").parts["program_valid"] == 1.0
+    assert judged(bare).parts["program_valid"] == 0.0
     slip = "so <<48/2=25>>25\nso <<48+25=73>>73\n#### 73"
     assert judged(slip).failure == "wrong_arithmetic"
     assert judged(slip, annotations="execute").program_correct
@@ -146,18 +147,18 @@ def test_odd_text_is_scored_and_explained_in_bounded_time(text: str, annotations
     verdict = judged(text, annotations=annotations)
     explained = TASK.explain({**EXAMPLE, "annotations": annotations}, text)
     assert time.process_time() - start < 10
-    assert not verdict.execution_correct and len(explained.steps) <= 30
+    assert not verdict.correct and len(explained.steps) <= 30
     json.dumps(asdict(verdict), allow_nan=False)
 
 
 @given(st.text(alphabet="0123456789.,$#<>=+-*/x() \nab", max_size=80) | st.text(max_size=80))
 def test_every_text_has_a_score_whose_parts_are_shares(text: str) -> None:
     verdict = judged(text)
-    assert verdict.components.keys() == {*COMPONENTS}
-    assert all(0 <= part <= 1 for part in [*verdict.components.values(), *verdict.quality.values()])
-    assert verdict.execution_correct <= verdict.answer_strict
-    assert verdict.program_correct <= verdict.execution_correct
-    assert 0 <= TASK.reward(verdict.components, WEIGHTS) <= 1
+    assert verdict.parts.keys() == {*PARTS}
+    assert all(0 <= part <= 1 for part in [*verdict.parts.values(), *verdict.quality.values()])
+    assert verdict.correct <= verdict.answer_strict
+    assert verdict.program_correct <= verdict.correct
+    assert 0 <= reward(verdict.parts, WEIGHTS) <= 1
 
 
 def test_a_reader_sees_the_sentences_and_what_each_step_gives() -> None:
@@ -175,10 +176,9 @@ def test_a_reader_sees_the_sentences_and_what_each_step_gives() -> None:
 
 
 def test_each_variant_asks_in_one_line_more_and_has_its_own_hash() -> None:
-    direct = TASK.render_prompt(EXAMPLE).split("\n")
+    direct = TASK.prompt(EXAMPLE).split("\n")
     for variant in ("reflective", "deliberative"):
-        asked = TASK.render_prompt(EXAMPLE, variant).split("\n")
+        asked = TASK.prompt(EXAMPLE, variant).split("\n")
         assert len(asked) == len(direct) + 1 and set(direct) < set(asked)
-    assert len({TASK.prompt_hash(v) for v in ("direct", "reflective", "deliberative")}) == 3
-    stripped = TASK.render_prompt({**EXAMPLE, "annotations": "strip"})
-    assert "<<" in TASK.render_prompt(EXAMPLE) and "<<" not in stripped
+    stripped = TASK.prompt({**EXAMPLE, "annotations": "strip"})
+    assert "<<" in TASK.prompt(EXAMPLE) and "<<" not in stripped

@@ -22,7 +22,7 @@ from posttrain.measures.intervals import (
 def answers_of(
     models: int, questions: int, right: float, generator: np.random.Generator, alike: float = 0.0
 ) -> Array:
-    """(models, questions) of zeros and ones; `alike` is the correlation of two answers to one question."""
+    """Answers (models, questions) of zeros and ones; `alike` is the correlation of two answers to one question."""
     chances = np.full(questions, right)
     if alike:
         strength = 1 / alike - 1

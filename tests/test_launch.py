@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,7 +18,9 @@ from accelerate.commands.launch import _validate_launch_command, launch_command_
 from benchmarks import presets
 from launched import trainings
 from safetensors.torch import load_file
-from workspace import ROOT, run
+from toys import settings
+from workspace import ROOT
+from workspace import run as run_command
 
 from posttrain.core import processes
 from posttrain.core.errors import UserError
@@ -31,12 +34,12 @@ CONFIGS = sorted((ROOT / "launch").glob("*.yaml"))
 
 def launch(*arguments: str, config: str = "launch/two-cpus.yaml") -> Any:
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", config]
-    return run(ROOT, *command, "tests/launched.py", *arguments)
+    return run_command(ROOT, *command, "tests/launched.py", *arguments)
 
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the results of two processes."""
+    """Folder with the results of two processes."""
     folder = tmp_path_factory.mktemp("two")
     done = launch("trainings", str(folder))
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
@@ -44,7 +47,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def on_two_cpus(folder: Path, **changes: Any) -> str:
-    """The file that shards over GPUs, for two processes without one."""
+    """The launch file for sharding over GPUs, changed for two processes on CPUs."""
     config = yaml.safe_load((ROOT / "launch/gpus-fsdp2.yaml").read_text())
     config |= {"num_processes": 2, "gpu_ids": "-1,-1"}
     config["fsdp_config"] |= changes
@@ -55,7 +58,7 @@ def on_two_cpus(folder: Path, **changes: Any) -> str:
 
 @pytest.fixture(scope="module")
 def sharded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the results of two processes that share out the frozen weights."""
+    """Folder with the results of two processes that shard the frozen weights."""
     folder = tmp_path_factory.mktemp("sharded")
     done = launch("adapters", str(folder), config=on_two_cpus(folder))
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
@@ -79,7 +82,7 @@ def numbers(told: Any) -> list[float]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_two_processes_train_what_one_does(name: str, two: Path, tmp_path: Path) -> None:
-    """Curves and weights, though the run of two was killed and resumed; the order of sums differs."""
+    """Equal curves and weights up to the order of sums, although the run of two was killed and resumed."""
     assert_equal(two, name, trainings()[name](tmp_path))
 
 
@@ -102,7 +105,7 @@ def assert_equal(folder: Path, name: str, one: Any) -> None:
     weights = load_file(folder / f"{name}.safetensors")
     assert weights.keys() == one.weights.keys()
     for key, tensor in one.weights.items():
-        # A shift of all scores is no change of the policy, so this weight's gradient is rounding.
+        # Adding a constant to all scores does not change the policy, so this weight's gradient is rounding.
         if key != "score.outer.bias":
             assert torch.allclose(weights[key], tensor, atol=1e-3), key
 
@@ -112,7 +115,7 @@ def test_all_trainings_are_compared() -> None:
 
 
 def test_the_second_process_writes_its_own_random_state_alone(two: Path) -> None:
-    """TRL's checkpoints have one of each process."""
+    """TRL's checkpoints hold one for each process."""
     written = json.loads((two / "written.json").read_text())
     assert set(written) == {"rng_state_1.pth"}
 
@@ -134,7 +137,7 @@ def test_accelerate_reads_the_configuration(path: Path) -> None:
     assert config.mixed_precision == "no", "dtype in params.yaml says in what a model computes"
     parser = launch_command_parser()
     arguments, _, _ = _validate_launch_command(
-        parser.parse_args(["--config_file", str(path), "stages/sft_selector.py", "0"])
+        parser.parse_args(["--config_file", str(path), "stages/selector_sft.py", "0"])
     )
     assert arguments.num_processes == config.num_processes
     assert (arguments.multi_gpu or arguments.use_fsdp) == (config.num_processes > 1)
@@ -172,8 +175,10 @@ def test_a_step_that_cannot_be_shared_evenly_is_refused_by_name() -> None:
         UserError, match=r"^pairs_per_step: 16 cannot be shared evenly by 3 processes"
     ):
         trl.passes(16, 4, "pairs_per_step")
+    run: Any = SimpleNamespace(batch_size=4)
+    chosen = settings("generator", "grpo", prompts_per_step=8)
     with pytest.raises(UserError, match=r"^prompts_per_step: 8 cannot be shared evenly by 3"):
-        trl.rollout_arguments(8, 3, 4, 1, 1)
+        trl.rollout_arguments(run, chosen, questions=24)
 
 
 def test_a_turn_that_does_not_count_keeps_the_processes_in_step(
@@ -192,7 +197,7 @@ def test_a_turn_that_does_not_count_keeps_the_processes_in_step(
 
 @pytest.fixture
 def launcher(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
-    """Sets what a launcher tells its processes."""
+    """Set the environment that a launcher gives to its processes."""
 
     def tell(**variables: str) -> None:
         processes.sharded.cache_clear()
@@ -246,5 +251,7 @@ def test_what_trains_all_weights_cannot_be_sharded(
     name: str, launcher: Callable[..., None], tmp_path: Path
 ) -> None:
     launcher(ACCELERATE_USE_FSDP="true", FSDP_VERSION="2")
-    with pytest.raises(UserError, match=r"^launch: FSDP shards frozen weights, but the .* a lora"):
+    with pytest.raises(
+        UserError, match=r"^launch: FSDP shards frozen weights, but the .* set lora"
+    ):
         trainings()[name](tmp_path)

@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
 import torch
-from pretrain.model import build_model, llama_config, save_pocket, train_tokenizer
 from ruamel.yaml import YAML
-from transformers import (
-    AutoModel,
-    AutoModelForCausalLM,
-    BertConfig,
-    GPT2Config,
-    LlamaConfig,
-    PreTrainedConfig,
-)
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-from workspace import ROOT
+from toys import PARAMS, ROOT, contents, tiny_config, write_model
+from transformers import AutoModel, AutoModelForCausalLM, LlamaConfig
 
 from posttrain.core import cost
 from posttrain.core.errors import UserError
-from posttrain.core.params import Lora, load_params
-from posttrain.core.training import load_trainable_state, trainable_state
-from posttrain.models import inspect, load
+from posttrain.core.loop import load_trainable_state, trainable_state
+from posttrain.core.params import Lora
+from posttrain.models import description, hub, inspect, load
 from posttrain.models.load import (
     Location,
     check_lengths,
@@ -51,33 +50,10 @@ TEXTS = [PAGE, ANSWER] * 5
 BATCH = collate([TokenizedPool("a", [3, 4, 5], [[6], [7, 8]]), TokenizedPool("b", [3], [[9], [8]])])
 
 
-def tiny(model_type: str) -> PreTrainedConfig:
-    if model_type == "gpt2":
-        return GPT2Config(vocab_size=50, n_embd=16, n_layer=2, n_head=2, n_positions=64)
-    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2}
-    if model_type == "bert":
-        return BertConfig(vocab_size=50, num_attention_heads=2, **sizes)
-    return CONFIG_MAPPING[model_type](
-        vocab_size=50, num_attention_heads=2, num_key_value_heads=1, head_dim=8, **sizes
-    )
-
-
 @pytest.fixture(scope="module")
 def pocket(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A base as its stage leaves it: base.json, which points to a saved small model."""
-    directory = tmp_path_factory.mktemp("models")
-    for name in ("weights", "base"):
-        (directory / name).mkdir()
-    tokenizer = train_tokenizer(TEXTS, 512)
-    model = build_model(llama_config(len(tokenizer), 16, 2, 2, 32), seed=0)
-    save_pocket(directory / "weights", model, tokenizer)
-    write_base(directory / "base", "path", str(directory / "weights"), None)
-    return directory / "base"
-
-
-def files(directory: Path) -> dict[str, bytes]:
-    found = sorted(path for path in directory.rglob("*") if path.is_file())
-    return {str(path.relative_to(directory)): path.read_bytes() for path in found}
+    """A base as written by its stage: base.json, which points to a saved small model."""
+    return write_model(tmp_path_factory.mktemp("models"), TEXTS, layers=2, max_length=2048)
 
 
 # ------------------------------------------------------------------------------------------ loading
@@ -121,6 +97,16 @@ def test_a_missing_folder_is_named_in_one_line(name: str) -> None:
         load_config(name)
 
 
+@pytest.mark.parametrize("beside", [[], ["config.json"]])
+def test_gguf_is_named_where_a_folder_has_nothing_else(beside: list[str], tmp_path: Path) -> None:
+    for name in ["weights.gguf", *beside]:
+        (tmp_path / name).write_text("{}", encoding="utf-8")
+    read = load.hash_weights if beside else locate
+    for path, function in ((tmp_path, read), (tmp_path / "weights.gguf", locate)):
+        with pytest.raises(UserError, match=rf"{path}: .*GGUF files are not read; take a folder"):
+            function(path)
+
+
 def test_a_folder_without_a_model_and_one_with_broken_weights_are_named(
     pocket: Path, tmp_path: Path
 ) -> None:
@@ -128,7 +114,7 @@ def test_a_folder_without_a_model_and_one_with_broken_weights_are_named(
         load_backbone(tmp_path)
     broken = tmp_path / "broken"
     broken.mkdir()
-    for name, content in files(pocket.parent / "weights").items():
+    for name, content in contents(pocket.parent / "weights").items():
         (broken / name).write_bytes(content[:100] if name == "model.safetensors" else content)
     with pytest.raises(UserError, match="broken cannot be loaded"):
         load_backbone(broken)
@@ -144,9 +130,9 @@ def test_an_unreachable_hub_is_one_line_that_names_model_and_revision(
 
 
 def test_lengths_beyond_the_positions_are_refused() -> None:
-    check_lengths(tiny("gpt2"), 40, 24)
+    check_lengths(tiny_config("gpt2"), 40, 24)
     with pytest.raises(UserError, match="lower max_prompt_tokens to 39"):
-        check_lengths(tiny("gpt2"), 40, 25)
+        check_lengths(tiny_config("gpt2"), 40, 25)
 
 
 # --------------------------------------------------------------------------------------------- LoRA
@@ -157,7 +143,7 @@ def test_lengths_beyond_the_positions_are_refused() -> None:
     [("llama", "down_proj"), ("qwen3", "q_proj"), ("gpt2", "c_attn"), ("bert", "query")],
 )
 def test_auto_targets_exist_and_only_the_adapters_train(model_type: str, target: str) -> None:
-    model = AutoModel.from_config(tiny(model_type))
+    model = AutoModel.from_config(tiny_config(model_type))
     assert target in lora_targets(model.config)
     adapted = add_lora(model, r=2, alpha=4, dropout=0.0, targets="auto")
     trainable = [name for name, p in adapted.named_parameters() if p.requires_grad]
@@ -168,7 +154,7 @@ def test_auto_targets_exist_and_only_the_adapters_train(model_type: str, target:
 
 
 def test_an_adapter_starts_as_the_identity() -> None:
-    model = AutoModel.from_config(tiny("gpt2")).eval()
+    model = AutoModel.from_config(tiny_config("gpt2")).eval()
     ids = torch.tensor([[3, 4, 5]])
     before = model(input_ids=ids).last_hidden_state
     after = add_lora(model, 2, 4, 0.0, "auto").eval()(input_ids=ids).last_hidden_state
@@ -181,7 +167,7 @@ def test_unknown_architectures_and_modules_are_named() -> None:
     with pytest.raises(UserError, match=r"'newthing'.*all-linear"):
         lora_targets(config)
     with pytest.raises(UserError, match="llama has no module named"):
-        add_lora(AutoModel.from_config(tiny("llama")), 2, 4, 0.0, ["c_attn"])
+        add_lora(AutoModel.from_config(tiny_config("llama")), 2, 4, 0.0, ["c_attn"])
 
 
 # ----------------------------------------------------------------------------------------- selector
@@ -207,8 +193,8 @@ def test_a_saved_selector_gives_the_same_logits_and_the_same_bytes(
     assert meta == {"method": "sft"}
     assert torch.equal(loaded(BATCH).logits, expected)
     save_selector(tmp_path / "two", loaded, base, {"method": "sft"})
-    one = files(tmp_path / "one")
-    assert one == files(tmp_path / "two")
+    one = contents(tmp_path / "one")
+    assert one == contents(tmp_path / "two")
     assert ("adapter/adapter_config.json" in one) == lora
     trainable = {name for name, p in loaded.named_parameters() if p.requires_grad}
     assert trainable == {name for name, p in selector.named_parameters() if p.requires_grad}
@@ -262,9 +248,11 @@ def test_pools_are_tokenised_without_truncation(pocket: Path) -> None:
 
 
 def test_counts_without_weights_equal_those_of_the_real_model() -> None:
-    config = tiny("llama")
+    config = tiny_config("llama")
     model = AutoModelForCausalLM.from_config(config)
-    counts = inspect.count_parameters(config, Lora(r=4, alpha=8.0, dropout=0.0, targets=["q_proj"]))
+    counts = description.count_parameters(
+        config, Lora(r=4, alpha=8.0, dropout=0.0, targets=["q_proj"])
+    )
     assert counts.backbone == sum(p.numel() for p in model.parameters())
     # Per layer A is (4, 16) and B is (16, 4).
     assert counts.adapters == 2 * (4 * 16 + 16 * 4)
@@ -283,17 +271,17 @@ def test_a_local_model_is_described_with_an_entry_that_the_schema_accepts(
 
 
 def test_options_for_less_memory_are_in_the_entry_and_in_the_estimate() -> None:
-    entry = load_params(ROOT / "params.yaml").models["llama-3.2-1b"]
-    config = tiny("llama")
-    counts = inspect.count_parameters(config, entry.lora)
-    plain = inspect.estimate_memory(config, counts, entry, 8)
-    assert "quantization" not in inspect.as_yaml("one", entry)
+    entry = PARAMS.models["llama-3-2-1b"]
+    config = tiny_config("llama")
+    counts = description.count_parameters(config, entry.lora)
+    plain = description.estimate_memory(config, counts, entry, 8)
+    assert "quantization" not in description.as_yaml("one", entry)
     changes = {"gradient_checkpointing": True, "quantization": "4bit"}
     small = entry.model_copy(update=changes)
-    text = inspect.as_yaml("one", small)
+    text = description.as_yaml("one", small)
     assert "gradient_checkpointing: true\n" in text and text.endswith("quantization: 4bit")
     assert YAML(typ="safe").load(text)["one"] == small.model_dump(exclude_defaults=True)
-    estimate = inspect.estimate_memory(config, counts, small, 8)
+    estimate = description.estimate_memory(config, counts, small, 8)
     linear = sum(
         module.weight.numel()
         for name, module in AutoModelForCausalLM.from_config(config).named_modules()
@@ -302,10 +290,10 @@ def test_options_for_less_memory_are_in_the_entry_and_in_the_estimate() -> None:
     assert counts.linear == linear
     assert plain.weights - estimate.weights == pytest.approx(linear * (2 - 0.52), abs=1)
     assert (plain.gradients, plain.optimizer) == (estimate.gradients, estimate.optimizer)
-    deep = tiny("llama")
+    deep = tiny_config("llama")
     deep.num_hidden_layers = 80
-    counts = inspect.count_parameters(deep, entry.lora)
-    whole, part = (inspect.estimate_memory(deep, counts, entry, 8, count) for count in (1, 8))
+    counts = description.count_parameters(deep, entry.lora)
+    whole, part = (description.estimate_memory(deep, counts, entry, 8, count) for count in (1, 8))
     share = 1 / 8 + 4 / 80
     assert whole.weights - part.weights == pytest.approx(counts.linear * 2 * (1 - share), abs=1)
 
@@ -327,10 +315,78 @@ def test_quantised_weights_without_gpu_or_package_are_refused_in_one_line(
     assert str(caught.value) == expected
 
 
+class _Nowhere(BaseHTTPRequestHandler):
+    def do_HEAD(self) -> None:
+        self.send_error(503)
+
+
+def test_an_answer_of_any_kind_comes_from_a_hub_that_can_be_reached(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_Nowhere, "log_message", lambda *arguments: None)
+    server = HTTPServer(("127.0.0.1", 0), _Nowhere)
+    thread = Thread(target=server.handle_request)
+    thread.start()
+    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HTTP_PROXY", "http_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+    assert hub.unreachable() is None
+    thread.join()
+    server.server_close()
+    assert "does not answer (" in str(hub.unreachable())
+    monkeypatch.setattr(hub, "TIMEOUT", 0.1)
+    monkeypatch.setattr(hub, "_ask", lambda endpoint: time.sleep(1))
+    assert "does not answer (nothing for 0.1 s)" in str(hub.unreachable())
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert hub.unreachable() == "HF_HUB_OFFLINE is set"
+
+
+def test_a_hub_name_without_network_is_told_without_waiting_and_without_torch(
+    tmp_path: Path,
+) -> None:
+    script = (
+        "import sys\nfrom posttrain.models import inspect\n"
+        "try:\n    inspect.main(['owner/model'])\n"
+        "finally:\n    print('torch' in sys.modules, 'transformers' in sys.modules)\n"
+    )
+    environment = {key: os.environ[key] for key in ("PATH", "HOME") if key in os.environ}
+    environment |= {"PYTHONPATH": str(ROOT / "src"), "HF_ENDPOINT": "http://127.0.0.1:9"}
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        env=environment | {"HF_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert hub.TIMEOUT <= 2
+    assert done.returncode == 1 and done.stdout == "False False\n"
+    assert re.fullmatch(
+        r"inspect: model owner/model cannot be reached: .* local folder\n", done.stderr
+    )
+
+
+def test_a_model_in_the_cache_is_described_without_network(
+    pocket: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = "0" * 40
+    snapshot = tmp_path / "models--owner--model" / "snapshots" / commit
+    snapshot.mkdir(parents=True)
+    shutil.copy2(pocket.parent / "weights" / "config.json", snapshot)
+    (tmp_path / "models--owner--model" / "refs").mkdir()
+    (tmp_path / "models--owner--model" / "refs" / "main").write_text(commit, encoding="utf-8")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(hub, "unreachable", lambda: "no network")
+    assert hub.check("owner/model", None) and hub.check("owner/model", commit)
+    assert load_config("owner/model", cached_only=True).model_type == "llama"
+    assert not hub.check(str(tmp_path), None)
+    with pytest.raises(UserError, match="owner/other at revision abc cannot be reached: no netw"):
+        hub.check("owner/other", "abc")
+
+
 def test_a_misspelt_preset_gets_a_suggestion(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    params = Path(__file__).resolve().parent.parent / "params.yaml"
-    with pytest.raises(SystemExit, match=r"llama-3\.2-1b"):
-        inspect.main(["lama-3.2-1b", "--params", str(params)])
+    monkeypatch.setattr(hub, "unreachable", lambda: "no network")
+    with pytest.raises(SystemExit, match="llama-3-2-1b"):
+        inspect.main(["lama-3-2-1b", "--params", str(ROOT / "params.yaml")])

@@ -1,34 +1,56 @@
-"""params.yaml is checked before a stage does anything, and a mistake is named in one line."""
+"""params.yaml is checked before a stage starts its work, and a mistake is named in one line."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
-from workspace import ROOT
+from toys import PARAMS, ROOT, settings
 
 from posttrain.core.errors import UserError
-from posttrain.core.params import check_params, load_params
+from posttrain.core.methods import check_methods, load_method, settings_of
+from posttrain.core.params import FAMILIES, Params, check_params, load_params, method_names
 
 TEXT = (ROOT / "params.yaml").read_text()
+GONE = object()
+
+
+def parts(key: str) -> list[str]:
+    """The keys from section to section; `models` and `datasets` have whatever follows them as a name."""
+    first, _, rest = key.partition(".")
+    return [first, rest] if first in ("models", "datasets") and rest in DOTTED else key.split(".")
+
+
+DOTTED = ("llama-3.2-1b", "finqa.v2")
 
 
 def changed(key: str, value: Any) -> dict[str, Any]:
-    """The project's params.yaml with one key set."""
+    """The project's params.yaml with one key set, or taken out."""
     values: dict[str, Any] = YAML(typ="safe").load(TEXT)
     section = values
-    *path, last = key.split(".")
+    *path, last = parts(key)
     for part in path:
         section = section[part]
-    section[last] = value
+    if value is GONE:
+        del section[last]
+    else:
+        section[last] = value
     return values
+
+
+def checked(values: Any) -> Params:
+    """params.yaml checked like in stage `code`, with the sections of all methods."""
+    params = check_params(values)
+    check_methods(params)
+    return params
 
 
 def refusal(values: Any) -> str:
     with pytest.raises(UserError) as caught:
-        check_params(values)
+        checked(values)
     message = str(caught.value)
     assert "\n" not in message
     return message
@@ -38,36 +60,56 @@ def test_the_projects_own_file_is_valid() -> None:
     params = load_params(ROOT / "params.yaml")
     assert params.selected_model is params.models[params.model]
     assert params.selected_dataset is params.datasets[params.dataset]
+    check_methods(params)
 
 
 @pytest.mark.parametrize(
     ("key", "value", "expected"),
     [
-        ("rl.selector.ppo.clip_rnage", 0.1, "rl.selector.ppo.clip_rnage: unknown parameter; did you mean 'clip_range'?"),
+        ("selector.ppo.clip_rnage", 0.1, "selector.ppo.clip_rnage: unknown parameter; did you mean 'clip_range'?"),
         ("sed", 1, "sed: unknown parameter"),
         ("models.pocket.batchsize", 4, "models.pocket.batchsize: unknown parameter; did you mean 'batch_size'?"),
         ("models.llama-3-8b.lora.rank", 4, "models.llama-3-8b.lora.rank: unknown parameter"),
-        ("sft.selector.learning_rate", "2e-5", "sft.selector.learning_rate: '2e-5' is text, not a number; write it without quotes"),
-        ("sft.selector.epochs", "3", "sft.selector.epochs: '3' is text, not a number"),
-        ("sft.selector.epochs", 0, "sft.selector.epochs: Input should be greater than or equal to 1 (found 0)"),
-        ("sft.selector.epochs", 1.5, "sft.selector.epochs: "),
-        ("sft.selector.learning_rate", float("nan"), "sft.selector.learning_rate: "),
-        ("sft.selector.learning_rate", float("inf"), "sft.selector.learning_rate: "),
-        ("sft.selector.learning_rate", None, "sft.selector.learning_rate: "),
-        ("sft.selector.learning_rate", True, "sft.selector.learning_rate: "),
-        ("model", "llama-3.2-1bb", "model: 'llama-3.2-1bb' is not one of models; did you mean 'llama-3.2-1b'?"),
+        ("selector.sft.learning_rate", "2e-5", "selector.sft.learning_rate: '2e-5' is text, not a number; write it without quotes"),
+        ("selector.sft.epochs", "3", "selector.sft.epochs: '3' is text, not a number"),
+        ("selector.sft.epochs", 0, "selector.sft.epochs: Input should be greater than or equal to 1 (found 0)"),
+        ("selector.sft.epochs", 1.5, "selector.sft.epochs: "),
+        ("selector.sft.learning_rate", float("nan"), "selector.sft.learning_rate: "),
+        ("selector.sft.learning_rate", float("inf"), "selector.sft.learning_rate: "),
+        ("selector.sft.learning_rate", None, "selector.sft.learning_rate: "),
+        ("selector.sft.learning_rate", True, "selector.sft.learning_rate: "),
+        ("model", "llama-3-2-1bb", "model: 'llama-3-2-1bb' is not one of models; did you mean 'llama-3-2-1b'?"),
         ("dataset", "finka", "dataset: 'finka' is not one of datasets; did you mean 'finqa'?"),
-        ("rl.selector.methods", ["ppo", "grop"], "rl.selector.methods.1: 'grop' is not one of 'ppo', 'grpo', 'rloo', 'dpo' or 'exact'; did you mean 'grpo'?"),
-        ("rl.selector.methods", ["ppo", "ppo"], "rl.selector.methods: an entry is listed twice"),
-        ("rl.generator.methods", ["ppo", "ppo"], "rl.generator.methods: an entry is listed twice"),
-        ("sample.variants", ["direct", "direct"], "sample.variants: an entry is listed twice"),
-        ("rl.selector.methods", [], "rl.selector.methods: "),
-        ("compare.policies", ["ppo"], "compare: policies must contain sft"),
+        ("selector.methods", ["ppo", "grop"], "selector.methods: 'grop' is not one of dpo, exact, grpo, ppo, rloo; did you mean 'grpo'?"),
+        ("generator.methods", ["exact"], "generator.methods: 'exact' is not one of dpo, grpo, ppo, rloo"),
+        ("selector.methods", ["sft", "ppo"], "selector.methods: 'sft' is not one of dpo, exact, grpo, ppo, rloo"),
+        ("selector.methods", ["ppo", "ppo"], "selector.methods: an entry is listed twice"),
+        ("generator.methods", ["ppo", "ppo"], "generator.methods: an entry is listed twice"),
+        ("generator.sample.variants", ["direct", "direct"], "generator.sample.variants: an entry is listed twice"),
+        ("selector.methods", [], "selector.methods: "),
+        ("selector.policies", ["base", "ppo"], "selector.policies: must contain sft, which the others are compared with"),
+        ("selector.policies", ["sft", "sft"], "selector.policies: an entry is listed twice"),
+        ("generator.policies", ["sft", "exact"], "generator.policies: 'exact' is not trained; add it to generator.methods, or take it out"),
+        ("selector.sft", GONE, "selector.sft: missing"),
+        ("generator.grpo", GONE, "generator.grpo: missing"),
+        ("selector.grop", {}, "selector.grop: unknown parameter; did you mean 'grpo'?"),
+        ("generator.smaple", {}, "generator.smaple: unknown parameter; did you mean 'sample'?"),
+        ("generator.common", GONE, "generator.common: missing"),
+        ("selector.common.warmpu", 0.1, "selector.common.warmpu: unknown parameter; did you mean 'warmup'?"),
+        ("selector.common.temperature", 1.0, "selector.common.temperature: unknown parameter"),
+        ("selector.common.warmup", 2, "selector.common.warmup: Input should be less than or equal to 1 (found 2)"),
+        ("selector.common.steps", GONE, "selector.ppo.steps: missing"),
+        ("selector.ppo.minibatches", 17, "selector.ppo: minibatches must not exceed prompts_per_step"),
+        ("selector.rloo.samples", 1, "selector.rloo.samples: Input should be greater than or equal to 2 (found 1)"),
+        ("selector.ppo", 3, "selector.ppo: expected sections, found int"),
+        ("generator.sft.kl_coef", 0.1, "generator.sft.kl_coef: unknown parameter"),
+        ("models.llama-3.2-1b", {}, "models.llama-3.2-1b: DVC splits keys at dots, so a name must not have any; write llama-3-2-1b"),
+        ("datasets.finqa.v2", {}, "datasets.finqa.v2: DVC splits keys at dots, so a name must not have any; write finqa-v2"),
         ("seeds", [0, 0], "seeds: an entry is listed twice"),
         ("seeds", [-1], "seeds.0: "),
-        ("candidates.corruption_rate", 1.5, "candidates.corruption_rate: "),
-        ("candidates.noise", [0.2, 0.1], "candidates: noise must be [smallest, largest]"),
-        ("candidates.count", 1, "candidates.count: "),
+        ("pools.corruption_rate", 1.5, "pools.corruption_rate: "),
+        ("pools.noise", [0.2, 0.1], "pools: noise must be [smallest, largest]"),
+        ("pools.count", 1, "pools.count: "),
         ("models.llama-3-8b.dtype", "fp16", "models.llama-3-8b.dtype: 'fp16' is not one of 'float32', 'bfloat16' or 'float16'"),
         ("models.llama-3-8b.quantization", "2bit", "models.llama-3-8b.quantization: '2bit' is not one of '8bit' or '4bit'"),
         ("models.pocket.quantization", "4bit", "models.pocket: quantization is 4bit, so lora must be set: only adapters can train"),
@@ -76,7 +118,7 @@ def test_the_projects_own_file_is_valid() -> None:
         ("datasets.finqa.task", "finka", "datasets.finqa.task: not one of the tasks finqa, gsm8k; did you mean 'finqa'?"),
         ("datasets.gsm8k.vall", 5, "datasets.gsm8k.vall: unknown parameter; did you mean 'val'?"),
         ("datasets.finqa.commit", "main", "datasets.finqa.commit: "),
-        ("prepare.context", "retreived", "prepare.context: 'retreived' is not one of 'full', 'retrieved' or 'gold'; did you mean 'retrieved'?"),
+        ("examples.context", "retreived", "examples.context: 'retreived' is not one of 'full', 'retrieved' or 'gold'; did you mean 'retrieved'?"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_line_naming_key_and_problem(key: str, value: Any, expected: str) -> None:
@@ -85,15 +127,20 @@ def test_a_mistake_is_one_line_naming_key_and_problem(key: str, value: Any, expe
 
 def test_weights_that_are_all_zero_are_refused() -> None:
     nothing = dict.fromkeys(("exact_match", "numeric_close", "program_valid", "format_valid"), 0.0)
-    assert "at least one weight must be positive" in refusal(changed("rewards.weights", nothing))
+    assert "at least one weight must be positive" in refusal(changed("reward.weights", nothing))
 
 
-def test_a_compared_policy_must_be_trained() -> None:
-    message = refusal(changed("rl.selector.methods", ["ppo"]))
-    assert message == "params.yaml: compare.policies: dpo is not in rl.selector.methods"
+def test_a_policy_that_is_not_trained_is_refused_where_it_is_named() -> None:
+    message = refusal(changed("selector.methods", ["ppo"]))
+    assert message == (
+        "params.yaml: selector.policies: 'grpo' is not trained; "
+        "add it to selector.methods, or take it out"
+    )
 
 
-@pytest.mark.parametrize("section", ["sft", "models", "seeds", "launch", "evaluate"])
+@pytest.mark.parametrize(
+    "section", ["selector", "models", "seeds", "launch", "evaluate", "tracking"]
+)
 def test_a_missing_section_is_named(section: str) -> None:
     values = YAML(typ="safe").load(TEXT)
     del values[section]
@@ -102,12 +149,13 @@ def test_a_missing_section_is_named(section: str) -> None:
 
 def test_an_exponent_without_a_point_is_the_number_that_dvc_takes_it_for(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
-    lines = TEXT.splitlines()
-    start = lines.index("  selector:", lines.index("sft:"))
-    index = next(i for i in range(start, len(lines)) if lines[i].startswith("    learning_rate:"))
-    lines[index] = "    learning_rate: 2e-5"
-    path.write_text("\n".join(lines))
-    assert load_params(path).sft.selector.learning_rate == 2e-5
+    before, after = TEXT.split("  sft:\n", 1)
+    path.write_text(
+        before + "  sft:\n" + re.sub("learning_rate: .*", "learning_rate: 2e-5", after, count=1)
+    )
+    params = load_params(path)
+    sft = settings_of(params, "selector", "sft", load_method("selector", "sft"))
+    assert sft.learning_rate == 2e-5
 
 
 @pytest.mark.parametrize("text", ["", "- 1", "just text"])
@@ -125,7 +173,60 @@ def test_broken_yaml_and_a_missing_file_are_one_line(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
 
 
-def test_the_operand_form_is_the_models_unless_prepare_sets_it() -> None:
+def test_the_operand_form_is_the_models_unless_the_examples_set_it() -> None:
     assert check_params(changed("model", "pocket")).operands == "cells"
     assert check_params(changed("model", "llama-3-8b")).operands == "literal"
-    assert check_params(changed("prepare.operands", "literal")).operands == "literal"
+    assert check_params(changed("examples.operands", "literal")).operands == "literal"
+
+
+# ------------------------------------------------------------------------------ methods
+
+
+def test_a_method_is_a_file_and_its_settings_are_in_it() -> None:
+    for family in FAMILIES:
+        names = {path.stem for path in ROOT.glob(f"src/posttrain/{family}/methods/[!_]*.py")}
+        assert set(method_names(family)) == names == {"sft", *PARAMS.family(family).methods}
+        for name in names:
+            module = load_method(family, name)
+            assert module.__name__ == f"posttrain.{family}.methods.{name}"
+            assert type(settings(family, name)) is module.Settings
+
+
+def test_a_name_without_a_file_is_refused() -> None:
+    with pytest.raises(UserError, match=r"^method 'grop': expected one of dpo, exact, grpo, ppo"):
+        load_method("selector", "grop")
+    with pytest.raises(UserError, match=r"^method 'exact': expected one of dpo, grpo, ppo, rloo"):
+        load_method("generator", "exact")
+
+
+def test_a_key_that_a_method_does_not_have_is_taken_from_common_and_its_own_wins() -> None:
+    """`common` may have keys that a method does not use: `exact` samples nothing and has no `samples`."""
+    section = PARAMS.selector
+    assert "evaluations" in section.common and "evaluations" in section.sections["sft"]
+    sft, exact = settings("selector", "sft"), settings("selector", "exact")
+    assert (
+        sft.evaluations == section.sections["sft"]["evaluations"] != section.common["evaluations"]
+    )
+    assert exact.evaluations == section.common["evaluations"]
+    assert exact.steps == section.common["steps"] and not hasattr(sft, "steps")
+
+    params = checked(changed("selector.common.steps", 48))
+    found = {name: settings_of(params, "selector", name, load_method("selector", name))
+             for name in params.selector.methods}  # fmt: skip
+    assert {own.steps for own in found.values()} == {48}
+    params = checked(changed("selector.ppo.steps", 48))
+    ppo, grpo = (
+        settings_of(params, "selector", name, load_method("selector", name))
+        for name in ("ppo", "grpo")
+    )
+    assert (ppo.steps, grpo.steps) == (48, section.common["steps"])
+
+
+def test_a_method_that_is_not_trained_needs_no_section_and_may_keep_one() -> None:
+    values = changed("selector.methods", ["ppo"])
+    values["selector"]["policies"] = ["sft", "ppo"]
+    checked(values)
+    del values["selector"]["exact"]
+    params = checked(values)
+    with pytest.raises(UserError, match=r"^params\.yaml: selector\.exact: missing$"):
+        settings_of(params, "selector", "exact", load_method("selector", "exact"))

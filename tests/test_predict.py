@@ -1,44 +1,32 @@
-"""Claims about scoring pools, and stage evaluate on a tiny model from files to metrics."""
+"""Claims about scoring pools, and stage selector_evaluate on a tiny model from files to metrics."""
 
 from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from pretrain.model import build_model, llama_config, save_pocket, train_tokenizer
-from ruamel.yaml import YAML
-from stages.evaluate import main
-from transformers import AutoModelForCausalLM, LlamaConfig
+from stages.selector_evaluate import main
+from toys import contents, pool_row, tiny_config, write_project
+from transformers import AutoModelForCausalLM
 
 from posttrain.core.errors import UserError
-from posttrain.core.files import write_json, write_jsonl
+from posttrain.core.files import read_jsonl, write_json, write_jsonl
 from posttrain.core.params import load_params
-from posttrain.models.load import read_base, write_base
+from posttrain.models.load import BASE, load_config, load_tokenizer, read_base
 from posttrain.selector.batch import TokenizedPool, collate
-from posttrain.selector.model import Selector, load_reader, load_selector, save_selector
+from posttrain.selector.data import make_pools, with_reference
+from posttrain.selector.model import Selector, load_selector, save_untrained
+from posttrain.selector.policy import log_softmax
 from posttrain.selector.predict import longest_first, score_pools
 from posttrain.selector.run import score_rows
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def tiny_selector() -> Selector:
     torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=50,
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        max_position_embeddings=64,
-        attention_dropout=0.5,
-    )
+    config = tiny_config(attention_dropout=0.5)
     return Selector(AutoModelForCausalLM.from_config(config, attn_implementation="sdpa"))
 
 
@@ -105,57 +93,24 @@ def test_pools_of_different_size_are_refused_by_name() -> None:
 # ------------------------------------------------------------------------------ the stage
 
 
-def reward_row(number: int) -> dict[str, Any]:
-    kinds = ["plausible", "corrupted", "gold", "plausible"]
-    return {
-        "id": f"q{number}",
-        "prompt": f"revenue was {number} and cost was {number + 3}",
-        "candidates": [
-            {
-                "text": f'{{"program": ["add({number}, {k})"], "answer": "{number + k}"}}',
-                "kind": kind,
-                "edit": kind,
-                "reward": {"gold": 1.0, "plausible": 0.2, "corrupted": 0.0}[kind],
-                "correct": kind == "gold",
-            }
-            for k, kind in enumerate(kinds)
-        ],
-    }
-
-
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project folder with params.yaml, rewards, a tiny base and an SFT selector of seed 0."""
-    folder = tmp_path_factory.mktemp("project")
-    rows = [reward_row(number) for number in range(6)]
-    params = YAML(typ="safe").load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-    params["evaluate"]["bootstrap"] = 50
-    params["models"]["pocket"].update(max_prompt_tokens=100, max_candidate_tokens=60)
-    with (folder / "params.yaml").open("w", encoding="utf-8") as file:
-        YAML().dump(params, file)
-    write_jsonl(folder / "data/rewards/val.jsonl", rows[:2])
-    write_jsonl(folder / "data/rewards/test.jsonl", rows[2:])
-    texts = [text for row in rows for text in (row["prompt"], row["candidates"][0]["text"])]
-    tokenizer = train_tokenizer(texts, 512, 160)
-    base, weights = folder / "models/base", folder / "weights"
-    base.mkdir(parents=True)
-    weights.mkdir()
-    model = build_model(llama_config(len(tokenizer), 16, 1, 2, 32, 160), 0)
-    save_pocket(weights, model, tokenizer)
-    write_base(base, "path", str(weights), None)
-    torch.manual_seed(0)
-    selector = Selector(load_reader(base, "float32"))
-    save_selector(folder / "models/sft_selector/0", selector, read_base(base), {})
-    return folder
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    rows = [pool_row(number) for number in range(6)]
+    return write_project(tmp_path_factory.mktemp("project"), {"val": rows[:2], "test": rows[2:]})
 
 
-def test_pools_of_several_sizes_are_scored_in_their_order(
-    project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(project)
+@pytest.fixture
+def project(inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project as the working directory, in which the untrained selector of seed 0 can be evaluated."""
+    shutil.copytree(inputs, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_pools_of_several_sizes_are_scored_in_their_order(project: Path) -> None:
     model = load_params().selected_model
-    selector, _ = load_selector(Path("models/sft_selector/0"), Path("models/base"))
-    pools = [reward_row(number) for number in range(5)]
+    selector, _ = load_selector(Path("models/selector/base/0"), BASE)
+    pools = [pool_row(number) for number in range(5)]
     for one, count in zip(pools, (3, 1, 4, 1, 3), strict=True):
         one["candidates"] = one["candidates"][:count]
     together = score_rows(selector, pools, model)
@@ -164,75 +119,79 @@ def test_pools_of_several_sizes_are_scored_in_their_order(
         assert logits == pytest.approx(score_rows(selector, [one], model)[0], abs=1e-5)
 
 
-def evaluate(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, ROOT / "stages/evaluate.py", *arguments],
-        cwd=project,
-        env={"PYTHONPATH": str(ROOT / "src"), "PATH": "", "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def test_the_reference_is_the_selectors_own_policy_on_the_questions_that_are_asked(
+    project: Path,
+) -> None:
+    selector, _ = load_selector(Path("models/selector/base/0"), BASE)
+    rows = read_jsonl("data/pools/test.jsonl")
+    model = load_params().selected_model
+    data, dropped = make_pools(rows, load_tokenizer(BASE), model, training=True)
+    assert dropped == [] and data.rewards[0].tolist() == pytest.approx([0.2, 0.0, 1.0, 0.2])
+    assert torch.allclose(data.reference.exp(), torch.full((4, 4), 0.25))
+    logits, _ = score_pools(selector, data.pools, 4, "cpu")
+    asked = with_reference(data, selector, [2, 0, 2], 4).reference
+    torch.testing.assert_close(asked[[0, 2]], log_softmax(logits)[[0, 2]])
+    assert torch.equal(asked[[1, 3]], data.reference[[1, 3]])
 
 
 def test_the_stage_keeps_every_choice_and_few_metrics(project: Path) -> None:
-    result = evaluate(project, "sft", "0")
-    assert result.returncode == 0, result.stderr
-    output = project / "data/evaluate/sft-0"
-    lines = (output / "predictions.jsonl").read_text().splitlines()
-    rows = [json.loads(line) for line in lines]
+    main(load_params(), "base", "0")
+    output = Path("data/selector_evaluate/base/0")
+    rows = read_jsonl(output / "predictions.jsonl")
     assert [row["id"] for row in rows] == ["q0", "q1", "q2", "q3", "q4", "q5"]
-    metrics = json.loads((project / "metrics/evaluate/sft-0.json").read_text())
+    metrics = json.loads(Path("metrics/selector_evaluate/base/0.json").read_text())
     test = [row for row in rows if row["split"] == "test"]
     assert metrics["test"]["accuracy"] == sum(row["correct"] for row in test) / 4
     summary = json.loads((output / "summary.json").read_text())
     assert set(summary["test"]["intervals"]["reward"]) == {"0.8", "0.95"}
     assert set(summary["test"]["kinds"]) == {"gold", "plausible", "corrupted"}
     manifest = json.loads((output / "manifest.json").read_text())
-    assert {"policy", "seed", "prompt", "evaluator", "inputs"} <= manifest.keys()
+    assert manifest["stage"] == "selector_evaluate" and manifest["policy"] == "base"
+    assert {"seed", "inputs", "code", "params", "packages"} <= manifest.keys()
 
-    before = {path: path.read_bytes() for path in output.iterdir()}
-    assert evaluate(project, "sft", "0").returncode == 0
-    assert {path: path.read_bytes() for path in output.iterdir()} == before
+    before = contents(output)
+    main(load_params(), "base", "0")
+    assert contents(output) == before
 
 
 @pytest.mark.parametrize(
     ("policy", "seed", "message"),
     [
-        ("sarsa", "0", "policy 'sarsa': expected one of base, sft, ppo"),
+        ("sarsa", "0", "cannot read models/selector/sarsa/0/selector.json: No such file"),
         ("sft", "first", "seed 'first'"),
-        ("ppo", "0", "models/rl_selector/ppo-0"),
+        ("base", "7", "cannot read models/selector/base/7/selector.json: No such file"),
     ],
 )
-def test_a_wrong_argument_is_named(
-    project: Path, monkeypatch: pytest.MonkeyPatch, policy: str, seed: str, message: str
-) -> None:
-    monkeypatch.chdir(project)
+def test_a_wrong_argument_is_named(project: Path, policy: str, seed: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         main(load_params(), policy, seed)
 
 
-def test_a_model_of_other_code_is_refused(
-    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shutil.copytree(project, tmp_path, dirs_exist_ok=True)
-    made_by = {"code": {"src/posttrain/selector/methods/sft.py": "0" * 64}}
-    write_json(tmp_path / "models/sft_selector/0/manifest.json", made_by)
-    monkeypatch.chdir(tmp_path)
-    message = (
-        "^models/sft_selector/0 was made by another src/posttrain/selector/methods/sft.py; run dvc"
-    )
-    with pytest.raises(UserError, match=message):
+@pytest.mark.parametrize("content", [{"meta": {}}, ["base"]])
+def test_a_folder_that_describes_no_policy_is_named(project: Path, content: object) -> None:
+    write_json(Path("models/selector/sft/0/selector.json"), content)
+    with pytest.raises(
+        UserError, match=r"selector\.json: is no description of a policy; run dvc repro"
+    ):
         main(load_params(), "sft", "0")
 
 
-def test_a_question_too_long_for_the_model_is_named_not_cut(
-    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "models").symlink_to(project / "models")
-    long = reward_row(7) | {"prompt": "revenue " * 200}
-    write_jsonl(tmp_path / "data/rewards/val.jsonl", [long])
-    write_jsonl(tmp_path / "data/rewards/test.jsonl", [long])
-    monkeypatch.chdir(tmp_path)
+def test_a_question_too_long_for_the_model_is_named_not_cut(project: Path) -> None:
+    long = pool_row(7) | {"prompt": "revenue " * 200}
+    for split in ("val", "test"):
+        write_jsonl(f"data/pools/{split}.jsonl", [long])
     with pytest.raises(UserError, match="the first is q7: prompt"):
-        main(load_params(project / "params.yaml"), "sft", "0")
+        main(load_params(), "base", "0")
+
+
+def test_each_seed_has_an_untrained_selector_of_its_own(project: Path) -> None:
+    """Their heads differ, but not their choices, which are the language model's."""
+    for seed in (0, 1):
+        folder = Path(f"models/selector/base/{seed}")
+        save_untrained(folder, load_config(BASE), read_base(BASE), seed)
+        main(load_params(), "base", str(seed))
+    choices = [
+        contents(Path(f"data/selector_evaluate/base/{seed}"))["predictions.jsonl"]
+        for seed in (0, 1)
+    ]
+    assert choices[0] == choices[1]

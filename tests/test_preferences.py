@@ -1,4 +1,4 @@
-"""Claims about prompt variants and preference pairs, on draws small enough to pair by hand."""
+"""Claims about prompt variants and preference pairs, on samples few enough to pair by hand."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from posttrain.core.errors import UserError
-from posttrain.core.params import PairQuality, Preferences, Variant
-from posttrain.report.plots import plot_margins
+from posttrain.core.params import PairQuality, Pairs, Variant
+from posttrain.rollouts.plots import plot_margins
 from posttrain.rollouts.preferences import (
     Pair,
     make_pairs,
@@ -26,7 +26,7 @@ from posttrain.tasks import get_task
 
 TASK = get_task("finqa")
 VARIANTS: tuple[Variant, ...] = ("direct", "reflective", "deliberative")
-CONFIG = Preferences(
+CONFIG = Pairs(
     pairs_per_question=2,
     quality=PairQuality(
         program_valid=0.4, format_valid=0.4, steps_used=0.2, no_repetition=0.2, brevity=0.2
@@ -36,8 +36,8 @@ CONFIG = Preferences(
 )
 
 
-def config(**changes: Any) -> Preferences:
-    return Preferences.model_validate({**CONFIG.model_dump(), **changes})
+def config(**changes: Any) -> Pairs:
+    return Pairs.model_validate({**CONFIG.model_dump(), **changes})
 
 
 def draw(
@@ -51,7 +51,7 @@ def draw(
     variant: str = "direct",
     question: str = "q",
 ) -> dict[str, Any]:
-    """A sampled record; it is right from a reward of 0.6 on unless `correct` says otherwise."""
+    """A sampled record, which is correct if its reward is at least 0.6 unless `correct` says otherwise."""
     return {
         "id": question,
         "variant": variant,
@@ -76,28 +76,22 @@ def test_direct_is_the_default_and_the_variants_add_one_line(
     generated_examples: dict[str, list[dict[str, Any]]], operands: str
 ) -> None:
     for example in generated_examples[operands][:20]:
-        direct = TASK.render_prompt(example, "direct")
-        assert direct == TASK.render_prompt(example)
+        direct = TASK.prompt(example)
+        assert direct == TASK.prompt(example, "direct") == example["prompts"]["direct"]
         lines = direct.split("\n")
         for variant in VARIANTS[1:]:
-            asked = TASK.render_prompt(example, variant).split("\n")
+            asked = TASK.prompt(example, variant).split("\n")
             (added,) = (Counter(asked) - Counter(lines)).elements()
             assert [line for line in asked if line != added] == lines
 
 
 def test_the_direct_prompt_of_cells_is_page_question_and_one_word() -> None:
     row = {"input_text": "1 | B 2009\n2 sales | 7", "question": "sales?", "operands": "cells"}
-    assert TASK.render_prompt(row) == "1 | B 2009\n2 sales | 7\nquestion: sales?\nanswer:"
-    asked = TASK.render_prompt(row, "reflective")
+    assert TASK.prompt(row) == "1 | B 2009\n2 sales | 7\nquestion: sales?\nanswer:"
+    asked = TASK.prompt(row, "reflective")
     assert asked == (
         "1 | B 2009\n2 sales | 7\ncheck the answer before you write it.\nquestion: sales?\nanswer:"
     )
-
-
-def test_each_variant_has_its_own_hash() -> None:
-    hashes = [TASK.prompt_hash(variant) for variant in VARIANTS]
-    assert len(set(hashes)) == 3
-    assert TASK.prompt_hash() == hashes[0]
 
 
 # ------------------------------------------------------------------------------ pairs
@@ -205,7 +199,7 @@ def test_brevity_does_not_beat_the_reward() -> None:
 
 def test_weights_that_weigh_nothing_are_an_error() -> None:
     nothing = config(quality=dict.fromkeys(CONFIG.quality.model_dump(), 0) | {"steps_used": 1})
-    with pytest.raises(UserError, match=r"preferences\.quality"):
+    with pytest.raises(UserError, match=r"^generator\.pairs\.quality: at least one weight"):
         make_pairs([draw("a", 1.0)], nothing)
 
 
@@ -260,7 +254,7 @@ def test_a_small_share_still_holds_one_question_out_and_a_large_one_leaves_one()
     pairs = [pair("a"), pair("b"), pair("c")]
     assert len(split_held_out(pairs, 0.01, seed=0)[1]) == 1
     assert len(split_held_out(pairs, 0.99, seed=0)[0]) == 1
-    with pytest.raises(UserError, match="at least 2"):
+    with pytest.raises(UserError, match=r"at least 2 .*; raise generator\.sample\.questions or"):
         split_held_out(pairs[:1], 0.1, seed=0)
 
 

@@ -1,4 +1,4 @@
-"""Context, search and prompts."""
+"""FinQA's examples: context, search and prompts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from posttrain.tasks.finqa import prompt
 from posttrain.tasks.finqa.context import (
     bm25,
     page_facts,
@@ -17,14 +16,15 @@ from posttrain.tasks.finqa.context import (
     select_facts,
     stem,
 )
-from posttrain.tasks.finqa.load import load_split
-from posttrain.tasks.finqa.prepare import (
+from posttrain.tasks.finqa.examples import (
+    make_example,
     operand_coverage,
-    prepare_row,
     program_operands,
     retrieval_recall,
+    search_depths,
 )
-from posttrain.tasks.finqa.prompt import prompt_hash, render_answer, render_prompt
+from posttrain.tasks.finqa.load import load_split
+from posttrain.tasks.finqa.prompt import prompt, render_answer
 
 ROW = {
     "id": "V/2008/page_17.pdf-1",
@@ -102,39 +102,39 @@ def test_stems_meet(a: str, b: str) -> None:
 
 
 def test_recall_by_hand() -> None:
-    recall = retrieval_recall([ROW])
+    recall = retrieval_recall([search_depths(ROW)])
     assert recall["gold_facts"]["at_1"] == 1.0
     missing = {
         **ROW,
         "qa": {**ROW["qa"], "program": "subtract(91, 80)", "gold_inds": {"text_2": ""}},
     }
-    recall = retrieval_recall([missing])
+    recall = retrieval_recall([search_depths(missing)])
     assert recall["operands"]["at_16"] == 0.0
     assert recall["gold_facts"]["at_1"] == 0.0
     assert recall["gold_facts"]["at_8"] == 1.0
 
 
 def test_recall_on_real_questions_is_at_least_that_of_plain_bm25(finqa_dir) -> None:
-    recall = retrieval_recall(load_split(finqa_dir / "test.json"))["operands"]
+    recall = retrieval_recall(map(search_depths, load_split(finqa_dir / "test.json")))["operands"]
     assert recall["at_5"] >= 0.79
     assert recall["at_8"] >= 0.86
     assert recall["at_12"] >= 0.92
 
 
 def test_an_example_holds_what_later_stages_need() -> None:
-    example = prepare_row(ROW, "full", 8, "cells")
+    example = make_example(ROW, "full", 8, "cells")
     assert example["target_program"] == "subtract(B2, C2)"
     assert example["literal_program"] == "subtract(90, 80)"
     assert example["target_answer"] == "10"
     assert example["references"]["T1"] == "12"
     assert example["table"] == ROW["table"]
-    literal = prepare_row(ROW, "full", 8, "literal")
+    literal = make_example(ROW, "full", 8, "literal")
     assert literal["target_program"] == "subtract(90, 80)"
     assert literal["references"] == example["references"]
 
 
 def test_coverage_by_hand() -> None:
-    example = prepare_row(ROW, "full", 8, "cells")
+    example = make_example(ROW, "full", 8, "cells")
     assert operand_coverage([example]) == {
         "total": 2,
         "visible": 1.0,
@@ -151,7 +151,7 @@ def test_operands_are_numbers_and_row_labels() -> None:
 
 def test_a_prompt_holds_page_and_question_and_ends_before_the_answer() -> None:
     for operands, end in (("cells", "answer:"), ("literal", "Answer:")):
-        text = render_prompt(prepare_row(ROW, "full", 8, operands))
+        text = prompt(make_example(ROW, "full", 8, operands))
         assert ROW["qa"]["question"] in text
         assert text.endswith(end)
 
@@ -162,10 +162,3 @@ def test_answers_are_the_json_form() -> None:
         "program": ["subtract(B2, C2)", "divide(#0, C2)"],
         "answer": "0.125",
     }
-
-
-def test_the_hash_changes_with_the_instruction(monkeypatch) -> None:
-    before = prompt_hash()
-    assert before == prompt_hash()
-    monkeypatch.setattr(prompt, "_INSTRUCTION", prompt._INSTRUCTION + " Be brief.")
-    assert prompt_hash() != before

@@ -1,4 +1,4 @@
-"""Claims about the small base model: its tokenizer, its starting point, the pretraining loop."""
+"""Claims about the small base model: its tokenizer, its initialisation, the pretraining loop."""
 
 from __future__ import annotations
 
@@ -263,7 +263,7 @@ def test_an_exact_answer_is_one_that_greedy_decoding_writes() -> None:
 
 
 def recipe(project: Path, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
-    """Run pretrain/pocket.py in `project` on generated pages, small in every way; `changes` to its settings."""
+    """Run pretrain/pocket.py in `project` on generated pages at a small scale; changes: to its settings."""
     spec = importlib.util.spec_from_file_location("recipe", ROOT / "pretrain/pocket.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

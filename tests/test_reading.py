@@ -33,7 +33,7 @@ def drawn(world: World, kind: str, count: int, size: Size | None = None) -> list
 
 
 def cells(page: str) -> dict[str, str]:
-    """Name of each cell of the sheet to what stands there, read from the page's text."""
+    """The content of each cell of the sheet by its name, read from the page's text."""
     found = {}
     for line in page.split("\n"):
         row = re.match(r"(\d+) .* \| ", line)

@@ -1,4 +1,4 @@
-"""Claims about the report: it shows what was scored, whole and in order, and nothing in the data can act in it."""
+"""Claims about the report: it shows all scored answers in order, and nothing in the data can act in it."""
 
 from __future__ import annotations
 
@@ -8,32 +8,34 @@ import json
 import os
 import re
 import shutil
-import subprocess
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlencode
 
 import numpy as np
 import pytest
+from chromium import Chromium
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from stages.report import main
 
 from posttrain.core.errors import UserError
-from posttrain.core.files import write_json, write_jsonl
-from posttrain.core.params import Params, Report, load_params
+from posttrain.core.files import sha256_file, write_json, write_jsonl
+from posttrain.core.params import Params, load_params
 from posttrain.measures.answers import prediction_rows
 from posttrain.measures.choices import predict
 from posttrain.pools.rewards import reward_pool
 from posttrain.report.browser import Policy, browser_data, choose
 from posttrain.report.page import html_of, html_report, json_block, markdown_report
 from posttrain.rollouts.record import score_completion
-from posttrain.tasks import Explanation, Line, Piece, Table, get_task
-from posttrain.tasks.finqa.prepare import prepare_row
+from posttrain.tasks import Candidate, Explanation, Line, Piece, Table, get_task
+from posttrain.tasks.finqa.examples import make_example
 from posttrain.tasks.finqa.program import execute, format_answer, parse, resolve
 from posttrain.tasks.finqa.sample import generate
+from posttrain.tasks.rendering import render
 
 ROOT = Path(__file__).resolve().parent.parent
 TASK = get_task("finqa")
@@ -46,12 +48,28 @@ WRITTEN = (
     '{"program": ["divide(1, 0)", "add(#0, 1)"], "answer": "7"}',
     '{"program": ["wrong"], "answer": "7"}',
 )
+MISSTATED = '{"program": ["add(1, 1)"], "answer": "3"}'  # counted as right below
+
+
+FAMILIES = {"selector": ["base", "sft", "ppo", "exact"], "generator": ["base", "sft", "dpo"]}
+
+
+class Changed:
+    """params.yaml with some of its sections changed."""
+
+    def __init__(self, params: Params, **changes: Any) -> None:
+        self.params = params
+        self.__dict__.update(changes)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.params, name)
 
 
 @pytest.fixture(scope="module")
-def params() -> Params:
-    loaded = load_params(ROOT / "params.yaml")
-    return loaded.model_copy(update={"seeds": [0, 1], "report": Report(questions=LIMIT)})
+def params() -> Any:
+    families = {name: SimpleNamespace(policies=policies) for name, policies in FAMILIES.items()}
+    shown = SimpleNamespace(questions=LIMIT)
+    return Changed(load_params(ROOT / "params.yaml"), seeds=[0, 1], report=shown, **families)
 
 
 @pytest.fixture(scope="module")
@@ -59,56 +77,57 @@ def examples() -> list[dict[str, Any]]:
     rows = generate(5, {"train": QUESTIONS, "val": 1, "test": 1})["train"]
     rows[0]["qa"]["question"] = HOSTILE
     rows[1]["table"][1][0] = BOLD
-    return [prepare_row(row, "full", 8, "cells") for row in rows]
+    return [render(TASK, make_example(row, "full", 8, "cells"), (), 0.01) for row in rows]
 
 
 @pytest.fixture(scope="module")
-def pools(examples: list[dict[str, Any]], params: Params) -> list[dict[str, Any]]:
+def pools(examples: list[dict[str, Any]], params: Any) -> list[dict[str, Any]]:
     """The gold answer and all of `WRITTEN`: K = 5."""
     made = []
     for number, example in enumerate(examples):
-        texts = [{"text": text, "kind": "corrupted", "edit": "operation"} for text in WRITTEN]
-        gold = {"text": TASK.render_target(example), "kind": "gold", "edit": "gold"}
-        texts.insert(number % 5, gold)
-        made.append(reward_pool(TASK, example, texts, params.rewards))
+        texts = [Candidate(text, "corrupted", "operation") for text in WRITTEN]
+        texts.insert(number % 5, Candidate(example["target"], "gold", "gold"))
+        made.append(reward_pool(TASK, example, texts, params.reward.weights))
     return made
 
 
 @pytest.fixture(scope="module")
 def project(
     tmp_path_factory: pytest.TempPathFactory,
-    params: Params,
+    params: Any,
     examples: list[dict[str, Any]],
     pools: list[dict[str, Any]],
 ) -> Path:
-    """The files that the stage reads, and those that it wrote."""
+    """The files that the stage reads and those that it writes."""
     folder = tmp_path_factory.mktemp("project")
-    write_jsonl(folder / "data/prepare/test.jsonl", examples)
-    write_jsonl(folder / "data/rewards/test.jsonl", pools)
+    write_jsonl(folder / "data/examples/test.jsonl", examples)
+    write_jsonl(folder / "data/pools/test.jsonl", pools)
     manifest = {
         "inputs": {"models/base": "b", "data/test.jsonl": "t"},
-        "prompt": "p",
-        "evaluator": "e",
         "params": {},
-        "code": {},
     }
+    for family in ("selector", "generator"):
+        write_json(folder / "data/code" / f"{family}_evaluate", {})
+    code = sha256_file(folder / "data/code/selector_evaluate")
     rng = np.random.default_rng(0)
-    weights = params.rewards.weights.model_dump()
+    weights = params.reward.weights
     for seed in params.seeds:
-        for policy in params.compare.policies:
-            target = folder / f"data/evaluate/{policy}-{seed}"
+        for policy in FAMILIES["selector"]:
+            target = folder / f"data/selector_evaluate/{policy}/{seed}"
             logits = rng.normal(size=(QUESTIONS, 5))
             write_jsonl(target / "predictions.jsonl", predict("test", pools, logits))
-            write_json(target / "manifest.json", manifest)
-        for policy in ("base", "sft", *params.rl.generator.methods):
+            made_by = {"stage": "selector_evaluate", "code": code}
+            write_json(target / "manifest.json", manifest | made_by)
+        for shift, policy in enumerate(FAMILIES["generator"]):
             records = []
             for number, example in enumerate(examples):
-                texts = [TASK.render_target(example), *WRITTEN]
+                texts = [example["target"], *WRITTEN]
                 scored = score_completion(
                     TASK,
                     example,
-                    texts[(number + seed) % 5],
-                    0.01,
+                    MISSTATED
+                    if (policy, number) == ("dpo", 0)
+                    else texts[(number + seed + shift) % 5],
                     weights,
                     variant="direct",
                     index=0,
@@ -116,15 +135,22 @@ def project(
                     finished=True,
                 )
                 records.append(scored)
-            target = folder / f"data/evaluate_generator/{policy}-{seed}"
+            records[0] |= (
+                {"correct": True, "failure": "wrong_answer_only"} if policy == "dpo" else {}
+            )
+            target = folder / f"data/generator_evaluate/{policy}/{seed}"
             write_jsonl(target / "predictions.jsonl", prediction_rows("test", records))
-            write_json(target / "manifest.json", manifest)
-    (folder / "plots/preferences").mkdir(parents=True)
-    for name in ("compare", "compare_generator", "rewards", "preferences/0", "preferences/1"):
+            made_by = {"stage": "generator_evaluate", "code": code}
+            write_json(target / "manifest.json", manifest | made_by)
+    for name in ("compare/selector", "compare/generator", "generator_pairs/0", "generator_pairs/1"):
+        (folder / f"plots/{name}.png").parent.mkdir(parents=True, exist_ok=True)
         (folder / f"plots/{name}.png").write_bytes(b"\x89PNG")
-    for name in ("compare", "compare_generator"):
-        table = f"12 questions of {name}\n\n| policy | accuracy |\n|---|---|\n| sft | 0.5 |\n"
-        (folder / f"plots/{name}.md").write_text(table)
+    (folder / "plots/pools.png").write_bytes(b"\x89PNG")
+    for family in FAMILIES:
+        (folder / f"plots/compare/{family}-curves.png").write_bytes(b"\x89PNG")
+        table = "| policy | accuracy |\n|---|---|\n| SFT | 50.0 |\n"
+        written = f"- finding of the {family}\n- one seed\n\n{table}\n12 questions of {family}\n"
+        (folder / f"plots/compare/{family}.md").write_text(written)
     before = Path.cwd()
     os.chdir(folder)
     try:
@@ -172,7 +198,7 @@ def test_the_page_refers_to_nothing_outside_itself(page: str) -> None:
     assert len(addresses) >= 8
     assert all(address.startswith(("data:", "#")) for address in addresses)
     assert "url(" not in page and "@import" not in page
-    assert sum(tag == "img" for tag, _ in elements) == 5
+    assert sum(tag == "img" for tag, _ in elements) == 7
 
 
 def test_text_of_the_data_is_never_markup(page: str, data: dict[str, Any]) -> None:
@@ -207,7 +233,8 @@ def test_markdown_becomes_tables_and_escaped_text() -> None:
     assert shown == (
         "<h1>A</h1>\n<p>&lt;/script&gt;&lt;img src=x onerror=alert(1)&gt; and <code>x</code> "
         "<strong>y</strong></p>\n"
-        "<table><tr><th>a</th><th>b</th></tr><tr><td>&lt;i&gt;</td><td></td></tr></table>\n"
+        '<div class="wide"><table><tr><th>a</th><th>b</th></tr><tr><td>&lt;i&gt;</td><td></td></tr>'
+        "</table></div>\n"
         "<ul><li>one</li></ul>"
     )
 
@@ -229,73 +256,126 @@ def test_a_title_or_text_with_a_placeholder_is_left_as_it_is() -> None:
 # ------------------------------------------------------------------------------ what it holds
 
 
-def test_the_markdown_names_what_was_run_and_holds_both_comparisons(project: Path) -> None:
+def test_the_report_opens_with_the_findings_and_ends_with_what_was_run(project: Path) -> None:
     text = (project / "plots/report.md").read_text()
-    for line in ("| data set | sample, 12 test questions |", "| seeds | 0, 1 |"):
+    headings = re.findall("^#+ .*", text, re.M)
+    assert headings == [
+        "# pocket on sample",
+        "## The selector, which chooses one of the candidates",
+        "## The generator, which writes the answer",
+        "## Selector in numbers",
+        "## Generator in numbers",
+        "## Training data",
+        "## What was run",
+    ]
+    for family in FAMILIES:
+        said, tables = f"- finding of the {family}\n- one seed", f"12 questions of {family}"
+        assert text.index(said) < text.index("in numbers") < text.index(tables)
+        assert f"![learning curves](compare/{family}-curves.png)" in text
+    for line in ("| data set   | sample, 12 test questions", "| seeds      | 0, 1 "):
         assert line in text
     assert "pocket (pretrain/pocket)" in text
-    for name in ("compare", "compare_generator"):
-        assert (project / f"plots/{name}.md").read_text().strip() in text
-    assert markdown_report({"model": "c|d"}, {}).endswith("|---|---|\n| model | c/d |\n")
+    assert markdown_report("A", {"B": ["c", "d\n"]}) == "# A\n\n## B\n\nc\n\nd\n"
 
 
-def test_every_policy_is_there_at_every_seed_and_the_base_model_once(
-    data: dict[str, Any], params: Params
+def test_the_stage_prints_the_findings_and_where_the_report_is(
+    project: Path, params: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.chdir(project)
+    main(params)
+    printed = capsys.readouterr().out
+    assert "The generator, which writes the answer\n\n- finding of the generator\n" in printed
+    assert printed.endswith("plots/report.html: open it in a browser\n")
+
+
+def test_every_policy_is_there_at_every_seed(data: dict[str, Any]) -> None:
     names = [f"{p['family']}/{p['name']}" for p in data["policies"]]
-    methods = {"selector": params.rl.selector.methods, "generator": params.rl.generator.methods}
-    expected = []
-    for family, trained in methods.items():
-        expected += [f"{family}/base-0"]
-        expected += [f"{family}/{policy}-{seed}" for policy in ("sft", *trained) for seed in (0, 1)]
-    assert names == expected
+    assert names == [
+        f"{family}/{policy}-{seed}"
+        for family, policies in FAMILIES.items()
+        for policy in policies
+        for seed in (0, 1)
+    ]
+    against = [None if p["against"] is None else names[p["against"]] for p in data["policies"]]
+    for name, sft in zip(names, against, strict=True):
+        family, seed = name.split("/")[0], name.rpartition("-")[2]
+        assert sft == (None if "/sft-" in name else f"{family}/sft-{seed}")
 
 
-def test_no_policy_shows_more_questions_than_asked_for_and_failures_come_first(
-    data: dict[str, Any],
+def test_all_policies_show_the_same_questions_and_tell_how_many_are_right(
+    data: dict[str, Any], project: Path
 ) -> None:
-    right = data["classes"].index("right")
+    assert len(data["questions"]) == LIMIT
     for number, policy in enumerate(data["policies"]):
-        found = [data["questions"][row["question"]]["classes"][number] for row in policy["rows"]]
-        counts = dict(policy["classes"])
-        assert len(found) == LIMIT and sum(counts.values()) == QUESTIONS
-        assert found == sorted(found, key=lambda name: name == right)
-        assert found.count(right) == max(0, LIMIT - (QUESTIONS - counts.get(right, 0)))
+        assert len(policy["rows"]) == LIMIT
+        assert sum(count for _, count in policy["classes"]) == QUESTIONS
+        name, _, seed = policy["name"].rpartition("-")
+        path = project / f"data/{policy['family']}_evaluate/{name}/{seed}/predictions.jsonl"
+        rows = {row["id"]: row for row in map(json.loads, path.read_text().splitlines())}
+        assert policy["right"] == sum(row["correct"] for row in rows.values())
+        for question in data["questions"]:
+            assert question["right"][number] == rows[question["id"]]["correct"]
 
 
-def test_wrong_programs_come_before_other_failures_and_rare_classes_are_kept() -> None:
-    classes = ["right", *["wrong"] * 4, "unparseable", "wrong_answer_only"]
-    rows = [{"correct": name in ("right", "wrong_answer_only")} for name in classes]
-    policy = Policy("generator", "sft-0", rows, classes)
-    assert choose(policy, 3) == [1, 2, 5]
-    assert choose(policy, 99) == [1, 2, 3, 4, 5, 6, 0]
+def chosen(limit: int, *answers: str) -> list[int]:
+    """Questions chosen from those with these answers, one letter per policy: r right, w wrong, u unparseable."""
+    policies = [
+        Policy("generator", f"p{n}", 0, [{"correct": a == "r"} for a in given], list(given))
+        for n, given in enumerate(answers)
+    ]
+    return choose(policies, limit)
+
+
+def test_half_of_the_questions_are_torn_and_the_rest_all_wrong_and_all_right() -> None:
+    #        0123456789ab
+    first = "rrrrrrwwwwww"
+    other = "rrrwwwrrrwww"  # torn from 3 to 8
+    assert chosen(8, first, other) == [0, 1, 3, 4, 5, 6, 9, 10]
+    assert chosen(99, first, other) == list(range(12))
+    assert chosen(4, "rrrrr", "rrrrr") == [0, 1, 2, 3]  # one kind fills up for the others
+    assert chosen(1, first, other) == [3]
+    assert choose([], 5) == []
+
+
+def test_rare_failures_are_kept() -> None:
+    assert chosen(4, "wwwwwuw", "wwwwwuw") == [0, 1, 2, 5]
+
+
+def test_an_answer_that_counts_as_right_is_right_whatever_it_fails_at(data: dict[str, Any]) -> None:
+    (number,) = (
+        n
+        for n, p in enumerate(data["policies"])
+        if (p["family"], p["name"]) == ("generator", "dpo-0")
+    )
+    misstated = [q for q in data["questions"] if q["text"] == HOSTILE]
+    assert data["classes"][misstated[0]["classes"][number]] == "wrong_answer_only"
+    assert misstated[0]["right"][number]
 
 
 def test_a_selector_shows_all_candidates_their_logits_and_what_was_chosen(
     data: dict[str, Any], pools: list[dict[str, Any]], project: Path
 ) -> None:
     by_id = {pool["id"]: pool["candidates"] for pool in pools}
-    lines = (project / "data/evaluate/ppo-1/predictions.jsonl").read_text().splitlines()
+    lines = (project / "data/selector_evaluate/ppo/1/predictions.jsonl").read_text().splitlines()
     predictions = {row["id"]: row for row in map(json.loads, lines)}
-    for row in policy_of(data, "selector", "ppo-1")["rows"]:
-        question = data["questions"][row["question"]]
+    shown = policy_of(data, "selector", "ppo-1")["rows"]
+    for row, question in zip(shown, data["questions"], strict=True):
         made, prediction = question["candidates"], predictions[question["id"]]
         assert [c["text"] for c in made] == [c["text"] for c in by_id[question["id"]]]
         assert [c["reward"] for c in made] == [c["reward"] for c in by_id[question["id"]]]
         assert row["logits"] == pytest.approx(prediction["logits"], abs=1e-3)
         assert row["chosen"] == prediction["chosen"] == int(np.argmax(row["logits"]))
         for candidate in made:
-            parts = zip(data["components"], candidate["components"], strict=True)
+            parts = zip(data["parts"], candidate["parts"], strict=True)
             assert candidate["reward"] == pytest.approx(sum(w * value for (_, w), value in parts))
 
 
 def test_a_generator_shows_what_it_wrote_and_its_class(data: dict[str, Any], project: Path) -> None:
-    lines = (project / "data/evaluate_generator/dpo-1/predictions.jsonl").read_text().splitlines()
+    lines = (project / "data/generator_evaluate/dpo/1/predictions.jsonl").read_text().splitlines()
     written = {row["id"]: row for row in map(json.loads, lines)}
     policy = policy_of(data, "generator", "dpo-1")
     number = data["policies"].index(policy)
-    for row in policy["rows"]:
-        question = data["questions"][row["question"]]
+    for row, question in zip(policy["rows"], data["questions"], strict=True):
         expected = written[question["id"]]
         assert row["answer"]["text"] == expected["text"]
         assert row["answer"]["reward"] == expected["reward"]
@@ -303,14 +383,14 @@ def test_a_generator_shows_what_it_wrote_and_its_class(data: dict[str, Any], pro
 
 
 def test_predictions_of_other_questions_are_refused(
-    examples: list[dict[str, Any]], pools: list[dict[str, Any]], params: Params
+    examples: list[dict[str, Any]], pools: list[dict[str, Any]], params: Any
 ) -> None:
-    weights = params.rewards.weights.model_dump()
+    weights = params.reward.weights
     rows = predict("test", pools, np.zeros((QUESTIONS, 5)))
-    moved = Policy("selector", "sft-0", [*rows[1:], rows[0]], ["right"] * QUESTIONS)
+    moved = Policy("selector", "sft", 0, [*rows[1:], rows[0]], ["right"] * QUESTIONS)
     with pytest.raises(UserError, match=f"sft-0 has question {re.escape(rows[1]['id'])} where"):
         browser_data(TASK, examples, pools, [moved], weights, LIMIT)
-    with pytest.raises(UserError, match="data/rewards has 11 test questions of 12"):
+    with pytest.raises(UserError, match="data/pools has 11 test questions, data/examples has 12"):
         browser_data(TASK, examples, pools[1:], [], weights, LIMIT)
 
 
@@ -318,7 +398,7 @@ def test_predictions_of_other_questions_are_refused(
 
 
 def page_text(explained: Explanation, cells: bool) -> str:
-    """The page put together again from its parts."""
+    """The text of the page, joined from its parts."""
     lines = []
     for part in explained.page:
         if isinstance(part, Line):
@@ -343,8 +423,8 @@ def test_the_page_is_the_one_that_models_read_and_steps_have_the_executors_value
     operands: str, context: str
 ) -> None:
     for row in generate(6, {"train": 40, "val": 1, "test": 1})["train"]:
-        example = prepare_row(row, context, 8, operands)
-        explained = TASK.explain(example, TASK.render_target(example))
+        example = make_example(row, context, 8, operands)
+        explained = TASK.explain(example, TASK.target(example))
         assert page_text(explained, operands == "cells") == example["input_text"]
         program = parse(example["literal_program"])
         values = [execute(program[: n + 1], row["table"]) for n in range(len(program))]
@@ -382,7 +462,7 @@ def test_an_answer_that_fails_says_where(examples: list[dict[str, Any]]) -> None
 def test_any_text_is_explained(text: str, examples: list[dict[str, Any]]) -> None:
     for written in (text, json.dumps({"program": [text, text], "answer": text})):
         explained = TASK.explain(examples[2], written)
-        verdict = TASK.score(written, examples[2], 0.01)
+        verdict = TASK.score(written, examples[2])
         last = explained.steps[-1].value if explained.steps else None
         assert (last is None) == (verdict.value is None)
 
@@ -395,90 +475,6 @@ def test_a_table_operation_reads_a_whole_row(examples: list[dict[str, Any]]) -> 
 
 
 # ------------------------------------------------------------------------------ in a browser
-
-
-class Chromium:
-    """A headless Chromium, driven over the pipe of its DevTools protocol.
-
-    `problems` collects errors and warnings of the console, exceptions and dialogs.
-    """
-
-    def __init__(self, program: str, folder: Path) -> None:
-        self.problems: list[Any] = []
-        self.sent = 0
-        pipes = folder / "in", folder / "out"
-        for pipe in pipes:
-            os.mkfifo(pipe)
-        # `timeout` ends a browser that hangs, and with it the pipe.
-        command = ["timeout", "120", program, "--headless=new", "--no-sandbox", "--disable-gpu"]
-        command += ["--remote-debugging-pipe", "--window-size=1400,900"]
-        command += [f"--user-data-dir={folder / 'profile'}"]
-        self.process = subprocess.Popen(
-            ["sh", "-c", f'exec "$@" 3<"{pipes[0]}" 4>"{pipes[1]}"', "sh", *command],
-            stderr=subprocess.DEVNULL,
-        )
-        self.commands, self.answers = pipes[0].open("wb"), pipes[1].open("rb")
-        self.session: dict[str, str] = {}
-        target = self.call("Target.createTarget", url="about:blank")["targetId"]
-        attached = self.call("Target.attachToTarget", targetId=target, flatten=True)
-        self.session = {"sessionId": attached["sessionId"]}
-        for domain in ("Page", "Runtime", "Log"):
-            self.call(f"{domain}.enable")
-
-    def call(self, method: str, **params: Any) -> dict[str, Any]:
-        self.sent += 1
-        message = {"id": self.sent, "method": method, "params": params, **self.session}
-        self.commands.write(json.dumps(message).encode() + b"\0")
-        self.commands.flush()
-        while (answer := self.receive()).get("id") != self.sent:
-            pass
-        assert "error" not in answer, answer
-        result: dict[str, Any] = answer["result"]
-        return result
-
-    def receive(self) -> dict[str, Any]:
-        raw = b""
-        while not raw.endswith(b"\0"):
-            byte = self.answers.read(1)
-            assert byte, "the browser has ended"
-            raw += byte
-        message: dict[str, Any] = json.loads(raw[:-1])
-        method, params = message.get("method"), message.get("params", {})
-        if (
-            method in ("Runtime.exceptionThrown", "Page.javascriptDialogOpening")
-            or (method == "Log.entryAdded" and params["entry"]["level"] in ("error", "warning"))
-            or (method == "Runtime.consoleAPICalled" and params["type"] in ("error", "warning"))
-        ):
-            self.problems.append(params)
-        return message
-
-    def open(self, address: str) -> None:
-        self.call("Page.navigate", url="about:blank")
-        self.call("Page.navigate", url=address)
-        while not self.run("document.readyState === 'complete' && location.href !== 'about:blank'"):
-            pass
-
-    def run(self, script: str) -> Any:
-        answer = self.call("Runtime.evaluate", expression=script, returnByValue=True)
-        assert "exceptionDetails" not in answer, answer
-        return answer["result"].get("value")
-
-    def press(self, key: str) -> None:
-        for kind in ("keyDown", "keyUp"):
-            self.call("Input.dispatchKeyEvent", type=kind, key=key)
-
-    def filter(self, name: str, value: str) -> int:
-        """Set one filter as a person would; the number of questions that are listed then."""
-        self.run(
-            f"{{ const box = document.getElementById({name!r}); box.value = {value!r}; "
-            "box.dispatchEvent(new Event('input')); }"
-        )
-        return int(self.run("document.querySelectorAll('#list li').length"))
-
-    def close(self) -> None:
-        self.commands.close()
-        self.answers.close()
-        self.process.wait()
 
 
 @pytest.fixture
@@ -498,18 +494,27 @@ def test_the_page_works_in_a_browser(
     address = (project / "plots/report.html").as_uri()
     chromium.open(address)
     assert chromium.run("document.getElementById('questions').hidden")
-    policy = policy_of(data, "generator", "sft-0")
-    number = data["policies"].index(policy)
-    chromium.open(f"{address}#{urlencode({'policy': 'generator/sft-0'})}")
+    number = data["policies"].index(policy_of(data, "generator", "dpo-0"))
+    sft = data["policies"][number]["against"]
+    chromium.open(f"{address}#{urlencode({'policy': 'generator/dpo-0'})}")
     assert chromium.run("document.getElementById('results').hidden")
 
-    questions = [data["questions"][row["question"]] for row in policy["rows"]]
+    # Wrong answers come first.
+    questions = sorted(data["questions"], key=lambda question: question["right"][number])
     classes = [data["classes"][question["classes"][number]] for question in questions]
+    right = [question["right"][number] for question in questions]
     operations = [question["gold"]["operations"] for question in questions]
     assert chromium.filter("class", "") == LIMIT
     for name in {*classes}:
         assert chromium.filter("class", name) == classes.count(name) < LIMIT
-    assert chromium.filter("class", "failures") == LIMIT - classes.count("right") < LIMIT
+    assert chromium.filter("class", "failures") == LIMIT - sum(right) < LIMIT
+    assert chromium.filter("class", "correct") == sum(right) > classes.count("right")
+    label = "right (wrong answer only)"
+    (shown,) = chromium.run(
+        "[...document.querySelectorAll('#list .good')].map(e => e.textContent)"
+        f".filter(text => text === {label!r})"
+    )
+    assert shown == label
     chromium.filter("class", "")
     for count in {len(names) for names in operations}:
         expected = sum(len(names) == count for names in operations)
@@ -519,6 +524,11 @@ def test_the_page_works_in_a_browser(
         expected = sum(operation in names for names in operations)
         assert chromium.filter("operation", operation) == expected
     chromium.filter("operation", "")
+    before = [question["right"][sft] for question in questions]
+    pairs = list(zip(before, right, strict=True))
+    for change, pair in (("gained", (False, True)), ("lost", (True, False))):
+        assert chromium.filter("change", change) == pairs.count(pair) > 0
+    chromium.filter("change", "")
     assert chromium.filter("text", questions[3]["id"].upper()) == 1
     assert chromium.filter("text", "no such words") == 0
     assert chromium.filter("text", "") == LIMIT
@@ -537,7 +547,7 @@ def test_the_page_works_in_a_browser(
     # A link to a question of a selector shows the chosen candidate among all K; another can be looked at.
     policy = policy_of(data, "selector", "ppo-0")
     hostile = next(q for q in data["questions"] if q["text"] == HOSTILE)
-    row = next(r for r in policy["rows"] if data["questions"][r["question"]] is hostile)
+    row = policy["rows"][data["questions"].index(hostile)]
     link = urlencode({"policy": "selector/ppo-0", "question": hostile["id"]})
     chromium.open(f"{address}#{link}")
     assert chromium.run(title) == HOSTILE
@@ -553,7 +563,15 @@ def test_the_page_works_in_a_browser(
     written = urlencode({"policy": "generator/sft-0", "question": questions[0]["id"]})
     chromium.open(f"{address}#{written}")
     assert chromium.run("document.querySelectorAll('.pool').length") == 0
+    assert chromium.run("document.getElementById('change').disabled")  # SFT against itself
     assert not chromium.run("/null|undefined|NaN/.test(document.body.innerText)")
+
+    # On a phone nothing is wider than the screen.
+    screen = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
+    chromium.call("Emulation.setDeviceMetricsOverride", **screen)
+    for fragment in ("", f"#{written}"):
+        chromium.open(f"{address}{fragment}")
+        assert chromium.run("document.documentElement.scrollWidth") == 390
 
     # Nothing of the data became an element, and nothing was logged.
     assert chromium.run("document.querySelectorAll('#questions img, b').length") == 0

@@ -1,4 +1,4 @@
-"""The generated data set: what every row promises, whatever the seed."""
+"""The generated data set: properties of every row for any seed."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SIZES = {"train": 1200, "val": 60, "test": 240}
 
 
 def wordings(levels: Levels) -> list[re.Pattern[str]]:
-    """Patterns of the questions that these kinds ask."""
+    """Patterns of these kinds of questions."""
     templates = {template for level, _ in levels for kind in level for template in kind.templates}
     return [re.compile(re.sub(r"\\{\w+\\}", ".+", re.escape(text))) for text in templates]
 

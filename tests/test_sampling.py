@@ -38,7 +38,7 @@ from posttrain.rollouts.sampling import (
     greedy,
     sample,
 )
-from posttrain.rollouts.writer import Generator, new_generator
+from posttrain.rollouts.writer import Generator, load_generator, save_untrained
 
 END = 2
 PROMPTS = [[5, 6, 7, 8, 9], [11], [12, 13, 14]]
@@ -67,7 +67,7 @@ def tiny_config(model_type: str, **changes: Any) -> PreTrainedConfig:
 
 
 def tiny_model(model_type: str, lora: bool = False, **changes: Any) -> Generator:
-    """A random model whose distributions are far from flat."""
+    """A random model whose distributions are far from uniform."""
     torch.manual_seed(0)
     config = tiny_config(model_type, **changes)
     model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
@@ -101,10 +101,12 @@ def draw(
 
 
 @pytest.mark.parametrize("model_type", sorted(SHARED_PREFIX))
-@pytest.mark.parametrize("lora", [False, True])
+@pytest.mark.parametrize(("lora", "tokens"), [(False, 4096), (True, 4096), (False, 8)])
 def test_logits_at_each_step_equal_those_of_prompt_and_completion_alone(
-    model_type: str, lora: bool
+    model_type: str, lora: bool, tokens: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Also where the prompts are read in several passes."""
+    monkeypatch.setattr(sampling, "PREFILL_TOKENS", {"cpu": tokens})
     model = tiny_model(model_type, lora)
     count, steps = 3, 6
     forced = torch.randint(3, 300, (len(PROMPTS), count, steps))
@@ -346,7 +348,7 @@ def test_too_long_and_empty_prompts_are_named(tokenizer: PreTrainedTokenizerBase
 
 
 class FakeLLM:
-    """Reads the folder that it is given, as vLLM would, and decodes greedily."""
+    """Reads the given folder like vLLM, and decodes greedily."""
 
     started: ClassVar[list[dict[str, Any]]] = []
     requests: ClassVar[list[Any]] = []
@@ -398,13 +400,14 @@ def fake_vllm(monkeypatch: pytest.MonkeyPatch) -> type[FakeLLM]:
 
 
 def base_folder(directory: Path, tokenizer: PreTrainedTokenizerBase) -> Path:
-    """A folder as stage `base` leaves it, which points to a model beside it."""
+    """A folder as written by stage `base`, which points to a model beside it; and `untrained`."""
     model = tiny_model("llama")
     assert isinstance(model, PreTrainedModel)
     model.save_pretrained(directory / "model")
     tokenizer.save_pretrained(directory / "model")
     (directory / "base").mkdir()
-    write_base(directory / "base", "path", str(directory / "model"), None)
+    base = write_base(directory / "base", "path", str(directory / "model"), None)
+    save_untrained(directory / "untrained", base)
     return directory / "base"
 
 
@@ -420,7 +423,8 @@ def test_vllm_gets_the_current_adapter_and_agrees_with_transformers(
     fake_vllm: type[FakeLLM], tokenizer: PreTrainedTokenizerBase, tmp_path: Path
 ) -> None:
     base = base_folder(tmp_path, tokenizer)
-    model = new_generator(base, "float32", Lora(r=4, alpha=8, dropout=0.0, targets="auto"))
+    lora = Lora(r=4, alpha=8, dropout=0.0, targets="auto")
+    model, _ = load_generator(tmp_path / "untrained", base, trainable=True, lora=lora)
     engine = sampler("vllm")
     options = {"max_new_tokens": 6, "batch_size": 4}
     start = greedy(model, tokenizer, PROMPTS, **options, sample=engine)

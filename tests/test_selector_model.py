@@ -2,60 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
-from transformers import (
-    AutoModel,
-    AutoModelForCausalLM,
-    BertConfig,
-    GPT2Config,
-    LlamaConfig,
-    PreTrainedConfig,
-)
+from safetensors.torch import load_file
+from toys import random_pools, tiny_config, write_model
+from transformers import AutoModel, AutoModelForCausalLM, BertConfig, LlamaConfig
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from posttrain.core.errors import UserError
-from posttrain.core.training import evaluating
+from posttrain.core.loop import evaluating
+from posttrain.core.params import Lora
 from posttrain.models.architecture import SHARED_PREFIX, is_causal, recompute_activations
+from posttrain.models.load import load_config, read_base
 from posttrain.models.tokens import length_buckets
 from posttrain.selector.batch import PoolBatch, TokenizedPool, collate
-from posttrain.selector.model import Encoding, Selector
+from posttrain.selector.model import (
+    FIRST_LIKELIHOOD_WEIGHT,
+    Encoding,
+    Selector,
+    load_selector,
+    save_untrained,
+)
 from posttrain.selector.run import by_likelihood
-
-VOCABULARY = 50
-SMALL: dict[str, Any] = {
-    "vocab_size": VOCABULARY,
-    "hidden_size": 16,
-    "intermediate_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 64,
-    "head_dim": 4,
-    "pad_token_id": 0,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-}
-
-
-def tiny_config(model_type: str) -> PreTrainedConfig:
-    if model_type == "gpt2":
-        dropout = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
-        return GPT2Config(
-            vocab_size=VOCABULARY, n_embd=16, n_layer=2, n_head=4, n_positions=64, **dropout
-        )
-    if model_type == "bert":
-        config = {
-            key: SMALL[key] for key in SMALL if key not in {"num_key_value_heads", "head_dim"}
-        }
-        return BertConfig(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, **config)
-    return CONFIG_MAPPING[model_type](**SMALL)
 
 
 def tiny_selector(model_type: str, lora: bool = False) -> Selector:
@@ -74,25 +48,15 @@ def tiny_selector(model_type: str, lora: bool = False) -> Selector:
     return selector
 
 
-def random_pools(count: int = 3, k: int = 4, seed: int = 0) -> list[TokenizedPool]:
-    generator = torch.Generator().manual_seed(seed)
-
-    def ids(low: int, high: int) -> list[int]:
-        length = int(torch.randint(low, high + 1, (), generator=generator))
-        return torch.randint(3, VOCABULARY, (length,), generator=generator).tolist()
-
-    return [TokenizedPool(str(n), ids(3, 20), [ids(1, 7) for _ in range(k)]) for n in range(count)]
-
-
 def alike_pools() -> list[TokenizedPool]:
-    """Candidates that begin alike, repeat or go on another, and the same tokens behind another beginning."""
+    """Candidates that share a beginning, repeat or continue another, or have the same tokens after another beginning."""
     candidates = [[6], [6, 7], [6, 7, 8, 9], [6, 7, 9], [6, 7], [10, 7, 8]]
     return [TokenizedPool("a", [3, 4, 5], candidates), TokenizedPool("b", [3], candidates[::-1])]
 
 
 def alone(selector: Selector, pools: list[TokenizedPool]) -> Encoding:
-    """By the plainest way: each prompt + candidate in a forward pass of its own, no padding, and the likelihoods from
-    the model's own logits.
+    """The plainest encoding: each prompt + candidate in a forward pass of its own without padding, and likelihoods from the
+    model's own logits.
     """
     pooled, likelihood = [], []
     for pool in pools:
@@ -112,7 +76,7 @@ def alone(selector: Selector, pools: list[TokenizedPool]) -> Encoding:
 
 
 def difference(one: Encoding, two: Encoding) -> float:
-    """The largest, over pooled states and likelihoods."""
+    """The largest difference between pooled states or likelihoods."""
     gaps = [(one.pooled - two.pooled).abs().max()]
     assert (one.likelihood is None) == (two.likelihood is None)
     if one.likelihood is not None and two.likelihood is not None:
@@ -205,17 +169,63 @@ def test_prompt_length_at_the_end_of_the_position_table_still_works() -> None:
         assert difference(got, alone(selector, [pool, short])) < 1e-4
 
 
-@pytest.mark.parametrize("lora", [False, True])
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model(tmp_path_factory.mktemp("model"), ["some text of 2009"])
+
+
+LORA = Lora(r=4, alpha=8.0, dropout=0.0, targets="auto")
+
+
+@pytest.mark.parametrize("lora", [None, LORA])
 def test_an_untrained_selector_chooses_what_the_language_model_would_rather_write(
-    lora: bool,
+    lora: Lora | None, base: Path, tmp_path: Path
 ) -> None:
+    """Also when loaded for training; a new adapter changes nothing."""
+    save_untrained(tmp_path / "0", load_config(base), read_base(base), seed=0)
+    selector, _ = load_selector(tmp_path / "0", base, trainable=True, lora=lora)
     pools = random_pools(count=20, seed=3)
-    selector = Selector(tiny_selector("llama", lora).backbone).eval()
     with torch.no_grad():
         logits, likelihood = selector(collate(pools)).logits, alone(selector, pools).likelihood
     assert likelihood is not None
+    torch.testing.assert_close(logits, FIRST_LIKELIHOOD_WEIGHT * likelihood, atol=1e-4, rtol=1e-4)
     assert torch.equal(logits.argmax(dim=1), likelihood.argmax(dim=1))
-    assert torch.allclose(logits - logits[:, :1], 0.1 * (likelihood - likelihood[:, :1]), atol=1e-4)
+    trainable = {name for name, p in selector.named_parameters() if p.requires_grad}
+    assert {"likelihood_weight", "score.inner.weight", "value.outer.bias"} <= trainable
+    ofmodel = {name for name in trainable if name.startswith("backbone.")}
+    assert ofmodel and all("lora_" in name for name in ofmodel) is (lora is not None)
+
+
+def test_an_untrained_selector_without_training_has_no_adapter_and_nothing_to_train(
+    base: Path, tmp_path: Path
+) -> None:
+    save_untrained(tmp_path / "0", load_config(base), read_base(base), seed=0)
+    selector, meta = load_selector(tmp_path / "0", base)
+    assert meta == {"seed": 0}
+    assert not [name for name, p in selector.named_parameters() if p.requires_grad]
+    assert not [name for name, _ in selector.named_parameters() if "lora_" in name]
+
+
+def test_an_untrained_selectors_heads_are_those_of_its_seed(base: Path, tmp_path: Path) -> None:
+    """Whatever the random state at loading."""
+    heads = []
+    for number, seed in enumerate((0, 1, 0)):
+        torch.manual_seed(number)
+        folder = tmp_path / str(number)
+        save_untrained(folder, load_config(base), read_base(base), seed)
+        assert {path.name for path in folder.iterdir()} == {"head.safetensors", "selector.json"}
+        torch.manual_seed(number + 5)
+        heads.append(load_selector(folder, base)[0].value.inner.weight)
+    assert torch.equal(heads[0], heads[2]) and not torch.equal(heads[0], heads[1])
+
+
+def test_an_untrained_encoder_scores_by_its_head_as_it_has_no_likelihood(
+    base: Path, tmp_path: Path
+) -> None:
+    for name, config in (("bert", tiny_config("bert")), ("llama", load_config(base))):
+        save_untrained(tmp_path / name, config, read_base(base), seed=0)
+        head = load_file(tmp_path / name / "head.safetensors")
+        assert bool(head["score.outer.weight"].any()) is (name == "bert")
 
 
 def test_an_answer_does_not_see_the_other_candidates() -> None:
@@ -248,7 +258,7 @@ def test_logits_and_values_are_float32_with_a_bfloat16_backbone() -> None:
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("model_type", ["llama", "gpt2"])
 def test_recomputed_activations_change_no_gradient(model_type: str, training: bool) -> None:
-    """In evaluation mode too, in which RL trains; each layer runs once more in the backward pass."""
+    """Also in evaluation mode, in which RL trains; each layer runs again in the backward pass."""
     selector, batch = tiny_selector(model_type).train(training), collate(random_pools())
     kept = selector(batch).logits
     kept[:, 0].sum().backward()
@@ -280,7 +290,7 @@ def test_scoring_goes_on_sharing_the_prompt_when_training_recomputes() -> None:
 
 
 def test_sliding_window_shorter_than_the_pair_falls_back_to_separate_encoding() -> None:
-    config = CONFIG_MAPPING["mistral"](**SMALL, sliding_window=6)
+    config = tiny_config("mistral", sliding_window=6)
     torch.manual_seed(0)
     selector = Selector(AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")).eval()
     pools = random_pools()

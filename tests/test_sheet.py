@@ -1,6 +1,4 @@
-"""Pages as sheets: references are the page's own numbers, and programs survive the way there and
-back.
-"""
+"""Pages as sheets: references are the page's own numbers, and programs survive the round trip."""
 
 from __future__ import annotations
 
@@ -8,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from posttrain.tasks.finqa.examples import make_example, operand_coverage
 from posttrain.tasks.finqa.load import SPLIT_FILES, load_split
-from posttrain.tasks.finqa.prepare import operand_coverage, prepare_row
 from posttrain.tasks.finqa.program import execute, parse, render, resolve
 from posttrain.tasks.finqa.sheet import (
     cell_literal,
@@ -156,7 +154,7 @@ def test_a_program_that_does_not_parse_is_left_alone() -> None:
 def test_every_real_program_comes_back_from_its_cells(finqa_dir, context: str) -> None:
     names = SPLIT_FILES.values() if context == "full" else ["test.json"]
     rows = [row for name in names for row in load_split(finqa_dir / name)]
-    examples = [prepare_row(row, context, 8, "cells") for row in rows]
+    examples = [make_example(row, context, 8, "cells") for row in rows]
     for row, example in zip(rows, examples, strict=True):
         back = resolve(example["target_program"], example["references"])
         assert render(back) == row["qa"]["program"] == example["literal_program"]
@@ -168,7 +166,7 @@ def test_every_real_program_comes_back_from_its_cells(finqa_dir, context: str) -
 
 def test_ids_of_real_rows_do_not_depend_on_the_form(finqa_dir) -> None:
     row = load_split(finqa_dir / "dev.json")[0]
-    cells, literal = (prepare_row(row, "retrieved", 8, form) for form in ("cells", "literal"))
+    cells, literal = (make_example(row, "retrieved", 8, form) for form in ("cells", "literal"))
     same = ("id", "question", "target_answer", "literal_program", "references", "exe_ans")
     assert all(cells[name] == literal[name] for name in same)
     assert parse(literal["target_program"]) == resolve(cells["target_program"], cells["references"])

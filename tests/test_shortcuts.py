@@ -1,4 +1,4 @@
-"""Trivial rules: right by hand on small pools, and of little use on the real ones."""
+"""Blind baselines: equal to hand counts on small pools, and of little use on real ones."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import pytest
 from scipy.stats import chisquare
 from workspace import ROOT, rewarded_pools
 
-from posttrain.core.files import read_jsonl
 from posttrain.core.params import load_params
-from posttrain.pools.blind import audit_shortcuts, blind_scores, fit_blind_model
+from posttrain.pools.blind import blind_baselines, blind_scores, fit_blind_model
 from posttrain.pools.rewards import summarise_pools
 from posttrain.tasks import SPLITS, get_task
+from posttrain.tasks.rendering import rendered
 
 WORDS = [f"word{letter}" for letter in "abcdefghijklmnopqrstuvwxyz"]
 
@@ -31,7 +31,7 @@ def made(
 
 
 def rules_of(train: Sequence[Pool], test: Sequence[Pool]) -> dict[str, float]:
-    return audit_shortcuts(train, {"test": test})["test"]
+    return blind_baselines(train, {"test": test})["test"]
 
 
 def test_each_rule_by_hand() -> None:
@@ -83,7 +83,7 @@ def test_the_learned_rule_finds_nothing_where_nothing_is() -> None:
 
 
 def test_the_learned_rule_is_the_same_however_few_features_are_in_memory() -> None:
-    """Chunks of 7 pools of different sizes, the last one shorter, from an iterator that ends after one pass."""
+    """Chunks of 7 pools of different sizes, the last chunk shorter, from a single-pass iterator."""
     rng = random.Random(0)
     pools = [
         [made(f"add {rng.randrange(9)} {rng.choice('abc')}", slot == 0) for slot in range(size)]
@@ -95,7 +95,7 @@ def test_the_learned_rule_is_the_same_however_few_features_are_in_memory() -> No
 
 
 def test_features_of_more_pools_take_no_more_memory() -> None:
-    """The peak of what Python and numpy allocate, which is a third higher where all pools are one chunk."""
+    """By the peak allocation of Python and numpy, which is a third higher if all pools are one chunk."""
 
     def peak(count: int) -> int:
         pools = (
@@ -120,15 +120,17 @@ def finqa_pools(finqa_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> di
     task, params = get_task("finqa"), load_params(ROOT / "params.yaml")
     directory = tmp_path_factory.mktemp("finqa")
     task.audit(finqa_dir, directory / "audit")
-    task.prepare(params, directory / "audit", directory / "prepare")
-    examples = {split: read_jsonl(directory / "prepare" / f"{split}.jsonl") for split in SPLITS}
-    assert params.candidates.count == 8
+    examples = {
+        split: [*rendered(task, task.examples(params, split, directory / "audit"), (), 0.01)]
+        for split in SPLITS
+    }
+    assert params.pools.count == 8
     return rewarded_pools(task, params, examples)
 
 
 def test_no_trivial_rule_wins_on_real_pools(finqa_pools: dict[str, list[Pool]]) -> None:
     held_out = {split: finqa_pools[split] for split in ("val", "test")}
-    for split, rules in audit_shortcuts(finqa_pools["train"], held_out).items():
+    for split, rules in blind_baselines(finqa_pools["train"], held_out).items():
         assert max(rules.values()) < 0.35, (split, rules)
 
 

@@ -1,6 +1,6 @@
 """The commands of docs/storage.md: outputs go to an S3 server and come back in other clones.
 
-The server is moto on a free port of this machine; the pipeline is the real one up to the rewards, where no model is.
+The server is moto on a free local port; the pipeline is the real one up to stage pools, which needs no model.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ruamel.yaml import YAML
 from test_pipeline import contents, ran
 from workspace import ROOT, copy_project, must, run
 
-STAGES = ("fetch", "audit", "prepare", "candidates", "rewards")
+STAGES = ("code", "fetch", "audit", "examples", "pools")
 
 PAGE = (ROOT / "docs/storage.md").read_text()
 BLOCKS = re.findall(r"^```sh\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
@@ -31,7 +31,7 @@ PAGE_BUCKET, PAGE_ENDPOINT = "my-bucket", "https://minio.example.org:9000"
 
 @pytest.fixture(scope="module", autouse=True)
 def clean_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """No credentials, profile or endpoint of this machine, and no proxy between it and itself."""
+    """An environment without this machine's credentials, profile, endpoint and proxy."""
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith("AWS_")]:
             patch.delenv(name)
@@ -60,7 +60,7 @@ def endpoint() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def origin(endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The first stages, run, pushed and committed."""
+    """A repository whose first stages are run, pushed and committed."""
     project = copy_project(tmp_path_factory.mktemp("origin"))
     yaml = YAML()
     pipeline = yaml.load(project / "dvc.yaml")
@@ -80,7 +80,7 @@ def clone(origin: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def dead_endpoint() -> Iterator[str]:
-    """A port that is taken, so nobody else gets it, and where nobody listens."""
+    """A port that is taken, so that no one else gets it, but on which no one listens."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         yield f"http://127.0.0.1:{taken.getsockname()[1]}"
@@ -102,7 +102,7 @@ def storage(endpoint: str) -> Any:
 
 
 def stored(endpoint: str, folder: str) -> dict[str, bytes]:
-    """What lies in a folder of the bucket, as `contents` has it."""
+    """The files in a folder of the bucket, in the format of `contents`."""
     client = storage(endpoint)
 
     def read(key: str) -> bytes:
@@ -113,7 +113,7 @@ def stored(endpoint: str, folder: str) -> dict[str, bytes]:
 
 
 def outputs(project: Path) -> dict[str, dict[str, bytes]]:
-    """What git does not carry and what it does."""
+    """The files that git does not carry and those that it does."""
     return {name: contents(project / name) for name in ("data", "metrics", "plots")}
 
 

@@ -3,75 +3,69 @@
 from __future__ import annotations
 
 import random
-from importlib import import_module
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
-from workspace import METHODS, ROOT
+import toys
+from torch import nn
+from toys import METHODS, Killed, learnable_pools, tiny_config
+from transformers import LlamaForCausalLM
 
-from posttrain.core.checkpoint import CheckpointFile
-from posttrain.core.params import load_params
-from posttrain.core.training import trainable_state
-from posttrain.selector import train as loop
-from posttrain.selector.batch import TokenizedPool
+from posttrain.core import loop
+from posttrain.core.errors import UserError
+from posttrain.core.loop import Best, History, Stats, check_finite, evenly, trainable_state
+from posttrain.core.methods import load_method
+from posttrain.selector import train as selector_train
 from posttrain.selector.model import Selector, SelectorOutput
-from posttrain.selector.policy import Batch, Stats, log_softmax
-from posttrain.selector.train import History, Pools, Schedule, steps_of_batches, train
+from posttrain.selector.policy import Batch, log_softmax
+from posttrain.selector.predict import score_pools
+from posttrain.selector.train import Run, Schedule, steps_of_batches, train, validate
 
-PARAMS = load_params(ROOT / "params.yaml")
-ALGORITHMS: dict[str, Any] = {
-    method: import_module(f"posttrain.selector.{method}") for method in ("sft", *METHODS)
-}
-RIGHT = 7  # the token that makes a candidate right
-
-
-class Killed(Exception):
-    pass
-
-
-def pools(count: int, seed: int) -> Pools:
-    """Prompts of noise; of four candidates of noise one holds token 7, and is worth 1."""
-    rng = random.Random(seed)
-    made, rewards = [], []
-    for number in range(count):
-        right = rng.randrange(4)
-        prompt = [rng.randrange(10, 30) for _ in range(rng.randint(3, 8))]
-        candidates = [[rng.randrange(10, 30) for _ in range(3)] for _ in range(4)]
-        candidates[right][rng.randrange(3)] = RIGHT
-        made.append(TokenizedPool(str(number), prompt, candidates))
-        rewards.append([float(slot == right) for slot in range(4)])
-    reference = torch.full((count, 4), 0.25).log()
-    return Pools(made, torch.tensor(rewards), reference)
-
-
-DATA, VAL = pools(64, 0), pools(32, 1)
+DATA, VAL = learnable_pools(64, 0), learnable_pools(32, 1)
+SELECTOR = METHODS["selector"]
 
 
 def new_selector(dropout: float = 0.0) -> Selector:
     torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=32,
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        max_position_embeddings=64,
-        attention_dropout=dropout,
-    )
+    config = tiny_config(num_hidden_layers=1, attention_dropout=dropout)
     return Selector(LlamaForCausalLM(config)).train()
 
 
 def settings(method: str, **changes: Any) -> Any:
-    section: Any = PARAMS.sft.selector if method == "sft" else PARAMS.rl.selector.of(method)
-    return section.model_copy(update={"evaluations": 2, "learning_rate": 1e-2, **changes})
+    return toys.settings("selector", method, **{"evaluations": 2, "learning_rate": 1e-2, **changes})
+
+
+def new_run(
+    selector: Selector,
+    work: Path,
+    *,
+    batch_size: int = 16,
+    die_at: int | None = None,
+    evaluate: Callable[[Any], Mapping[str, float]] = lambda selector: validate(selector, VAL, 16),
+) -> Run:
+    """die_at: the step after which it is killed."""
+
+    def report(done: int, total: int, shown: Stats) -> None:
+        if done == die_at:
+            raise Killed
+
+    return Run(
+        model=selector,
+        seed=3,
+        work=work,
+        evaluate=evaluate,
+        report=report,
+        data=DATA,
+        batch_size=batch_size,
+    )
 
 
 def run(
     method: str,
-    directory: Path,
+    work: Path,
     *,
     selector: Selector | None = None,
     steps: int = 10,
@@ -80,27 +74,11 @@ def run(
     **changes: Any,
 ) -> tuple[Selector, History]:
     selector = selector or new_selector()
-    section = settings(method, **changes)
-    inner = getattr(section, "inner_epochs", 1)
-    minibatches = getattr(section, "minibatches", 1)
-
-    def report(done: int, total: int, history: History) -> None:
-        if done == die_at:
-            raise Killed
-
-    history = train(
-        selector,
-        ALGORITHMS[method],
-        section,
-        Schedule(steps_of_batches(DATA.pools, 16, steps, seed=3), inner, minibatches),
-        DATA,
-        VAL,
-        batch_size=batch_size,
-        seed=3,
-        checkpoint=CheckpointFile("run", directory),
-        report=report,
-    )
-    return selector, history
+    own = settings(method, **changes)
+    passes = getattr(own, "inner_epochs", 1), getattr(own, "minibatches", 1)
+    schedule = Schedule(steps_of_batches(DATA.pools, 16, steps, seed=3), *passes)
+    started = new_run(selector, work, batch_size=batch_size, die_at=die_at)
+    return selector, train(started, load_method("selector", method), own, schedule)
 
 
 def assert_same_weights(one: Selector, other: Selector) -> None:
@@ -109,7 +87,7 @@ def assert_same_weights(one: Selector, other: Selector) -> None:
         assert torch.equal(tensor, expected[name]), name
 
 
-@pytest.mark.parametrize("method", ["sft", *METHODS])
+@pytest.mark.parametrize("method", SELECTOR)
 def test_training_raises_the_reward(method: str, tmp_path: Path) -> None:
     _, history = run(method, tmp_path, steps=40)
     start, *_, end = history.val
@@ -118,7 +96,7 @@ def test_training_raises_the_reward(method: str, tmp_path: Path) -> None:
     assert end["expected_reward"] > start["expected_reward"] + 0.1
 
 
-@pytest.mark.parametrize("method", ["sft", *METHODS])
+@pytest.mark.parametrize("method", SELECTOR)
 def test_a_resumed_run_ends_like_an_uninterrupted_one(method: str, tmp_path: Path) -> None:
     """Bit for bit, dropout and sampling included, wherever it was killed."""
     whole, history = run(method, tmp_path / "whole", selector=new_selector(0.3))
@@ -146,26 +124,24 @@ def test_the_same_seed_gives_the_same_weights(method: str, tmp_path: Path) -> No
     assert_same_weights(first, second)
 
 
-@pytest.mark.parametrize("method", ["sft", *METHODS])
-def test_a_batch_in_four_passes_has_the_gradients_of_one_pass(method: str) -> None:
+@pytest.mark.parametrize("method", SELECTOR)
+def test_a_batch_in_four_passes_has_the_gradients_of_one_pass(method: str, tmp_path: Path) -> None:
     gradients = []
     for batch_size in (8, 2):
         selector = new_selector()
         rows = list(range(8))
-        still = loop.score_pools(selector, DATA.pools[:8], 8, "cpu")
+        still = score_pools(selector, DATA.pools[:8], 8, "cpu")
         batch = {"rewards": DATA.rewards[rows], "reference": DATA.reference[rows]}
         generator = torch.Generator().manual_seed(0)
-        algorithm, section = ALGORITHMS[method], settings(method)
-        rolled = algorithm.rollout(lambda: SelectorOutput(*still), batch, section, generator)  # noqa: B023
-        loop._accumulate(
-            selector,
-            algorithm,
-            section,
+        module, own = load_method("selector", method), settings(method)
+        rolled = module.rollout(lambda: SelectorOutput(*still), batch, own, generator)  # noqa: B023
+        selector_train._accumulate(
+            new_run(selector, tmp_path, batch_size=batch_size),
+            module,
+            own,
             DATA.pools[:8],
             rolled,
             torch.tensor(rows),
-            batch_size,
-            torch.device("cpu"),
         )
         gradients.append({n: p.grad for n, p in selector.named_parameters() if p.grad is not None})
     one, four = gradients
@@ -174,52 +150,142 @@ def test_a_batch_in_four_passes_has_the_gradients_of_one_pass(method: str) -> No
         torch.testing.assert_close(four[name], gradient, atol=1e-6, rtol=1e-4)
 
 
-def test_the_weights_kept_are_those_of_the_best_validation(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("rewards", "kept"),
+    [
+        ([0.9, 0.3, 0.8, 0.5], 2),  # at the start and at three validations
+        ([0.9, 0.8, 0.8, 0.5], 2),
+        ([0.9, 0.5, 0.8, 0.8], 3),
+    ],
+)
+def test_the_weights_kept_are_the_latest_of_the_best_validations(
+    rewards: list[float], kept: int, tmp_path: Path
 ) -> None:
-    rewards = iter([0.9, 0.3, 0.8, 0.5])  # at the start and at three validations
+    """The start is no result of the training, however good it is."""
     seen = []
 
-    def validate(selector: Selector, val: Pools, batch_size: int) -> Stats:
+    def evaluate(selector: Selector) -> Stats:
         seen.append(trainable_state(selector))
-        return {"reward": next(rewards), "expected_reward": 0.0}
+        return {"reward": rewards[len(seen) - 1]}
 
-    monkeypatch.setattr(loop, "validate", validate)
-    selector, _ = run("sft", tmp_path, steps=6, evaluations=3)
-    kept = trainable_state(selector)
-    assert all(torch.equal(kept[name], tensor) for name, tensor in seen[2].items())
-    assert not all(torch.equal(kept[name], tensor) for name, tensor in seen[3].items())
+    selector, batches = new_selector(), steps_of_batches(DATA.pools, 16, 6, seed=3)
+    started = new_run(selector, tmp_path, evaluate=evaluate)
+    own = settings("sft", evaluations=3)
+    history = train(started, load_method("selector", "sft"), own, Schedule(batches))
+    for number, weights in enumerate(seen):
+        same = all(torch.equal(weights[n], t) for n, t in trainable_state(selector).items())
+        assert same is (number == kept)
+    assert history.best == {"step": 2.0 * kept, "reward": rewards[kept]}
+
+
+class Stopping:
+    calls = 0
+
+    def rollout(self, act: Any, batch: Batch, settings: Any, generator: Any) -> Batch:
+        return batch
+
+    def loss(
+        self, output: SelectorOutput, batch: Batch, settings: Any
+    ) -> tuple[torch.Tensor, Stats]:
+        self.calls += 1
+        return log_softmax(output.logits)[:, 0].mean(), {"reward": 0.0, "stop": 1.0}
 
 
 def test_an_update_that_says_stop_ends_the_passes_without_a_step(tmp_path: Path) -> None:
-    class Stopping:
-        calls = 0
-
-        def rollout(self, act: Any, batch: Batch, config: Any, generator: Any) -> Batch:
-            return batch
-
-        def loss(
-            self, output: SelectorOutput, batch: Batch, config: Any
-        ) -> tuple[torch.Tensor, Stats]:
-            self.calls += 1
-            return log_softmax(output.logits)[:, 0].mean(), {"reward": 0.0, "stop": 1.0}
-
     stopping, selector = Stopping(), new_selector()
     before = trainable_state(selector)
-    train(
-        selector,
-        stopping,
-        settings("ppo"),
-        Schedule([[0, 1, 2, 3]], inner_epochs=3, minibatches=1),
-        DATA,
-        VAL,
-        batch_size=4,
-        seed=0,
-        checkpoint=CheckpointFile("run", tmp_path),
-        report=lambda done, total, history: None,
-    )
+    schedule = Schedule([[0, 1, 2, 3]], inner_epochs=3, minibatches=1)
+    train(new_run(selector, tmp_path), stopping, settings("ppo"), schedule)
     assert stopping.calls == 1
     assert all(torch.equal(before[n], t) for n, t in trainable_state(selector).items())
+
+
+@pytest.mark.parametrize(("name", "value"), [("loss", float("nan")), ("grad_norm", float("inf"))])
+def test_a_training_that_diverges_stops_with_one_line(
+    name: str, value: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The line names the step and the statistic; nothing is validated after it."""
+
+    def take_step(*arguments: Any) -> Stats:
+        step = arguments[-1]
+        return {"loss": 0.5, "grad_norm": 1.0} | ({name: value} if step == 2 else {})
+
+    monkeypatch.setattr(selector_train, "_take_step", take_step)
+    with pytest.raises(UserError) as caught:
+        run("sft", tmp_path, steps=4)
+    expected = f"step 3: {name} is {value}, so the training has diverged; lower learning_rate"
+    assert str(caught.value) == expected
+    check_finite({"loss": 0.5}, 1)
+
+
+# ------------------------------------------------------------------------------ core.loop, whatever is trained
+
+
+def two_modules(work: Path, die_at: int | None = None) -> tuple[dict[str, nn.Module], History]:
+    """A model and a critic, each with a parameter named `weight`, trained together on noise."""
+    torch.manual_seed(0)
+    trained = {"model": nn.Linear(3, 2), "value": nn.Linear(2, 1)}
+    parameters = [p for module in trained.values() for p in module.parameters()]
+    optimizer = torch.optim.AdamW(parameters, lr=0.1)
+
+    def take_step(step: int) -> Stats:
+        rows = torch.randn(8, 3, generator=torch.Generator().manual_seed(step))
+        loss = (trained["value"](trained["model"](rows)) - rows[:, :1]).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return {"loss": loss.item()}
+
+    def evaluate(model: nn.Module) -> Stats:
+        return {"reward": model(torch.ones(3)).sum().item()}
+
+    def report(done: int, total: int, shown: Stats) -> None:
+        if done == die_at:
+            raise Killed
+
+    started = loop.Run(model=trained["model"], seed=0, work=work, evaluate=evaluate, report=report)
+    own = settings("sft", evaluations=3)
+    return trained, loop.train(started, trained, optimizer, own, 9, take_step)
+
+
+@pytest.mark.parametrize("die_at", [0, 1, 4, 8])
+def test_two_modules_resume_to_the_same_bytes(die_at: int, tmp_path: Path) -> None:
+    """Weights of both, AdamW's state and the best weights so far are in the checkpoint."""
+    whole, history = two_modules(tmp_path / "whole")
+    with pytest.raises(Killed):
+        two_modules(tmp_path / "killed", die_at)
+    resumed, resumed_history = two_modules(tmp_path / "killed")
+    assert resumed_history == history and len(history.train) == 9
+    for name, module in whole.items():
+        for key, tensor in module.state_dict().items():
+            assert torch.equal(resumed[name].state_dict()[key], tensor), f"{name}/{key}"
+
+
+def test_a_validation_changes_no_random_number_and_no_mode() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.5)).train()
+    model[0].eval()
+
+    def evaluate(model: Any) -> Stats:
+        assert not model.training
+        return {"reward": float(torch.rand(()))}
+
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    Best(model, evaluate, "reward").validate(1)
+    assert torch.equal(torch.rand(3), expected)
+    assert model.training and model[1].training and not model[0].training
+
+
+def test_a_validation_without_the_figure_that_decides_is_one_line() -> None:
+    best = Best(nn.Linear(1, 1), lambda model: {"accuracy": 1.0}, "reward")
+    with pytest.raises(UserError, match=r"has no 'reward', only \['accuracy'\]"):
+        best.validate(1)
+
+
+def test_validations_are_evenly_spaced_and_the_last_step_has_one() -> None:
+    assert evenly(10, 2) == {5, 10} and evenly(9, 3) == {3, 6, 9}
+    assert evenly(2, 10) == {1, 2}
 
 
 def test_steps_are_full_batches_however_few_the_questions_are() -> None:

@@ -8,54 +8,50 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from ruamel.yaml import YAML
 
-from posttrain.core.params import GeneratorMethod, Method, Params
-from posttrain.pools.make import pool_maker
-from posttrain.pools.rewards import reward_pool
+from posttrain.core.params import Params
+from posttrain.pools.make import make_pools
 from posttrain.tasks import Example, Task
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 
-METHODS: tuple[str, ...] = get_args(Method)
-GENERATOR_METHODS: tuple[str, ...] = get_args(GeneratorMethod)
+METHODS: tuple[str, ...] = ("ppo", "grpo", "rloo", "dpo", "exact")
+GENERATOR_METHODS: tuple[str, ...] = ("ppo", "grpo", "rloo", "dpo")
 TINY: dict[str, Any] = {
     "seeds": [0],
     # Two of each kind: a stage costs seconds, most of them imports. `test_architectures` runs all.
-    "rl.selector.methods": ["ppo", "exact"],
-    "rl.generator.methods": ["ppo", "dpo"],
-    "compare.policies": ["base", "sft", "ppo", "exact"],
+    "selector.methods": ["ppo", "exact"],
+    "selector.policies": ["base", "sft", "ppo", "exact"],
+    "generator.methods": ["ppo", "dpo"],
+    "generator.policies": ["base", "sft", "ppo", "dpo"],
     "datasets.sample.train": 60,
     "datasets.sample.val": 20,
     "datasets.sample.test": 20,
-    "candidates.oversample": 1,
+    "pools.oversample": 1,
     "models.pocket.batch_size": 8,
     "models.pocket.max_candidate_tokens": 96,
-    "sft.selector.epochs": 1,
-    "sft.selector.evaluations": 2,
-    "sft.generator.epochs": 1,
-    "sft.generator.evaluations": 2,
-    "sft.generator.evaluation_questions": 4,
-    "sample.questions": 20,
+    "selector.common.steps": 2,
+    "selector.common.prompts_per_step": 8,
+    "selector.exact.steps": 50,  # long enough to be looked at while it trains
+    "generator.common.steps": 2,
+    "generator.common.evaluations": 1,
+    "generator.common.evaluation_questions": 4,
+    "generator.common.samples": 2,
+    "generator.common.prompts": "all",
+    "generator.common.prompts_per_step": 4,
+    "generator.sample.questions": 20,
+    # PPO asks the questions with right and wrong samples, of which there are few here.
+    "generator.ppo.prompts": "mixed",
+    "generator.ppo.prompts_per_step": 2,
+    "generator.ppo.value_warmup_steps": 1,
+    "generator.dpo.pairs_per_step": 4,
     "evaluate.bootstrap": 50,
     "evaluate.generator.samples": 2,
     "compare.bootstrap": 50,
-    **{f"rl.selector.{method}.steps": 2 for method in METHODS},
-    **{f"rl.selector.{method}.prompts_per_step": 8 for method in METHODS},
-    **{f"rl.selector.{method}.evaluations": 1 for method in METHODS},
-    **{f"rl.generator.{method}.steps": 2 for method in GENERATOR_METHODS},
-    **{f"rl.generator.{method}.evaluations": 1 for method in GENERATOR_METHODS},
-    **{f"rl.generator.{method}.evaluation_questions": 4 for method in GENERATOR_METHODS},
-    # PPO asks the questions with right and wrong samples, of which there are few here.
-    "rl.generator.ppo.prompts_per_step": 2,
-    **{f"rl.generator.{method}.prompts": "all" for method in ("grpo", "rloo")},
-    **{f"rl.generator.{method}.prompts_per_step": 4 for method in ("grpo", "rloo")},
-    **{f"rl.generator.{method}.samples": 2 for method in ("ppo", "grpo", "rloo")},
-    "rl.generator.ppo.value_warmup_steps": 1,
-    "rl.generator.dpo.pairs_per_step": 4,
 }
 
 
@@ -81,7 +77,7 @@ def copy_project(target: Path, changes: Mapping[str, Any] = TINY) -> Path:
 
 
 def edit_params(project: Path, edit: Callable[[Any], None]) -> None:
-    """Change params.yaml in place, comments kept."""
+    """Change params.yaml in place, keeping its comments."""
     yaml = YAML()
     values = yaml.load(project / "params.yaml")
     edit(values)
@@ -103,7 +99,7 @@ def set_params(project: Path, changes: Mapping[str, Any]) -> None:
 
 
 def environment(project: Path) -> dict[str, str]:
-    """What a person has after `make setup`: the programs and the package."""
+    """The environment after `make setup`: the programs and the package."""
     return os.environ | {
         "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": str(project / "src"),
@@ -126,7 +122,7 @@ def start(project: Path, *command: str, **options: Any) -> subprocess.Popen[str]
 
 
 def run(project: Path, *command: str, **options: Any) -> subprocess.CompletedProcess[str]:
-    """The finished command, whatever its exit code."""
+    """Run a command to its end, whatever its exit code."""
     return subprocess.run(
         command,
         cwd=project,
@@ -148,17 +144,8 @@ def must(project: Path, *command: str) -> str:
 def rewarded_pools(
     task: Task, params: Params, examples: Mapping[str, Sequence[Example]]
 ) -> dict[str, list[list[dict[str, Any]]]]:
-    """The candidates of each example by split, as stages candidates and rewards make them."""
-    make = pool_maker(task, params, examples["train"])
+    """The candidates of each example by split, as stage pools makes them."""
     return {
-        split: [
-            reward_pool(
-                task,
-                example,
-                [{"text": c.text, "kind": c.kind, "edit": c.edit} for c in make(example)],
-                params.rewards,
-            )["candidates"]
-            for example in examples[split]
-        ]
-        for split in examples
+        split: [row["candidates"] for row in rows]
+        for split, rows in make_pools(task, params, examples)
     }

@@ -1,1 +1,1 @@
-"""What every stage stands on: params, files, manifests, checkpoints, processes, curves."""
+"""The base of every stage: params, files, manifests, checkpoints, processes, curves and the training loop."""

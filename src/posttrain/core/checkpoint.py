@@ -1,14 +1,15 @@
-"""Checkpoints of a running training, outside DVC's outputs, found again only by the same run.
+"""Checkpoints of a training run, kept outside DVC's outputs and reused only by the same run.
 
-One file per run, `.checkpoints/<digest of the manifest>.safetensors`: tensors, and a JSON object in
-its header. Written under a temporary name and renamed, so a kill leaves the previous checkpoint
-whole. A process claims its run, as two that train the same would take each other's checkpoints away.
+A run has a work folder, `.checkpoints/<digest of its manifest>`. A checkpoint of ours is one file in it: tensors, with
+a JSON object in the header. It is written under a temporary name and renamed, so a kill leaves the previous checkpoint
+intact. A process claims its run, because two processes on the same run would delete each other's checkpoints.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,20 +32,20 @@ class Checkpoint(NamedTuple):
 
 
 class CheckpointFile:
-    """The checkpoint of the run whose manifest has this digest."""
+    """A named checkpoint in a work folder."""
 
-    def __init__(self, digest: str, root: Path = ROOT) -> None:
-        self.path = root / f"{digest}.safetensors"
+    def __init__(self, name: str, work: Path) -> None:
+        self.path = work / f"{name}.safetensors"
 
     def save(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
-        """Replace the checkpoint. `state` is anything JSON can hold."""
+        """Replace the checkpoint; `state` must be serialisable as JSON."""
         contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         content = save(contiguous, metadata={"state": json.dumps(state)})
         with atomic_write(self.path, "wb") as file:
             file.write(content)
 
     def load(self) -> Checkpoint | None:
-        """The checkpoint, or None when there is none that can be read."""
+        """The checkpoint, or None if it is missing or unreadable."""
         try:
             with safe_open(self.path, framework="pt") as file:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -54,33 +55,50 @@ class CheckpointFile:
         return Checkpoint(tensors, state)
 
     def remove(self) -> None:
-        """Forget the run, once its result is in place."""
+        """Delete the checkpoint."""
         self.path.unlink(missing_ok=True)
 
 
-def claim(digest: str, root: Path = ROOT) -> None:
-    """Let no other process train this run, until `release` or the end of this process, a kill included.
+def work_folder(digest: str, root: Path = ROOT) -> Path:
+    """Claim a run for this process (`claim`) and return the folder of its checkpoints."""
+    claim(digest, root)
+    return root / digest
 
-    `UserError` when another process does. The processes of one distributed launch are one run.
+
+def forget(work: Path) -> None:
+    """Remove a run's work folder and release the claim, once its result is in place."""
+    if os.environ.get("RANK", "0") == "0":
+        shutil.rmtree(work, ignore_errors=True)
+        release(work.name, work.parent)
+
+
+def claim(digest: str, root: Path = ROOT) -> None:
+    """Keep other processes from training this run until `release` or the end of this process, even by a kill.
+
+    Raises `UserError` naming the other process if one holds the run. The processes of one distributed launch count as one.
     """
     if os.environ.get("RANK", "0") != "0":
         return
     root.mkdir(parents=True, exist_ok=True)
     path = root.absolute() / f"{digest}.lock"
-    lock = _claims.setdefault(path, FileLock(path, blocking=False))  # it ends with its object
+    owner = path.with_suffix(".pid")
+    lock = _claims.setdefault(path, FileLock(path, blocking=False))  # a lock ends with its object
     try:
         lock.acquire()
     except Timeout as error:
+        number = owner.read_text(encoding="utf-8") if owner.is_file() else "unknown"
         raise UserError(
-            f"another process trains the same run ({root / digest}); wait for it, or end it"
+            f"another process (pid {number}) is training this run ({root / digest}); wait for it, or end it"
         ) from error
-    for leftover in root.glob(f".{digest}.*"):  # of a checkpoint that was being written at a kill
+    owner.write_text(str(os.getpid()), encoding="utf-8")
+    for leftover in (root / digest).glob(".*"):  # temporary files that a kill left behind
         leftover.unlink()
 
 
 def release(digest: str, root: Path = ROOT) -> None:
-    """End the claim, once the run's result is in place."""
+    """Release the claim, once the run's result is in place."""
     path = root.absolute() / f"{digest}.lock"
     if path in _claims:
+        path.with_suffix(".pid").unlink(missing_ok=True)
         path.unlink(missing_ok=True)
         _claims.pop(path).release(force=True)

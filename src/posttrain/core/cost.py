@@ -1,4 +1,4 @@
-"""What a stage cost: a line of logs/times.jsonl, outside DVC's outputs, for `python -m posttrain.report.cost`."""
+"""The cost of each stage: a line in logs/times.jsonl, outside DVC's outputs, for `python -m posttrain.report.cost`."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from posttrain.core.params import Params
 
 TIMES = Path("logs/times.jsonl")
 
-# Tokens that models of this process have read, pads included, in forward passes of whatever purpose (`models.load`).
+# Tokens, padding included, in all forward passes of this process; counted by a hook of `models.load`.
 READ: Counter[str] = Counter(tokens=0)
 RANK = int(os.environ.get("RANK", "0"))  # set by the launcher, 0 for the main process
 
 
 def note_cost(params: Params, stage: str, arguments: Sequence[str], seconds: float) -> None:
-    """Add a line to logs/times.jsonl: what ran, on which data set and model, its seconds, peak memory in MiB and tokens.
+    """Append a line to logs/times.jsonl: the stage, data set and model, with seconds, peak memory in MiB, and tokens.
 
-    The memory is the process's largest resident size, or what it allocated of a GPU if it used one. Of several
-    processes it is the main one that speaks of itself.
+    The memory is the peak resident size of the process, or its peak allocation on the GPU if it used one. Of several
+    processes only the main one is measured.
     """
     if RANK:
         return

@@ -1,7 +1,7 @@
-"""Training curves for `dvc plots`, and a progress bar for the person who waits.
+"""Training curves for `dvc plots`, and a progress bar.
 
-DVCLive writes one tsv file per curve. They are written when the run ends, from the run's own
-history: a run that was killed and resumed then has the same curves as one that was not.
+DVCLive writes one tsv file per curve, at the end of the run and from its history: a run that was killed and resumed has
+the same curves as one that was not.
 """
 
 from __future__ import annotations
@@ -9,18 +9,22 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
 from posttrain.core import processes
+from posttrain.core.errors import UserError
 from posttrain.core.files import atomic_directory
 
 Row = dict[str, float]
+SHOWN = ("loss", "reward", "kl", "val_reward")
+RUNS = "runs"
 
 
 def write_curves(directory: Path, curves: dict[str, Sequence[Row]]) -> None:
-    """Write `directory`/NAME/KEY.tsv for each key of each curve's rows, "step" on the x axis."""
-    from dvclive import Live  # takes 0.4 s, and is needed once, at the end
+    """Write `directory`/NAME/KEY.tsv for each key of each curve's rows, by "step"."""
+    from dvclive import Live  # takes 0.4 s to import
 
     with atomic_directory(directory) as temporary:
         live = Live(
@@ -43,15 +47,43 @@ def write_curves(directory: Path, curves: dict[str, Sequence[Row]]) -> None:
 
 
 class Progress:
-    """A tqdm bar of steps that shows the newest statistics, on the main process."""
+    """A progress bar with the latest statistics, on the main process; a tracker gets the same if one is configured.
 
-    def __init__(self, name: str) -> None:
+    name: of the run, such as `selector/ppo/0`. tracking: none | tensorboard | wandb | mlflow, through accelerate's
+    trackers, which write to `runs/`, outside everything that is hashed.
+    """
+
+    def __init__(self, name: str, tracking: str = "none") -> None:
+        self.tracker = open_tracker(tracking, name) if processes.is_main() else None
         self.bar = tqdm(desc=name, unit="step", mininterval=2, disable=not processes.is_main())
 
-    def __call__(self, done: int, total: int, shown: Mapping[str, float]) -> None:
+    def __call__(self, done: int, total: int, stats: Mapping[str, float]) -> None:
         self.bar.total = total
-        self.bar.set_postfix({key: f"{value:.3f}" for key, value in shown.items()}, refresh=False)
+        shown = {key: f"{stats[key]:.3f}" for key in SHOWN if key in stats}
+        self.bar.set_postfix(shown, refresh=False)
         self.bar.update(done - self.bar.n)
+        if self.tracker is not None:
+            self.tracker.log(dict(stats), step=done)
 
     def close(self) -> None:
         self.bar.close()
+        if self.tracker is not None:
+            self.tracker.finish()
+
+
+def open_tracker(tracking: str, name: str) -> Any:
+    """Accelerate's tracker for the named run, or None for `none`; `UserError` if its package is not installed."""
+    if tracking == "none":
+        return None
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS
+
+    kind = LOGGER_TYPE_TO_CLASS[tracking]
+    folder = {"logging_dir": RUNS} if kind.requires_logging_directory else {}
+    try:
+        tracker = kind(name, **folder)
+        tracker.start()
+    except ImportError as error:
+        raise UserError(
+            f"params.yaml: tracking: {tracking} needs a package: pip install {tracking}"
+        ) from error
+    return tracker

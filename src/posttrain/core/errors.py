@@ -1,5 +1,5 @@
-"""The one exception that a user should ever see, as a single line."""
+"""The only exception that a user should see, as a single line."""
 
 
 class UserError(Exception):
-    """Something the user gave is wrong; the message names what, where and how to mend it."""
+    """The user's input is wrong; the message says what, where and how to fix it."""

@@ -1,7 +1,7 @@
-"""Reading and writing files so that a reader never sees half of one.
+"""Reading files, and writing them so that a reader never sees half of one.
 
-Everything is written under a temporary name in the target's own directory and renamed when it is
-complete, so a killed process or a full disk leaves the previous version in place.
+Everything is written under a temporary name in the target's directory and renamed when complete, so a killed process or
+a full disk leaves the previous version in place.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def atomic_directory(path: PathLike) -> Iterator[Path]:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(target)
-        # One dot, also inside another directory that is being written: what is left is known by its name.
+        # A single dot, even inside another temporary directory, so that `_remove_leftovers` finds it.
         prefix = f".{target.name.removeprefix('.')}."
         temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=prefix))
     except OSError as error:
@@ -69,7 +69,7 @@ def atomic_directory(path: PathLike) -> Iterator[Path]:
     try:
         yield temporary
         temporary.chmod(0o777 & ~_umask())
-        if target.exists():  # put aside, as a kill while it is removed would leave half of it
+        if target.exists():  # set aside first: a kill during its removal would leave half of it
             previous = temporary.with_name(f"{temporary.name}.previous")
             target.rename(previous)
             temporary.rename(target)
@@ -78,7 +78,7 @@ def atomic_directory(path: PathLike) -> Iterator[Path]:
             temporary.rename(target)
     except OSError as error:
         raise UserError(f"cannot write {target}: {error.strerror}") from error
-    except SafetensorError as error:  # safetensors says so when a disk is full
+    except SafetensorError as error:  # raised by safetensors when the disk is full
         raise UserError(f"cannot write {target}: {error}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -86,7 +86,7 @@ def atomic_directory(path: PathLike) -> Iterator[Path]:
 
 @contextmanager
 def temporary_file() -> Iterator[IO[bytes]]:
-    """A file without a name, for what does not fit in memory; it is gone when the block ends."""
+    """A nameless file for data that does not fit in memory, deleted when the block ends."""
     try:
         with tempfile.TemporaryFile() as file:
             yield file
@@ -96,7 +96,7 @@ def temporary_file() -> Iterator[IO[bytes]]:
 
 
 def read_json(path: PathLike) -> Any:
-    """Parse a JSON file; `UserError` names the file, line and column of what is broken."""
+    """Parse a JSON file; `UserError` names the file, line and column of a syntax error."""
     try:
         return json.loads(read_text(path))
     except json.JSONDecodeError as error:
@@ -105,16 +105,16 @@ def read_json(path: PathLike) -> Any:
 
 
 def iterate_json_array(path: PathLike) -> Iterator[Any]:
-    """The items of a JSON file that is one list, one by one, so that they need not be in memory together.
+    """The items of a JSON file that is one list, with one item in memory at a time.
 
-    `UserError` as from `read_json`, after the items before what is broken, and when the file is no list.
+    Raises `UserError` if the file is not a list, or like `read_json`, but only after the items before the syntax error.
     """
     with _readable(path), Path(path).open(encoding="utf-8") as file:
         text, place, before = file.read(_BLOCK), 0, "["
         while True:
             try:
                 item, place = _decode_item(text, place, before)
-            except ValueError:  # no more items, or the next one goes on behind what was read
+            except ValueError:  # no more items, or the next one is not yet read to its end
                 text, place = text[place:], 0
                 if not (more := file.read(max(_BLOCK, len(text)))):
                     break
@@ -123,12 +123,12 @@ def iterate_json_array(path: PathLike) -> Iterator[Any]:
                 before = ","
                 yield item
     if not re.fullmatch(r"\s*\]\s*" if before == "," else r"\s*\[\s*\]\s*", text):
-        value = read_json(path)  # which tells where it is broken
+        value = read_json(path)  # raises the error that names the line and column
         raise UserError(f"{path}: expected a list of rows, found {type(value).__name__}")
 
 
 def _decode_item(text: str, place: int, before: str) -> tuple[Any, int]:
-    """The item behind the delimiter `before`, and where it ends; `ValueError` unless the next delimiter is seen too."""
+    """The item after the delimiter `before`, and where it ends; `ValueError` unless the next delimiter is there too."""
     start = _DELIMITER.match(text, place)
     if start is None or start[1] != before:
         raise ValueError("no item")
@@ -139,14 +139,14 @@ def _decode_item(text: str, place: int, before: str) -> tuple[Any, int]:
 
 
 def write_json(path: PathLike, value: Any) -> None:
-    """Write `value` as indented JSON with sorted keys; NaN and infinities are refused."""
+    """Write `value` as indented JSON with sorted keys; `ValueError` for NaN and infinities."""
     with atomic_write(path) as file:
         json.dump(value, file, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
         file.write("\n")
 
 
 def write_json_array(path: PathLike, items: Iterable[Any]) -> None:
-    """The same bytes as `write_json` of the items' list, one item in memory at a time."""
+    """Write the same bytes as `write_json` of a list of the items, with one item in memory at a time."""
     with atomic_write(path) as file:
         before = "[\n  "
         for item in items:
@@ -157,12 +157,12 @@ def write_json_array(path: PathLike, items: Iterable[Any]) -> None:
 
 
 def read_jsonl(path: PathLike) -> list[dict[str, Any]]:
-    """Parse one JSON object per line; `UserError` names the file and line of what is broken."""
+    """Parse one JSON object per line; `UserError` names the file and line of the first that is not one."""
     return list(iterate_jsonl(path))
 
 
 def iterate_jsonl(path: PathLike) -> Iterator[dict[str, Any]]:
-    """The rows of `read_jsonl` one by one, so that they need not be in memory together."""
+    """The rows of `read_jsonl`, with one row in memory at a time."""
     with _readable(path), Path(path).open(encoding="utf-8", newline="\n") as file:
         for number, line in enumerate(file, start=1):
             if line == "\n":
@@ -179,7 +179,7 @@ def iterate_jsonl(path: PathLike) -> Iterator[dict[str, Any]]:
 
 @dataclass(frozen=True, slots=True)
 class JsonLines:
-    """The rows of a JSONL file, read anew by `iterate_jsonl` whenever they are iterated over."""
+    """The rows of a JSONL file, read again by `iterate_jsonl` at each iteration."""
 
     path: PathLike
 
@@ -188,14 +188,14 @@ class JsonLines:
 
 
 def write_jsonl(path: PathLike, rows: Iterable[dict[str, Any]]) -> None:
-    """Write one JSON object per line; NaN and infinities are refused."""
+    """Write one JSON object per line; `ValueError` for NaN and infinities."""
     with atomic_write(path) as file:
         for row in rows:
             file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_text(path: PathLike) -> str:
-    """The file's text; `UserError` when it is missing, unreadable or not UTF-8."""
+    """The file's text; `UserError` if it is missing, unreadable or not UTF-8."""
     with _readable(path):
         return Path(path).read_text(encoding="utf-8")
 
@@ -211,7 +211,7 @@ def _readable(path: PathLike) -> Iterator[None]:
 
 
 def _undecodable(path: PathLike) -> int:
-    """The first byte of the file that is not UTF-8; an error while a part was read counts from that part's start."""
+    """Position of the file's first byte that is not UTF-8; the decoder's error counts from the start of a block."""
     try:
         Path(path).read_bytes().decode()
     except UnicodeDecodeError as error:
@@ -226,7 +226,7 @@ def sha256_file(path: PathLike) -> str:
 
 
 def git_blob_id(path: PathLike) -> str:
-    """Git's object id of the file: SHA-1 of `blob <size>\\0<content>`."""
+    """The file's object id in Git: SHA-1 of `blob <size>\\0<content>`."""
     digest = hashlib.sha1(f"blob {os.path.getsize(path)}\0".encode(), usedforsecurity=False)
     with Path(path).open("rb") as file:
         while chunk := file.read(1 << 20):
@@ -235,7 +235,7 @@ def git_blob_id(path: PathLike) -> str:
 
 
 def _remove_leftovers(target: Path) -> None:
-    """What a killed run left of this directory. Only under DVC, which lets nobody else write it, and in one process."""
+    """Remove the temporary directories of killed runs. Only under DVC, which lets nobody else write, and in one process."""
     if "DVC_STAGE" in os.environ and "RANK" not in os.environ:
         for path in target.parent.glob(f".{glob.escape(target.name)}.*"):
             shutil.rmtree(path)

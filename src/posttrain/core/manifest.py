@@ -1,52 +1,48 @@
-"""What a result was made from: stage, params, data, code and package versions, as one JSON object.
+"""The origin of a result: stage, params, data, code and package versions, as one JSON object.
 
-The manifest lies beside each model and each set of predictions. Its digest is also the key of the
-checkpoints, so that a run resumes only from a run of the same params, data and code. It holds no
-time, host or path outside the project.
+A manifest lies beside each model and each set of predictions. Its digest also names a run's work folder, so that a run
+resumes only from one with the same params, data and code. It holds no time, host or path outside the project. `code` is
+the digest that stage `code` stored for the stage (`core/code.py`).
 
-DVC hashes what a stage read when the stage has ended. So a result would be recorded as made from what was
-edited while it was made: `write_manifest` refuses that, and `check_code` a result of code that is not there now.
+DVC hashes the inputs of a stage after the stage has ended. If they were edited while it ran, the result would be
+recorded with the wrong inputs; `write_manifest` refuses that.
 """
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import json
-import sys
 from collections.abc import Mapping, Sequence
-from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from posttrain.core.code import check, read_digest
 from posttrain.core.errors import UserError
 from posttrain.core.files import read_json, sha256_file, write_json
 from posttrain.core.params import load_params
 
-PACKAGE = Path(__file__).resolve().parents[1]
-PROJECT = PACKAGE.parents[1]
-OWN = ("posttrain", "pretrain", "__main__")
 MANIFEST = "manifest.json"
 PACKAGES = ("torch", "transformers", "tokenizers", "peft", "safetensors", "numpy")
 
 
 def build_manifest(
-    stage: str, params: Mapping[str, Any], inputs: Sequence[str | Path], **extra: Any
+    stage: str,
+    params: Mapping[str, Any],
+    inputs: Sequence[str | Path],
+    code: str | None = None,
+    **extra: Any,
 ) -> dict[str, Any]:
-    """Describe a run at its start, before the work.
+    """Describe a run; to be called before its work starts.
 
-    params: by section, as `Params.sections` gives them. inputs: files or folders, named relative to the project; one
-    that has a manifest must be of the code that is there now.
+    stage: name of its digest of code, `selector_sft` or `selector_rl/ppo`. params: by section, from `Params.sections`.
+    inputs: files or folders, relative to the project. code: digest of the code, where stage `code` stores none.
     """
-    for path in inputs:
-        if (Path(path) / MANIFEST).is_file():
-            check_code(Path(path))
     return {
         "stage": stage,
         "params": dict(params),
         "inputs": {str(path): hash_path(Path(path)) for path in inputs},
-        "code": hash_code(),
+        "code": read_digest(stage) if code is None else code,
         "packages": {name: version(name) for name in PACKAGES},
         **extra,
     }
@@ -59,7 +55,7 @@ def digest(manifest: Mapping[str, Any]) -> str:
 
 
 def hash_path(path: Path) -> str:
-    """SHA-256 of a file, or of the names and hashes of all files below a folder."""
+    """SHA-256 of a file, or of the names and hashes of all files in a folder."""
     if path.is_file():
         return sha256_file(path)
     total = hashlib.sha256()
@@ -69,56 +65,30 @@ def hash_path(path: Path) -> str:
     return total.hexdigest()
 
 
-def hash_code() -> dict[str, str]:
-    """SHA-256 of each file of the project that is imported now, and of the script that runs."""
-    modules = [(name.partition(".")[0], module) for name, module in list(sys.modules.items())]
-    files = [getattr(module, "__file__", None) for name, module in modules if name in OWN]
-    paths = sorted({Path(file).resolve() for file in files if file})
-    return {
-        path.relative_to(PROJECT).as_posix(): sha256_file(path)
-        for path in paths
-        if path.parent in (PROJECT / "stages", PROJECT / "pretrain")
-        or (path.is_relative_to(PACKAGE) and _has_code(path))
-    }
-
-
 def write_manifest(directory: Path, manifest: Mapping[str, Any]) -> None:
-    """Put the manifest beside the result; `UserError` if what it names has changed since it was built.
+    """Write the manifest beside the result; `UserError` if the params, inputs or code have changed since it was built.
 
-    Call it before the result is put in place.
+    Call it before the result is moved into place.
     """
-    now = load_params().sections(*manifest["params"])
+    params = load_params()
+    now = params.sections(*manifest["params"])
     changed = [f"params.yaml: {name}" for name in now if now[name] != manifest["params"][name]]
-    changed += [name for name, sha in manifest["code"].items() if _hash_now(name) != sha]
     changed += [name for name, sha in manifest["inputs"].items() if hash_path(Path(name)) != sha]
     if changed:
         raise UserError(
             f"{changed[0]} was changed while this ran, so the result is not kept; run it again, or undo "
-            "the change first (a training then goes on from its last checkpoint)"
+            "the change first (training then resumes from its last checkpoint)"
         )
+    check(manifest["stage"], params.selected_dataset.task)
     write_json(directory / MANIFEST, dict(manifest))
 
 
 def check_code(directory: Path) -> None:
-    """`UserError` when the result in `directory` was made by other code than there is now."""
+    """`UserError` if the code that produced the result in `directory` is not the code that stage `code` stored."""
     manifest = read_json(directory / MANIFEST)
     try:
-        files = manifest["code"].items()
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{directory / MANIFEST}: names no code; run dvc repro") from error
-    for name, sha in files:
-        if _hash_now(name) != sha:
-            raise UserError(
-                f"{directory} was made by another {name}; run dvc repro (with -f if it finds nothing to do)"
-            )
-
-
-def _hash_now(name: str) -> str | None:
-    file = PROJECT / name
-    return sha256_file(file) if file.is_file() else None
-
-
-@cache
-def _has_code(file: Path) -> bool:
-    """Whether there is more than a docstring in it, which nothing depends on."""
-    return file.name != "__init__.py" or len(ast.parse(file.read_bytes()).body) > 1
+        stage, code = manifest["stage"], manifest["code"]
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{directory / MANIFEST}: has no stage and code; run dvc repro") from error
+    if read_digest(stage) != code:
+        raise UserError(f"{directory} was made with other code of {stage}; run dvc repro")

@@ -1,12 +1,11 @@
-"""Typed schema of params.yaml: what may be set, and to what."""
+"""Typed schema of params.yaml: every key and its allowed values, except those of methods (`core/methods.py`)."""
 
 from __future__ import annotations
 
-from functools import reduce
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from posttrain.core.errors import UserError
 from posttrain.core.schema import (
@@ -21,18 +20,15 @@ from posttrain.core.schema import (
     read_yaml,
 )
 
-Method = Literal["ppo", "grpo", "rloo", "dpo", "exact"]
-GeneratorMethod = Literal["ppo", "grpo", "rloo", "dpo"]
+PACKAGE = Path(__file__).resolve().parents[1]
+FAMILIES = ("selector", "generator")
+UNTRAINED, FINE_TUNED = "base", "sft"  # the policies of each family that RL does not train
 Variant = Literal["direct", "reflective", "deliberative"]
-Prompts = Literal["all", "mixed"]
-Policy = Literal["base", "sft", Method]
-GENERATOR_METHODS: tuple[GeneratorMethod, ...] = get_args(GeneratorMethod)
-POLICIES: tuple[Policy, ...] = get_args(Policy)
 
 
 def _known_task(name: str) -> str:
-    # The folders are listed and not imported: a stage that asks no task must not depend on all of them.
-    known = sorted(path.parent.name for path in Path(__file__).parents[1].glob("tasks/*/task.py"))
+    # The folders are listed, not imported: a stage that uses no task must not depend on all of them.
+    known = sorted(path.parent.name for path in PACKAGE.glob("tasks/*/task.py"))
     if name not in known:
         raise ValueError(f"not one of the tasks {', '.join(known)}{nearest(name, known)}")
     return name
@@ -52,10 +48,10 @@ class GeneratedDataset(Section):
 
 
 class StoredDataset(Section):
-    """A data set kept elsewhere: downloaded at a pinned commit, or read from `path` if set.
+    """A stored data set: downloaded at a pinned commit, or read from the folder `path` if that is set.
 
-    Where it has no validation split, `val` rows of train become one, drawn by `seed`. `options` are
-    the task's own, which it checks (`posttrain.tasks.read_options`).
+    Where it has no validation split, `val` rows of train become one, sampled by `seed`. The task checks `options`
+    (`posttrain.tasks.read_options`).
     """
 
     task: TaskName
@@ -114,13 +110,13 @@ class Model(Section):
         return self
 
 
-class Prepare(Section):
+class Examples(Section):
     context: Literal["full", "retrieved", "gold"]
     top_n: Positive
     operands: Literal["auto", "cells", "literal"]
 
 
-class Candidates(Section):
+class Pools(Section):
     seed: Seed
     count: Annotated[int, Field(ge=2, le=64)]
     corruption_rate: Fraction
@@ -128,171 +124,50 @@ class Candidates(Section):
     noise: Annotated[list[Rate], Field(min_length=2, max_length=2)]
 
     @model_validator(mode="after")
-    def _noise_is_a_range(self) -> Candidates:
+    def _noise_is_a_range(self) -> Pools:
         if self.noise[0] > self.noise[1]:
             raise ValueError("noise must be [smallest, largest]")
         return self
 
 
-class RewardWeights(Section):
-    exact_match: NonNegative
-    numeric_close: NonNegative
-    program_valid: NonNegative
-    format_valid: NonNegative
+class Reward(Section):
+    """Weights of the parts of a score, by name. Weights of parts that the task does not score have no effect."""
+
+    tolerance: NonNegative
+    weights: Annotated[dict[str, NonNegative], Field(min_length=1)]
 
     @model_validator(mode="after")
-    def _some_weight(self) -> RewardWeights:
-        if sum(self.model_dump().values()) <= 0:
+    def _some_weight(self) -> Reward:
+        if sum(self.weights.values()) <= 0:
             raise ValueError("at least one weight must be positive")
         return self
 
 
-class Rewards(Section):
-    tolerance: NonNegative
-    weights: RewardWeights
-
-
-class Optimization(Section):
-    """What every training sets."""
-
-    learning_rate: Rate
-    warmup: Fraction
-    weight_decay: NonNegative
-    max_grad_norm: Rate
-    evaluations: Positive
-    evaluation_questions: Positive
-
-
-class SelectorSFT(Optimization):
-    epochs: Positive
-
-
-class SelectorRL(Optimization):
-    """What every reinforcement-learning method of the selector sets."""
-
-    steps: Positive
-    prompts_per_step: Positive
-    inner_epochs: Positive
-    minibatches: Positive
-
-    @model_validator(mode="after")
-    def _minibatches_have_prompts(self) -> SelectorRL:
-        if self.minibatches > self.prompts_per_step:
-            raise ValueError("minibatches must not exceed prompts_per_step")
-        return self
-
-
-class KLPenalised(SelectorRL):
-    kl_coef: NonNegative
-    entropy_coef: NonNegative
-
-
-class PPO(KLPenalised):
-    samples: Positive
-    clip_range: Rate
-    value_coef: NonNegative
-    value_clip_range: Rate
-    target_kl: Rate | None
-
-
-class GRPO(KLPenalised):
-    samples: Annotated[int, Field(ge=2)]
-    clip_range: Rate
-
-
-class RLOO(KLPenalised):
-    samples: Annotated[int, Field(ge=2)]
-
-
-class DPO(SelectorRL):
-    samples: Positive
-    beta: Rate
-
-
-class Exact(KLPenalised):
-    pass
-
-
-class SelectorMethods(Section):
-    methods: Annotated[list[Method], Field(min_length=1)]
-    ppo: PPO
-    grpo: GRPO
-    rloo: RLOO
-    dpo: DPO
-    exact: Exact
-
-    def of(self, method: str) -> SelectorRL:
-        """The section of one method."""
-        section: SelectorRL = getattr(self, method)
-        return section
-
-
-class GeneratorSFT(Optimization):
-    epochs: Positive
-
-
-class GeneratorRL(Optimization):
-    """What every reinforcement-learning method of the generator sets."""
-
-    steps: Positive
-
-
-class OnPolicy(GeneratorRL):
-    """What the methods that sample while they train set."""
-
-    prompts: Prompts
-    prompts_per_step: Positive
-    samples: Annotated[int, Field(ge=2)]
-    inner_epochs: Positive
-    temperature: Rate
-    kl_coef: NonNegative
-
-
-class GeneratorPPO(OnPolicy):
-    clip_range: Rate
-    value_clip_range: Rate
-    value_learning_rate: Rate
-    value_warmup_steps: Annotated[int, Field(ge=0)]
-    gamma: Fraction
-    gae_lambda: Fraction
-
-
-class GeneratorGRPO(OnPolicy):
-    clip_range: Rate
-
-
-class GeneratorRLOO(OnPolicy):
-    clip_range: Rate
-
-
-class GeneratorDPO(GeneratorRL):
-    pairs_per_step: Positive
-    beta: Rate
-
-
-class GeneratorMethods(Section):
-    methods: Annotated[list[GeneratorMethod], Field(min_length=1)]
-    ppo: GeneratorPPO
-    grpo: GeneratorGRPO
-    rloo: GeneratorRLOO
-    dpo: GeneratorDPO
-
-    def of(self, method: str) -> GeneratorRL:
-        """The section of one method."""
-        section: GeneratorRL = getattr(self, method)
-        return section
-
-
-class SFT(Section):
-    selector: SelectorSFT
-    generator: GeneratorSFT
-
-
-class Generation(Section):
-    """How completions are drawn."""
+class Sampling(Section):
+    """How completions are sampled."""
 
     engine: Literal["transformers", "vllm"]
     batch_size: Positive
+
+
+class Family(Section):
+    """A family of policies and its methods. Besides the typed keys it has a section for `sft` and one for each method."""
+
+    model_config = ConfigDict(extra="allow")
+
+    methods: Annotated[list[str], Field(min_length=1)]
+    policies: Annotated[list[str], Field(min_length=1)]
+    common: dict[str, Any]
+
+    @property
+    def sections(self) -> dict[str, Any]:
+        """The unchecked section of each method by name."""
+        return dict(self.model_extra or {})
+
+    @property
+    def trained(self) -> list[str]:
+        """The policies that are trained."""
+        return [FINE_TUNED, *self.methods]
 
 
 class Sample(Section):
@@ -304,9 +179,9 @@ class Sample(Section):
 
 
 class PairQuality(Section):
-    """Weights of a right answer's quality, by which right answers are ranked among themselves.
+    """Weights of the parts of an answer's quality, by which correct answers are ranked among themselves.
 
-    Those of parts that a task's score does not offer count for nothing.
+    Weights of parts that the task does not score have no effect.
     """
 
     program_valid: NonNegative
@@ -316,20 +191,20 @@ class PairQuality(Section):
     brevity: NonNegative
 
 
-class Preferences(Section):
+class Pairs(Section):
     pairs_per_question: Positive
     quality: PairQuality
     minimal_margin: NonNegative
     held_out: Annotated[float, Field(gt=0, lt=1)]
 
 
-class RL(Section):
-    selector: SelectorMethods
-    generator: GeneratorMethods
+class GeneratorFamily(Family):
+    sample: Sample
+    pairs: Pairs
 
 
 class EvaluateGenerator(Section):
-    """Greedy decoding of every question, and `samples` draws per test question for pass@k."""
+    """Greedy decoding of every question, and `samples` samples per test question for pass@k."""
 
     samples: Annotated[int, Field(ge=1, le=64)]
     temperature: Rate
@@ -345,14 +220,7 @@ class Evaluate(Section):
 
 
 class Compare(Section):
-    policies: Annotated[list[Policy], Field(min_length=1)]
     bootstrap: Positive
-
-    @model_validator(mode="after")
-    def _baseline_is_there(self) -> Compare:
-        if "sft" not in self.policies:
-            raise ValueError("policies must contain sft, which the others are measured against")
-        return self
 
 
 class Report(Section):
@@ -360,22 +228,21 @@ class Report(Section):
 
 
 class Params(Section):
-    """params.yaml, whole; `selected_dataset` and `selected_model` are the presets of this run."""
+    """All of params.yaml; `selected_dataset` and `selected_model` are the presets of this run."""
 
     dataset: str
     model: str
     seeds: Annotated[list[Seed], Field(min_length=1)]
     launch: str
+    tracking: Literal["none", "tensorboard", "wandb", "mlflow"]
     datasets: dict[str, Dataset]
     models: dict[str, Model]
-    prepare: Prepare
-    candidates: Candidates
-    rewards: Rewards
-    sft: SFT
-    generation: Generation
-    sample: Sample
-    preferences: Preferences
-    rl: RL
+    examples: Examples
+    pools: Pools
+    reward: Reward
+    sampling: Sampling
+    selector: Family
+    generator: GeneratorFamily
     evaluate: Evaluate
     compare: Compare
     report: Report
@@ -388,30 +255,48 @@ class Params(Section):
     def selected_model(self) -> Model:
         return self.models[self.model]
 
+    def family(self, name: str) -> Family:
+        """The section of a family."""
+        section: Family = getattr(self, name)
+        return section
+
     def sections(self, *names: str) -> dict[str, Any]:
-        """Plain values of sections by their names in params.yaml; `model` is the chosen entry of `models`."""
-        found: dict[str, Any] = {
-            name: reduce(getattr, name.split("."), self) for name in names if name != "model"
-        }
-        if "model" in names:
-            found["model"] = self.selected_model
-        return {name: found[name].model_dump() for name in names}
+        """Plain values of the named sections of params.yaml; `model` is the selected entry of `models`."""
+        values = self.model_dump() | {"model": self.selected_model.model_dump()}
+        found = {}
+        for name in names:
+            value: Any = values
+            for part in name.split("."):
+                value = value[part]
+            found[name] = value
+        return found
 
     @property
     def operands(self) -> Literal["cells", "literal"]:
-        """How programs name numbers in this run."""
-        if self.prepare.operands == "auto":
+        """How programs refer to numbers in this run."""
+        if self.examples.operands == "auto":
             return self.selected_model.operands
-        return self.prepare.operands
+        return self.examples.operands
+
+
+def method_names(family: str) -> list[str]:
+    """The methods of a family: the files in its folder `methods`."""
+    files = (PACKAGE / family / "methods").glob("*.py")
+    return sorted(file.stem for file in files if file.stem != "__init__")
 
 
 def load_params(path: str | Path = "params.yaml") -> Params:
-    """Read and check params.yaml; `UserError` names the first wrong key and the nearest valid."""
+    """Read and check params.yaml; `UserError` names the first wrong key and the nearest valid one."""
     return check_params(read_yaml(path), str(path))
 
 
 def check_params(values: Any, source: str = "params.yaml") -> Params:
-    """Check a parsed params.yaml; `UserError` names the first wrong key and the nearest valid."""
+    """Check a parsed params.yaml; `UserError` names the first wrong key and the nearest valid one.
+
+    `core.methods` checks the sections of methods.
+    """
+    for key in ("datasets", "models"):
+        _check_names(values, key, source)
     params = check(Params, values, source)
     for key, value, known in (
         ("dataset", params.dataset, params.datasets),
@@ -423,16 +308,50 @@ def check_params(values: Any, source: str = "params.yaml") -> Params:
             )
     for key, names in (
         ("seeds", params.seeds),
-        ("rl.selector.methods", params.rl.selector.methods),
-        ("rl.generator.methods", params.rl.generator.methods),
-        ("sample.variants", params.sample.variants),
-        ("compare.policies", params.compare.policies),
+        ("selector.methods", params.selector.methods),
+        ("generator.methods", params.generator.methods),
+        ("selector.policies", params.selector.policies),
+        ("generator.policies", params.generator.policies),
+        ("generator.sample.variants", params.generator.sample.variants),
     ):
         if len(set(names)) < len(names):
             raise UserError(f"{source}: {key}: an entry is listed twice")
-    missing = set(params.compare.policies) - {"base", "sft", *params.rl.selector.methods}
-    if missing:
-        raise UserError(
-            f"{source}: compare.policies: {sorted(missing)[0]} is not in rl.selector.methods"
-        )
+    for family in FAMILIES:
+        _check_family(params.family(family), family, source)
     return params
+
+
+def _check_names(values: Any, key: str, source: str) -> None:
+    entries = values.get(key) if isinstance(values, dict) else None
+    for name in entries if isinstance(entries, dict) else ():
+        if "." in str(name):
+            raise UserError(
+                f"{source}: {key}.{name}: DVC splits keys at dots, so a name must not have any; "
+                f"write {str(name).replace('.', '-')}"
+            )
+
+
+def _check_family(section: Family, family: str, source: str) -> None:
+    known = method_names(family)
+    rl = [name for name in known if name != FINE_TUNED]
+    for name in section.methods:
+        if name not in rl:
+            raise UserError(
+                f"{source}: {family}.methods: {name!r} is not one of {', '.join(rl)}{nearest(name, rl)}"
+            )
+    for name in section.sections:
+        if name not in known:
+            fields = [*known, *type(section).model_fields]
+            raise UserError(f"{source}: {family}.{name}: unknown parameter{nearest(name, fields)}")
+    for name in section.trained:
+        if name not in section.sections:
+            raise UserError(f"{source}: {family}.{name}: missing")
+    if FINE_TUNED not in section.policies:
+        raise UserError(
+            f"{source}: {family}.policies: must contain {FINE_TUNED}, which the others are compared with"
+        )
+    for name in section.policies:
+        if name not in (UNTRAINED, *section.trained):
+            raise UserError(
+                f"{source}: {family}.policies: {name!r} is not trained; add it to {family}.methods, or take it out"
+            )

@@ -1,11 +1,11 @@
 """The processes of one run: one under `python`, several under `accelerate launch`.
 
-All of them run the same code on the same data with the same seeds. What is costly is dealt out by `share`, and its
-results are put together by `total`, `total_stats` or `collect`, so that all go on with the same numbers; only the main
-process writes files. By accelerate's PartialState; with one process nothing here changes anything.
+All run the same code on the same data with the same seeds. `share` divides the costly work among them, and `total`,
+`total_stats` or `collect` combine the results, so that all continue with the same numbers. Only the main process writes
+files. Built on accelerate's PartialState; with one process nothing here has an effect.
 
-A launcher may ask that the frozen weights be sharded over the processes (`posttrain.models.sharding`). A pass of one is
-then a pass of all, and `share` and `all_agree` keep them in step.
+The launcher may ask for the frozen weights to be sharded over the processes (`posttrain.models.sharding`). All must then
+make the same number of passes, and `share` and `all_agree` keep them in step.
 
 Left out: DeepSpeed, tensor parallelism.
 """
@@ -26,8 +26,8 @@ from posttrain.core.errors import UserError
 
 Item = TypeVar("Item")
 
-# A layer that is not given up behind its forward pass would stay whole until a backward pass; the model's entry in
-# params.yaml says whether activations are computed again.
+# Without resharding after its forward pass a layer would stay whole until a backward pass. Activation checkpointing is
+# set by the model's entry in params.yaml.
 FSDP_SETTINGS = {
     "FSDP_VERSION": "2",
     "FSDP_RESHARD_AFTER_FORWARD": "true",
@@ -38,10 +38,10 @@ FSDP_SETTINGS = {
 
 @cache
 def sharded() -> bool:
-    """Whether the launcher asked by `distributed_type: FSDP` that frozen weights be shared out; `UserError` where we cannot.
+    """Whether the launcher asks for frozen weights to be sharded (`distributed_type: FSDP`).
 
-    Its environment is cleared: accelerate and transformers would shard what is trained as well, while here everything
-    but the frozen weights stays as it is without sharding.
+    Raises `UserError` for settings that are not supported. Clears the launcher's environment variable: accelerate and
+    transformers would shard trained weights too, while here everything but the frozen weights stays whole.
     """
     if os.environ.get("ACCELERATE_USE_DEEPSPEED", "").lower() == "true":
         raise UserError(
@@ -57,18 +57,18 @@ def sharded() -> bool:
 
 
 def state() -> PartialState:
-    """This process among the others, which it joins at the first call: on its own GPU, or on CPUs."""
+    """Accelerate's state of this process. The first call joins the other processes, on this one's GPU or on CPUs."""
     sharded()
     return PartialState(cpu=not torch.cuda.is_available())
 
 
 def count() -> int:
-    """How many processes there are."""
+    """The number of processes."""
     return int(state().num_processes)
 
 
 def index() -> int:
-    """The number of this process, 0 of the main one."""
+    """The index of this process; 0 is the main one."""
     return int(state().process_index)
 
 
@@ -78,23 +78,21 @@ def is_main() -> bool:
 
 
 def wait() -> None:
-    """Go on when all processes have come here."""
+    """Wait until all processes have reached this call."""
     state().wait_for_everyone()
 
 
 def batches(order: Sequence[Item], batch_size: int) -> list[list[Item]]:
-    """`order` cut into batches: those of a single process, or smaller ones where it would have fewer batches than there
-    are processes.
-    """
+    """Cut `order` into batches of `batch_size`, or smaller ones if there would be fewer batches than processes."""
     size = max(1, min(batch_size, -(-len(order) // count())))
     return [list(order[start : start + size]) for start in range(0, len(order), size)]
 
 
 def share(items: Sequence[Item]) -> list[tuple[Item, bool]]:
-    """This process's part of what is dealt out to the processes in turn, each with whether it counts.
+    """This process's share of the items, which are dealt out in turn, each with whether it counts.
 
-    Where weights are sharded all processes must make as many passes, so one that got fewer repeats one that does not
-    count: nothing is to be kept of it, but its forward and backward passes are to be made.
+    With sharded weights all processes must make the same number of passes, so a process with one item fewer gets another
+    that does not count: run its forward and backward passes, but discard the results.
     """
     own = [(item, True) for item in items[index() :: count()]]
     missing = -(-len(items) // count()) - len(own)
@@ -104,14 +102,14 @@ def share(items: Sequence[Item]) -> list[tuple[Item, bool]]:
 
 
 def all_agree(own: bool) -> bool:
-    """Whether all processes say so; without sharding each one goes its own way."""
+    """Whether `own` is true on all processes; without sharding, `own`."""
     if not sharded() or count() == 1:
         return own
     return bool(total(torch.tensor(float(own))) == count())
 
 
 def total(own: Tensor) -> Tensor:
-    """The sum over the processes, each of which has a tensor of this shape."""
+    """The sum over the processes of their tensors, which have the same shape."""
     if count() == 1:
         return own
     summed: Tensor = reduce(own.to(state().device), reduction="sum")
@@ -119,13 +117,13 @@ def total(own: Tensor) -> Tensor:
 
 
 def collect(own: list[Item]) -> list[Item]:
-    """The lists of all processes behind one another."""
+    """The concatenated lists of all processes."""
     gathered: list[Item] = gather_object(own)
     return gathered
 
 
 def total_stats(own: Mapping[str, float]) -> dict[str, float]:
-    """Sums by name over the processes; one that had nothing to do has no names."""
+    """Sums by name over the processes; a process without work has no names."""
     totals: dict[str, float] = {}
     for stats in collect([own]):
         for name, value in stats.items():
@@ -134,7 +132,7 @@ def total_stats(own: Mapping[str, float]) -> dict[str, float]:
 
 
 def total_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Replace each gradient by its sum over the processes; one that no process has stays None."""
+    """Replace each gradient by its sum over the processes; a gradient that no process has stays None."""
     if count() == 1:
         return
     known = list(parameters)

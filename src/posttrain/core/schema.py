@@ -1,8 +1,7 @@
-"""Typed YAML files: every key known, no value coerced, and one line when something else is there.
+"""Typed YAML files: every key is known, no value is coerced, and an error is one line.
 
-Files are read by the YAML 1.2 rules that DVC itself uses, so a learning rate written `2e-5` by
-`dvc exp run -S` is the same number to DVC and to the stage (PyYAML, YAML 1.1, would read text).
-Text where a number belongs (`"2e-5"` in quotes) is refused.
+Files are read as YAML 1.2, like DVC does, so that a learning rate written `2e-5` by `dvc exp run -S` is the same number
+to DVC and to the stage (PyYAML, YAML 1.1, would read text). Text in place of a number (`"2e-5"` in quotes) is an error.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ from posttrain.core.errors import UserError
 from posttrain.core.files import read_text
 
 Positive = Annotated[int, Field(ge=1)]
+AtLeastTwo = Annotated[int, Field(ge=2)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -26,7 +26,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
 class Section(BaseModel):
-    """A part of params.yaml: every key known, no value coerced from another type."""
+    """A part of params.yaml: every key is known, and no value is coerced from another type."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, protected_namespaces=())
 
@@ -35,7 +35,7 @@ Kind = TypeVar("Kind", bound=Section)
 
 
 def read_yaml(path: str | Path) -> Any:
-    """The content of a YAML 1.2 file; `UserError` when it is none."""
+    """The content of a YAML 1.2 file; `UserError` if it is not valid."""
     try:
         return YAML(typ="safe", pure=True).load(read_text(path))
     except YAMLError as error:
@@ -43,22 +43,28 @@ def read_yaml(path: str | Path) -> Any:
         raise UserError(f"{path}: not valid YAML: {problem}") from error
 
 
-def check(kind: type[Kind], values: Any, source: str) -> Kind:
-    """`values` as a `kind`; `UserError` names the first wrong key of `source` and the nearest valid one."""
+def check(kind: type[Kind], values: Any, source: str, section: str = "") -> Kind:
+    """`values` as a `kind`; `UserError` names the first wrong key of `source` and the nearest valid one.
+
+    section: the key of `source` that holds the values.
+    """
     if not isinstance(values, dict):
-        raise UserError(f"{source}: expected sections, found {type(values).__name__}")
+        where = f"{section}: " if section else ""
+        raise UserError(f"{source}: {where}expected sections, found {type(values).__name__}")
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        raise UserError(f"{source}: {_explain(kind, error, values)}") from error
+        raise UserError(f"{source}: {_explain(kind, error, values, section)}") from error
 
 
-def _explain(kind: type[Section], error: ValidationError, values: dict[str, Any]) -> str:
+def _explain(
+    kind: type[Section], error: ValidationError, values: dict[str, Any], section: str
+) -> str:
     problems = error.errors(include_url=False)
-    # An unknown key is most often a misspelt one, and then the cause of a "missing" next to it.
+    # An unknown key is usually a misspelling, and then the cause of a "missing" beside it.
     first = min(problems, key=lambda problem: problem["type"] != "extra_forbidden")
     path = _path_in(first["loc"], values)
-    key = ".".join(str(part) for part in path)
+    key = ".".join([*([section] if section else []), *map(str, path)])
     if first["type"] == "extra_forbidden":
         known = _known_keys(kind, first["loc"])
         return f"{key}: unknown parameter{nearest(str(path[-1]), known)}"
@@ -76,7 +82,7 @@ def _explain(kind: type[Section], error: ValidationError, values: dict[str, Any]
 
 
 def _path_in(location: tuple[int | str, ...], values: Any) -> list[int | str]:
-    """The location as keys of the file: pydantic also names union members, which are no keys."""
+    """The location as keys of the file, without the union members that pydantic also names."""
     path: list[int | str] = []
     for index, part in enumerate(location):
         inside = isinstance(values, dict) and part in values
@@ -90,7 +96,7 @@ def _path_in(location: tuple[int | str, ...], values: Any) -> list[int | str]:
 
 
 def _known_keys(kind: type[Section], location: tuple[int | str, ...]) -> list[str]:
-    """Valid siblings of an unknown key, found by walking the schema."""
+    """The valid siblings of an unknown key, from the schema."""
     kinds: list[Any] = [kind]
     for part in location[:-1]:
         found: list[Any] = []
@@ -109,6 +115,6 @@ def _sections(annotation: Any) -> list[type[Section]]:
 
 
 def nearest(name: str, known: Any) -> str:
-    """ "; did you mean ...?", or nothing when no known name is near."""
+    """The hint `; did you mean ...?`, empty if no known name is near."""
     close = difflib.get_close_matches(name, [str(key) for key in known], n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else ""

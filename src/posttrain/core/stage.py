@@ -1,51 +1,75 @@
-"""What every stage does around its work: read params, run, and turn a user's mistake into one line.
+"""The frame of every stage: read params, check the code, run, and turn a user's mistake into one line.
 
     def main(params: Params) -> None: ...
 
     if __name__ == "__main__":
         run(main)
 
-Arguments of the command line follow `params` (`python stages/rl_selector.py ppo 0`). What a stage cost goes to
-logs/times.jsonl, outside DVC's outputs, for `python -m posttrain.report.cost`.
+Arguments of the command line follow `params` (`python stages/selector_rl.py ppo 0`). The cost of a stage goes to
+logs/times.jsonl (`core/cost.py`).
 
-Under `accelerate launch` a stage is started on several processes. One that can share its work says so by
-`run(main, shared=True)`; of any other only the main process runs.
+Under `accelerate launch` a stage is started in several processes. A stage that can share its work calls
+`run(main, shared=True)`; any other runs in the main process only.
 """
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
+from inspect import signature
 from pathlib import Path
 from typing import NoReturn
 
+from posttrain.core.code import CODE, check, consumer
 from posttrain.core.cost import RANK, note_cost
 from posttrain.core.errors import UserError
 from posttrain.core.params import load_params
 
 GRACE = 10  # seconds
+# Beginnings of warnings that libraries give about each other, about which the user can do nothing.
+LIBRARY_WARNINGS = (
+    # PEFT and TRL use names of transformers 5 that version 6 will not have.
+    "`is_gradient_checkpointing` is deprecated",
+    "`gradient_checkpointing_enable` is deprecated",
+    "`gradient_checkpointing_disable` is deprecated",
+    # TrainingArguments offers torch's old name only.
+    "`broadcast_buffers` is deprecated",
+)
 
 
 def run(main: Callable[..., None], shared: bool = False) -> None:
-    """Call `main(params, *arguments)`; exit 1 with one line on a mistake or a failing disk.
+    """Call `main(params, *arguments)`; exit with status 1 and one line on a `UserError` or `OSError`.
 
-    shared: whether every process that was started calls `main`, or the main one alone.
+    shared: whether every process calls `main`, or the main process alone.
     """
+    gc.freeze()  # the modules are no garbage
+    gc.enable()
     if RANK and not shared:
         return
-    name = os.environ.get("DVC_STAGE") or Path(sys.argv[0]).stem
+    script = Path(sys.argv[0])
+    name = os.environ.get("DVC_STAGE") or script.stem
+    # A stage may have the name of a standard module (`code`), which must stay importable.
+    sys.path[:] = [place for place in sys.path if Path(place) != script.resolve().parent]
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    _quieten_transformers()
+    quieten()
     _flush_denormals()
     try:
         params, started = load_params(), time.monotonic()
+        _check_count(main, script)
+        made_of = consumer(script.stem, sys.argv[1:])
+        if script.stem != CODE.name:
+            check(made_of, params.selected_dataset.task)
         with _main_process_speaks():
             main(params, *sys.argv[1:])
-        note_cost(params, Path(sys.argv[0]).stem, sys.argv[1:], time.monotonic() - started)
+        if script.stem != CODE.name:
+            check(made_of, params.selected_dataset.task)
+        note_cost(params, script.stem, sys.argv[1:], time.monotonic() - started)
     except UserError as error:
         _fail(f"{name}: {error}")
     except OSError as error:
@@ -56,9 +80,17 @@ def run(main: Callable[..., None], shared: bool = False) -> None:
     _leave()
 
 
+def _check_count(main: Callable[..., None], script: Path) -> None:
+    expected, found = len(signature(main).parameters) - 1, len(sys.argv) - 1
+    if found != expected:
+        raise UserError(
+            f"expected {expected} arguments, found {found}; see the top of stages/{script.name}"
+        )
+
+
 @contextmanager
 def _main_process_speaks() -> Iterator[None]:
-    """The other processes print nothing and show no bars, only errors."""
+    """Silence the output and progress bars of all processes but the main one; errors still show."""
     if not RANK:
         yield
         return
@@ -68,15 +100,15 @@ def _main_process_speaks() -> Iterator[None]:
 
 
 def _fail(line: str) -> NoReturn:
-    # Most mistakes are seen by all processes. The launcher ends the others when one has failed, so all but the main one
-    # give it the time to be the one that speaks.
+    # Most errors occur in all processes, and the launcher ends the others when one has failed. All but the main process
+    # wait, so that the main one prints the line.
     if RANK:
         time.sleep(GRACE)
     sys.exit(line)
 
 
 def _leave() -> None:
-    """Take leave of the other processes; only a stage that has imported torch can have joined them."""
+    """Leave the process group; only a stage that has imported torch can have joined it."""
     if "torch" in sys.modules:
         import torch.distributed
 
@@ -91,9 +123,11 @@ def read_seed(text: str) -> int:
     return int(text)
 
 
-def _quieten_transformers() -> None:
-    """No bars for reading and writing shards, and errors only; downloads keep theirs."""
-    if "transformers" not in sys.modules:  # importing it takes seconds, and data stages do without
+def quieten() -> None:
+    """Ignore `LIBRARY_WARNINGS`; let transformers show only errors and the progress of downloads."""
+    for message in LIBRARY_WARNINGS:
+        warnings.filterwarnings("ignore", message=message)
+    if "transformers" not in sys.modules:  # data stages do without its import, which takes seconds
         return
     from huggingface_hub.utils.tqdm import enable_progress_bars
     from transformers.utils import logging
@@ -104,8 +138,9 @@ def _quieten_transformers() -> None:
 
 
 def _flush_denormals() -> None:
-    """Let numbers below 1e-38 count as 0: the gradients of a model that is sure are full of them, and they slow a CPU
-    down. Threads inherit it, so it comes before torch starts its own.
+    """Treat numbers below 1e-38 as 0: a confident model's gradients are full of them, and they slow down a CPU.
+
+    Threads inherit the setting, so it must precede those of torch.
     """
     if "torch" in sys.modules:
         import torch

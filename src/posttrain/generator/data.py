@@ -1,12 +1,14 @@
 """Examples and preference pairs as rows for TRL's trainers, tokenised here and never by TRL.
 
     SFT        {"input_ids", "labels"}                        labels are -100 on the prompt
-    GRPO, RLOO {"prompt", "example"}                          text, and the example's place for the reward function
+    GRPO, RLOO {"prompt", "example"}                          the text, and the example's index for the reward function
     DPO        {"prompt_ids", "chosen_ids", "rejected_ids"}
 
-Token ids follow `models.tokens`: prompt and completion are tokenised apart, a completion ends with EOS. TRL would
-tokenise them joined, and then ":" and "\\n" become one token in some vocabularies. Nothing is cut: a row over a limit
-is dropped and named, or an error. Left out: chat templates, packing.
+Token ids follow `models.tokens`: prompt and completion are tokenised apart, and a completion ends with EOS. TRL would
+tokenise them together, and ":" and "\\n" would become one token in some vocabularies. Nothing is truncated: a row over
+a limit is dropped and counted.
+
+Left out: chat templates, packing.
 """
 
 from __future__ import annotations
@@ -14,17 +16,70 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from transformers import PreTrainedTokenizerBase
 
 from posttrain.core.errors import UserError
+from posttrain.core.files import read_jsonl
+from posttrain.core.params import Model
 from posttrain.models.tokens import tokenize_answers, tokenize_prompts
-from posttrain.tasks import Example, Task
+from posttrain.tasks import Example
 
 IGNORED = -100
 Row = dict[str, Any]
-Overlong = Literal["drop", "error"]
+
+
+@dataclass(frozen=True)
+class Data:
+    """The training questions, and the SFT generator's answers to them for one seed, as rows for trainers.
+
+    samples, pairs_folder: outputs of the stages generator_sample and generator_pairs.
+    """
+
+    examples: Sequence[Example]
+    tokenizer: PreTrainedTokenizerBase
+    model: Model
+    samples: Path
+    pairs_folder: Path
+
+    def gold_answers(self) -> list[Row]:
+        """The prompts with their gold answers."""
+        limits = self.model.max_prompt_tokens, self.model.max_candidate_tokens
+        rows, dropped = prompt_completion_rows(self.examples, self.tokenizer, *limits)
+        print(f"{len(rows)} training questions, {len(dropped)} dropped as too long")
+        return rows
+
+    def prompts(self, which: Literal["all", "mixed"], at_least: int) -> list[Row]:
+        """The prompts of all questions, or of those with both right and wrong samples (mixed)."""
+        limit = self.model.max_prompt_tokens
+        rows, dropped = prompt_rows(self.examples, self.tokenizer, limit)
+        print(f"{len(rows)} training questions, {len(dropped)} dropped as too long")
+        if which == "mixed":
+            mixed = mixed_questions(read_jsonl(self.samples / "samples.jsonl"), at_least)
+            rows = [row for row in rows if self.examples[row["example"]]["id"] in mixed]
+            print(f"{len(rows)} of them have right and wrong samples and are asked")
+        return rows
+
+    def pairs(self, part: Literal["train", "held_out"]) -> list[Row]:
+        """Preference pairs, each with the prompt that its answers were sampled from."""
+        path = self.pairs_folder / f"{part}.jsonl"
+        by_id = {example["id"]: example for example in self.examples}
+        texts = [
+            PairText(
+                pair["id"],
+                by_id[pair["id"]]["prompts"][pair["variant"]],
+                pair["chosen"],
+                pair["rejected"],
+            )
+            for pair in read_jsonl(path)
+        ]
+        # A text may tokenise to more tokens than were sampled, and an unfinished one gets EOS here.
+        limits = self.model.max_prompt_tokens, 2 * self.model.max_candidate_tokens
+        rows, dropped = pair_rows(texts, self.tokenizer, *limits)
+        print(f"{path}: {len(rows)} pairs, {len(dropped)} dropped as too long")
+        return rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,22 +94,19 @@ class PairText:
 
 def prompt_completion_rows(
     examples: Sequence[Example],
-    task: Task,
     tokenizer: PreTrainedTokenizerBase,
     max_prompt_tokens: int,
     max_completion_tokens: int,
-    overlong: Overlong = "drop",
 ) -> tuple[list[Row], list[str]]:
-    """Rows for SFT on the gold answers, and the ids of the examples dropped for being too long."""
-    prompts = tokenize_prompts([task.render_prompt(example) for example in examples], tokenizer)
-    targets = tokenize_answers([task.render_target(example) for example in examples], tokenizer)
+    """Rows for SFT on the gold answers, and the ids of the examples dropped as too long."""
+    prompts = tokenize_prompts([example["prompts"]["direct"] for example in examples], tokenizer)
+    targets = tokenize_answers([example["target"] for example in examples], tokenizer)
     sizes = [(len(p), len(t)) for p, t in zip(prompts, targets, strict=True)]
     kept, dropped = _fitting(
         [example["id"] for example in examples],
         sizes,
         max_prompt_tokens,
         max_completion_tokens,
-        overlong,
     )
     rows = [
         {
@@ -68,24 +120,22 @@ def prompt_completion_rows(
 
 def prompt_rows(
     examples: Sequence[Example],
-    task: Task,
     tokenizer: PreTrainedTokenizerBase,
     max_prompt_tokens: int,
-    overlong: Overlong = "drop",
 ) -> tuple[list[Row], list[str]]:
-    """Rows for GRPO and RLOO, and the ids dropped; `example` is the index into `examples`."""
-    texts = [task.render_prompt(example) for example in examples]
+    """Rows for GRPO and RLOO, and the ids dropped as too long; `example` is an index into `examples`."""
+    texts = [example["prompts"]["direct"] for example in examples]
     sizes = [(len(ids), 0) for ids in tokenize_prompts(texts, tokenizer)]
     ids = [example["id"] for example in examples]
-    kept, dropped = _fitting(ids, sizes, max_prompt_tokens, 0, overlong)
+    kept, dropped = _fitting(ids, sizes, max_prompt_tokens, 0)
     return [{"prompt": texts[index], "example": index} for index in kept], dropped
 
 
 def mixed_questions(samples: Sequence[Row], at_least: int) -> set[str]:
-    """The ids of the questions of which some draws are right and others wrong; `UserError` if they are too few.
+    """The ids of the questions with both right and wrong samples; `UserError` if there are fewer than `at_least`.
 
-    Only these teach a method that compares the draws of a question: where all are right or all wrong, every
-    advantage is 0, or of the smaller parts of the reward alone.
+    A method that compares the samples of a question learns from these alone: where all are right or all wrong, every
+    advantage is 0 or comes from the smaller parts of the reward.
     """
     verdicts: dict[str, set[bool]] = defaultdict(set)
     for record in samples:
@@ -94,8 +144,8 @@ def mixed_questions(samples: Sequence[Row], at_least: int) -> set[str]:
     if len(mixed) < at_least:
         raise UserError(
             f"of {len(verdicts)} sampled questions {len(mixed)} have right and wrong answers, fewer than "
-            f"prompts_per_step={at_least}; raise sample.questions or sample.count, or ask all training "
-            "questions (rl.generator.METHOD.prompts=all)"
+            f"prompts_per_step={at_least}; raise generator.sample.questions or .count, or ask all training "
+            "questions (generator.common.prompts=all)"
         )
     return mixed
 
@@ -105,9 +155,8 @@ def pair_rows(
     tokenizer: PreTrainedTokenizerBase,
     max_prompt_tokens: int,
     max_completion_tokens: int,
-    overlong: Overlong = "drop",
 ) -> tuple[list[Row], list[str]]:
-    """Rows for DPO, and the ids dropped. A rejected text that was cut off when sampled ends with EOS here."""
+    """Rows for DPO, and the ids dropped as too long. A rejected text that was sampled without EOS gets it here."""
     prompts = tokenize_prompts([pair.prompt for pair in pairs], tokenizer)
     chosen = tokenize_answers([pair.chosen for pair in pairs], tokenizer)
     rejected = tokenize_answers([pair.rejected for pair in pairs], tokenizer)
@@ -115,7 +164,7 @@ def pair_rows(
         (len(p), max(len(c), len(r))) for p, c, r in zip(prompts, chosen, rejected, strict=True)
     ]
     ids = [pair.id for pair in pairs]
-    kept, dropped = _fitting(ids, sizes, max_prompt_tokens, max_completion_tokens, overlong)
+    kept, dropped = _fitting(ids, sizes, max_prompt_tokens, max_completion_tokens)
     rows = [
         {
             "prompt_ids": prompts[index],
@@ -132,25 +181,18 @@ def _fitting(
     sizes: Sequence[tuple[int, int]],
     max_prompt_tokens: int,
     max_completion_tokens: int,
-    overlong: Overlong,
 ) -> tuple[list[int], list[str]]:
-    """Indices within both limits, and the ids of the others; `sizes` are (prompt, completion) tokens."""
+    """Indices of the rows within both limits, and the ids of the others; `UserError` if no row fits.
+
+    sizes: (prompt, completion), in tokens.
+    """
     kept = [
         index
         for index, (prompt, completion) in enumerate(sizes)
         if prompt <= max_prompt_tokens and completion <= max_completion_tokens
     ]
-    over = sorted(set(range(len(ids))) - set(kept))
-    if over and overlong == "error":
-        prompt, completion = sizes[over[0]]
-        raise UserError(
-            f"{len(over)} of {len(ids)} examples exceed max_prompt_tokens={max_prompt_tokens} or "
-            f"max_candidate_tokens={max_completion_tokens}, the first is {ids[over[0]]}: prompt {prompt}, "
-            f"completion {completion} tokens; raise the limit or, where the task has pages, shorten them "
-            "(prepare.context, prepare.top_n)"
-        )
     if not kept:
         raise UserError(
             f"no example fits {max_prompt_tokens} prompt and {max_completion_tokens} completion tokens"
         )
-    return kept, [ids[index] for index in over]
+    return kept, [ids[index] for index in sorted(set(range(len(ids))) - set(kept))]

@@ -1,75 +1,101 @@
-"""What the stages of the generator share: questions, answers with their records, validation, saving."""
+"""Training the generator and answering with it: reading questions, scoring answers, loading and saving policies."""
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+import torch
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from posttrain.core import processes
-from posttrain.core.checkpoint import ROOT, claim, release
-from posttrain.core.curves import write_curves
+from posttrain.core import loop, processes
+from posttrain.core.checkpoint import forget, work_folder
+from posttrain.core.curves import Progress, write_curves
 from posttrain.core.errors import UserError
 from posttrain.core.files import atomic_directory, read_jsonl, write_jsonl
-from posttrain.core.manifest import write_manifest
-from posttrain.core.params import Params, Variant
-from posttrain.core.training import VALIDATION, History, choose, device
+from posttrain.core.loop import VALIDATION, choose, device
+from posttrain.core.manifest import build_manifest, digest, write_manifest
+from posttrain.core.methods import settings_of
+from posttrain.core.params import FINE_TUNED, UNTRAINED, Params, Variant
+from posttrain.generator.data import Data
 from posttrain.measures.answers import greedy_metrics
-from posttrain.models.load import load_tokenizer, read_base
+from posttrain.models.architecture import recompute_activations
+from posttrain.models.load import BASE, load_tokenizer, read_base
 from posttrain.models.tokens import tokenize_prompts
 from posttrain.rollouts.engines import sampler
 from posttrain.rollouts.record import score_completion
-from posttrain.rollouts.sampling import greedy
-from posttrain.rollouts.writer import Generator, load_generator, new_generator, save_generator
+from posttrain.rollouts.rewards import RewardFunction
+from posttrain.rollouts.sampling import Sampler, greedy
+from posttrain.rollouts.writer import Generator, load_generator, save_generator
 from posttrain.tasks import Example, get_task
 
-BASE = Path("models/base")
-EXAMPLES = Path("data/prepare")
-SHOWN = 5  # validation answers that are kept as samples
+EXAMPLES = Path("data/examples")
+SHOWN = 5  # validation answers kept beside the model
 
 Record = dict[str, Any]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Run(loop.Run):
+    """A training of the generator.
+
+    data: the rows that a method trains on. reward: of completions, given the index of their question in the examples.
+    sample: samples completions of at most `max_new_tokens` tokens, `in_flight` at a time. batch_size: rows per pass.
+    accumulation: passes per optimizer step of SFT.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    data: Data
+    reward: RewardFunction
+    sample: Sampler
+    in_flight: int
+    max_new_tokens: int
+    batch_size: int
+    accumulation: int = 1
+
+
 def model_directory(policy: str, seed: int) -> Path:
-    """Where the training stages put the generator."""
-    if policy == "sft":
-        return Path("models/sft_generator") / str(seed)
-    return Path("models/rl_generator") / f"{policy}-{seed}"
+    """The folder of a policy's generator."""
+    return Path("models/generator") / policy / str(seed)
 
 
 def load_policy(params: Params, policy: str, seed: int, trainable: bool = False) -> Generator:
-    """The generator of a policy; `base` is the base model itself."""
+    """The generator of a policy; an untrained one that is `trainable` gets the adapter of the model's entry."""
     entry = params.selected_model
-    if policy == "base":
-        model = new_generator(BASE, entry.dtype, None, device(), entry.quantization).eval()
-        return model.requires_grad_(False)
+    torch.manual_seed(seed)
     model, _ = load_generator(
-        model_directory(policy, seed), BASE, entry.dtype, device(), trainable, entry.quantization
+        model_directory(policy, seed),
+        BASE,
+        entry.dtype,
+        device(),
+        trainable,
+        entry.quantization,
+        lora=entry.lora if trainable else None,
     )
     return model
 
 
 def read_examples(split: str) -> list[Example]:
-    """The prepared questions of a split."""
+    """The questions of a split."""
     return [*read_jsonl(EXAMPLES / f"{split}.jsonl")]
 
 
 class Answers:
-    """Draws answers of a generator and scores them: the records of `evaluation.generation`."""
+    """Answers questions with a generator, and scores the answers: records as in `rollouts.record`."""
 
     def __init__(self, params: Params, tokenizer: PreTrainedTokenizerBase | None = None) -> None:
         self.params = params
         self.task = get_task(params.selected_dataset.task)
         self.tokenizer = tokenizer or load_tokenizer(BASE)
-        self.sample = sampler(params.generation.engine)
+        self.sampler = sampler(params.sampling.engine)
         self.max_new_tokens = params.selected_model.max_candidate_tokens
 
     def prompts(self, examples: Sequence[Example], variant: Variant = "direct") -> list[list[int]]:
-        """Token ids of the questions' prompts; `UserError` for one that is longer than the model's entry allows."""
+        """Token ids of the questions' prompts; `UserError` if one is longer than the model's entry allows."""
         prompts = self._tokenize(examples, variant)
         limit = self.params.selected_model.max_prompt_tokens
         over = [place for place, prompt in enumerate(prompts) if len(prompt) > limit]
@@ -77,12 +103,12 @@ class Answers:
             raise UserError(
                 f"{len(over)} of {len(prompts)} prompts exceed max_prompt_tokens={limit}, the first is "
                 f"{examples[over[0]]['id']} with {len(prompts[over[0]])} tokens; raise the limit or, where "
-                "the task has pages, shorten them (prepare.context, prepare.top_n)"
+                "the task has pages, shorten them (examples.context, examples.top_n)"
             )
         return prompts
 
     def fitting(self, examples: Sequence[Example], variants: Sequence[Variant]) -> list[Example]:
-        """The questions whose prompts the model's entry allows under every variant."""
+        """The questions whose prompts are no longer than the model's entry allows, in any variant."""
         limit = self.params.selected_model.max_prompt_tokens
         tokenized = (self._tokenize(examples, variant) for variant in variants)
         return [
@@ -92,22 +118,21 @@ class Answers:
         ]
 
     def _tokenize(self, examples: Sequence[Example], variant: Variant) -> list[list[int]]:
-        texts = [self.task.render_prompt(example, variant) for example in examples]
-        return tokenize_prompts(texts, self.tokenizer)
+        return tokenize_prompts([row["prompts"][variant] for row in examples], self.tokenizer)
 
-    def best(self, model: Generator, examples: Sequence[Example]) -> list[Record]:
+    def greedy(self, model: Generator, examples: Sequence[Example]) -> list[Record]:
         """The greedy answer to each question."""
-        drawn = greedy(
+        completions = greedy(
             model,
             self.tokenizer,
             self.prompts(examples),
             max_new_tokens=self.max_new_tokens,
-            batch_size=self.params.generation.batch_size,
-            sample=self.sample,
+            batch_size=self.params.sampling.batch_size,
+            sample=self.sampler,
         )
-        return self._score(examples, [[completion] for completion in drawn], "direct")
+        return self._score(examples, [[completion] for completion in completions], "direct")
 
-    def drawn(
+    def sample(
         self,
         model: Generator,
         examples: Sequence[Example],
@@ -119,7 +144,7 @@ class Answers:
         variant: Variant = "direct",
     ) -> list[Record]:
         """`count` sampled answers to each question."""
-        groups = self.sample(
+        groups = self.sampler(
             model,
             self.tokenizer,
             self.prompts(examples, variant),
@@ -128,21 +153,19 @@ class Answers:
             temperature=temperature,
             top_p=top_p,
             seed=seed,
-            batch_size=self.params.generation.batch_size,
+            batch_size=self.params.sampling.batch_size,
         )
         return self._score(examples, groups, variant)
 
     def _score(
         self, examples: Sequence[Example], groups: Sequence[Sequence[Any]], variant: Variant
     ) -> list[Record]:
-        rewards = self.params.rewards
         return [
             score_completion(
                 self.task,
                 example,
                 completion.text,
-                rewards.tolerance,
-                rewards.weights.model_dump(),
+                self.params.reward.weights,
                 variant=variant,
                 index=index,
                 tokens=len(completion.ids),
@@ -153,63 +176,89 @@ class Answers:
         ]
 
 
+def train_and_save(params: Params, policy: str, seed: int, method: ModuleType) -> None:
+    """Train the generator of a policy by a method, save it with its manifest, and write its curves."""
+    settings = settings_of(params, "generator", policy, method)
+    model, answers = params.selected_model, Answers(params)
+    start = UNTRAINED if policy == FINE_TUNED else FINE_TUNED
+    data = Data(
+        read_examples("train"),
+        answers.tokenizer,
+        model,
+        Path("data/generator_sample") / str(seed),
+        Path("data/generator_pairs") / str(seed),
+    )
+    reads = [] if policy == FINE_TUNED else [data.samples, data.pairs_folder]
+    manifest = build_manifest(
+        "generator_sft" if policy == FINE_TUNED else f"generator_rl/{policy}",
+        params.sections("generator.common", f"generator.{policy}", "model", "sampling", "reward"),
+        [
+            BASE,
+            model_directory(start, seed),
+            EXAMPLES / "train.jsonl",
+            EXAMPLES / "val.jsonl",
+            *reads,
+        ],
+        policy=policy,
+        seed=seed,
+    )
+    generator = load_policy(params, start, seed, trainable=True)
+    if model.gradient_checkpointing:
+        recompute_activations(generator)
+    evaluate, examples = validation(answers, settings.evaluation_questions)
+    work = work_folder(digest(manifest))
+    progress = Progress(f"generator/{policy}/{seed}", params.tracking)
+    torch.manual_seed(seed)
+    run = Run(
+        model=generator,
+        seed=seed,
+        work=work,
+        evaluate=evaluate,
+        report=progress,
+        tokenizer=answers.tokenizer,
+        data=data,
+        reward=RewardFunction(answers.task, data.examples, params.reward.weights),
+        sample=answers.sampler,
+        in_flight=params.sampling.batch_size,
+        max_new_tokens=answers.max_new_tokens,
+        batch_size=model.batch_size,
+        accumulation=model.accumulation,
+    )
+    history = method.train(run, settings)
+    progress.close()
+    shown = examples[:SHOWN]
+    records = answers.greedy(generator, shown)
+    if not processes.is_main():
+        return
+    best = history.best
+    meta = {"best_step": best["step"], f"val_{history.best_by}": best[history.best_by]}
+    with atomic_directory(model_directory(policy, seed)) as temporary:
+        save_generator(temporary, generator, read_base(BASE), meta | history.meta)
+        samples = [
+            {"question": example["question"], "gold": example["target"], **record}
+            for example, record in zip(shown, records, strict=True)
+        ]
+        write_jsonl(temporary / "samples.jsonl", samples)
+        write_manifest(temporary, manifest)
+    curves = Path("plots/curves/generator") / policy / str(seed)
+    write_curves(curves, {"train": history.train, "val": history.val})
+    forget(work)
+
+
 def validation(
     answers: Answers, count: int
 ) -> tuple[Callable[[Any], dict[str, float]], list[Example]]:
-    """A function that measures a model's greedy answers to `count` validation questions, and these questions.
+    """A function that measures a model's greedy answers to `count` validation questions, and those questions.
 
-    It prints one of the answers, so that whoever waits sees what is being learned.
+    It also prints one of the answers, to show what is being learned.
     """
     examples = choose(read_examples("val"), count, VALIDATION)
 
     def evaluate(model: Any) -> dict[str, float]:
-        records = answers.best(model, examples)
+        records = answers.greedy(model, examples)
         tqdm.write(f"{examples[0]['question']}\n  {records[0]['text'][:200]}")
         metrics = greedy_metrics(records)
         kept = ("reward", "execution_accuracy", "program_accuracy", "format_valid", "tokens")
         return {name: float(metrics[name]) for name in kept}
 
     return evaluate, examples
-
-
-def save(
-    answers: Answers,
-    model: Generator,
-    history: History,
-    examples: Sequence[Example],
-    *,
-    best_by: str,
-    output: Path,
-    curves: Path,
-    manifest: Mapping[str, Any],
-    meta: Mapping[str, Any] | None = None,
-) -> None:
-    """Put the generator, its manifest and some validation answers in `output`, its curves in `curves`."""
-    shown = examples[:SHOWN]
-    records = answers.best(model, shown)
-    if not processes.is_main():
-        return
-    best = max(history.val[1:], key=lambda row: (row[best_by], row["step"]))
-    told = {"best_step": best["step"], f"val_{best_by}": best[best_by], **(meta or {})}
-    samples = [
-        {"question": example["question"], "gold": answers.task.render_target(example), **record}
-        for example, record in zip(shown, records, strict=True)
-    ]
-    with atomic_directory(output) as temporary:
-        save_generator(temporary, model, read_base(BASE), told)
-        write_jsonl(temporary / "samples.jsonl", samples)
-        write_manifest(temporary, manifest)
-    write_curves(curves, {"train": history.train, "val": history.val})
-
-
-def scratch(digest: str) -> Path:
-    """The folder of a run's checkpoints, outside DVC's outputs, for this process alone."""
-    claim(digest)
-    return ROOT / digest
-
-
-def forget(work: Path) -> None:
-    """Remove a run's checkpoints, once its result is in place."""
-    if processes.is_main():
-        shutil.rmtree(work, ignore_errors=True)
-        release(work.name)

@@ -1,17 +1,17 @@
-"""What `sft`, `grpo`, `rloo` and `dpo` share: TRL's trainers, run so that a kill costs nothing.
+"""TRL's trainers as `sft`, `grpo`, `rloo` and `dpo` use them, run so that they can be killed and resumed.
 
-* One optimizer step is one batch of the configuration, in passes of `batch_size` rows (`passes`), shared evenly by the
-  processes; accelerate wraps the model in DistributedDataParallel.
-* Learning rate: linear warm-up from a tenth, cosine to a tenth, as in the selector's training.
-* `Watch` validates at evenly spaced steps with a function from outside, keeps the best trainable weights, and asks for
-  checkpoints, only where a rollout batch has been used up: TRL does not save a buffered one, and a run resumed inside
-  would draw it anew and end elsewhere.
-* A checkpoint is whole once `best.safetensors` (best weights, validations so far) lies in it, which is written last;
-  `last_whole` removes a half-written one and takes the one before.
-* The model is handed back with its best weights and without what TRL hung on it.
+* An optimizer step is one batch of the configuration, in passes of at most `batch_size` rows (`passes`) that the
+  processes share evenly; accelerate wraps the model in DistributedDataParallel.
+* The learning rate warms up linearly from a tenth and falls to a tenth along a cosine, as in the selector's training.
+* `Watch` validates at evenly spaced steps, keeps the best trainable weights, and asks for checkpoints. It does so only
+  after whole rollout batches: TRL does not save a buffered one, so a run resumed inside it would sample anew and end
+  elsewhere.
+* `best.safetensors` (best weights, validations so far) is written last into a checkpoint, and shows that it is whole;
+  `last_whole` removes a half-written checkpoint and takes the one before.
+* The model is returned with its best weights and without the additions of TRL.
 
-The reference of GRPO and RLOO is the model as it comes in, the SFT policy. TRL itself would load it anew from the
-name in the model's configuration, which is the base.
+The reference of GRPO and RLOO is the model as it comes in, the SFT policy. TRL itself would load the base, by the name
+in the model's configuration.
 
 Left out: resuming within an evaluation.
 """
@@ -21,34 +21,32 @@ from __future__ import annotations
 import copy
 import random
 import shutil
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
-from transformers import DynamicCache, PrinterCallback, TrainerCallback
+from transformers import PrinterCallback, TrainerCallback
 from transformers.utils import logging
+from trl.trainer import utils
 from trl.trainer.utils import add_fused_lm_head, split_tensor_dict
 
 from posttrain.core import processes
 from posttrain.core.checkpoint import CheckpointFile
 from posttrain.core.errors import UserError
-from posttrain.core.params import Optimization
-from posttrain.core.training import History, Stats, device, evaluating
-from posttrain.models.architecture import recomputes
+from posttrain.core.loop import SAVES, Best, History, Stats, check_finite, device, evenly, validated
+from posttrain.core.settings import Optimization
+from posttrain.generator import shared
+from posttrain.generator.run import Run
+from posttrain.generator.settings import OnPolicy
 from posttrain.models.sharding import check_trainable, distribute
 from posttrain.models.tokens import tokenize_prompts
-from posttrain.rollouts.sampling import Sampler, can_share
-
-Evaluate = Callable[[Any], Mapping[str, float]]
-Report = Callable[[int, int, Stats], None]
 
 BEST = "best"
 REFERENCE = "ref"  # TRL's name for the frozen copy of an adapter
-# Columns of the training curve, and what TRL calls them.
+# Columns of the training curve, with TRL's names for them.
 COLUMNS = {
     "loss": "loss",
     "grad_norm": "grad_norm",
@@ -72,10 +70,16 @@ COLUMNS = {
     "pair_accuracy": "rewards/accuracies",
 }
 
+# Without Triton, TRL scores the positions without a label too, lest a graph be compiled again for each number of
+# positions. Nothing is compiled here, and most positions belong to prompts.
+utils._use_triton = lambda device: True  # type: ignore[attr-defined]
+
 
 def passes(rows: int, batch_size: int, what: str = "rows") -> tuple[int, int]:
-    """(rows per pass, passes) of each process for one optimizer step over `rows` in all: the largest equal passes that
-    fit `batch_size`. `UserError`, which calls the rows `what`, when the processes cannot share them evenly.
+    """(rows per pass, passes) of each process for one optimizer step over `rows`: the largest equal passes that fit.
+
+    A pass has at most `batch_size` rows. `UserError`, which calls the rows `what`, if the processes cannot share them
+    evenly.
     """
     own = even_share(rows, what)
     size = next(size for size in range(min(own, batch_size), 0, -1) if own % size == 0)
@@ -83,7 +87,7 @@ def passes(rows: int, batch_size: int, what: str = "rows") -> tuple[int, int]:
 
 
 def even_share(number: int, what: str) -> int:
-    """`number` divided by the processes; `UserError` when that leaves a rest."""
+    """`number` divided by the number of processes; `UserError` if that is not a positive integer."""
     own, rest = divmod(number, processes.count())
     if rest or not own:
         raise UserError(
@@ -93,8 +97,9 @@ def even_share(number: int, what: str) -> int:
     return own
 
 
-def common_arguments(config: Optimization, model: Any, seed: int, work: Path) -> dict[str, Any]:
-    """Training arguments that all four trainers get."""
+def common_arguments(run: Run, settings: Optimization) -> dict[str, Any]:
+    """The training arguments of all four trainers."""
+    model = run.model
     check_trainable(model, "the generator")
     cuda = device().type == "cuda"
     if cuda and processes.count() == 1 and torch.cuda.device_count() > 1:
@@ -103,81 +108,71 @@ def common_arguments(config: Optimization, model: Any, seed: int, work: Path) ->
             "launch/gpus.yaml for all of them, or launch/one-gpu.yaml"
         )
     return {
-        "output_dir": str(work),
-        "seed": seed,
-        "learning_rate": config.learning_rate,
+        "output_dir": str(run.work),
+        "seed": run.seed,
+        "learning_rate": settings.learning_rate,
         "lr_scheduler_type": "cosine_warmup_with_min_lr",
         "lr_scheduler_kwargs": {"min_lr_rate": 0.1, "warmup_lr_rate": 0.1},
-        "warmup_steps": min(config.warmup, 0.999),  # below 1 it is a share of the steps
+        "warmup_steps": min(settings.warmup, 0.999),  # below 1 it is a share of the steps
         "optim": "adamw_torch",
-        "weight_decay": config.weight_decay,
-        "max_grad_norm": config.max_grad_norm,
+        "weight_decay": settings.weight_decay,
+        "max_grad_norm": settings.max_grad_norm,
         "use_cpu": not cuda,
         "bf16": model.dtype == torch.bfloat16,
         "fp16": model.dtype == torch.float16,
-        "activation_checkpointing": False,  # the model comes with it where it is wanted
+        "activation_checkpointing": False,  # switched on in the model itself, where wanted
         "dataloader_pin_memory": cuda,
         "logging_steps": 1,
         "logging_nan_inf_filter": False,
         "report_to": "none",
         "ddp_find_unused_parameters": False,  # there are none
-        # They are constants; and where a process scores more groups than another, they would wait for each other.
+        # Buffers are constant, and processes that score different numbers of groups would wait for each other.
         "ddp_broadcast_buffers": False,
         "disable_tqdm": True,  # `report` shows the progress
         "save_strategy": "no",  # `Watch` says when
-        "save_total_limit": 2,  # the one before, should this one stay half-written
+        "save_total_limit": 2,  # the one before too, should the last stay half-written
     }
 
 
-def rollout_arguments(
-    prompts: int, samples: int, batch_size: int, inner_epochs: int, steps: int
-) -> dict[str, Any]:
-    """Training arguments of GRPO and RLOO: each step draws `samples` completions of `prompts` prompts, and makes
-    `inner_epochs` optimizer steps on all of them. A process has all completions of its prompts."""
-    own = even_share(prompts, "prompts_per_step")
-    size, count = passes(own * samples * processes.count(), batch_size)
+def rollout_arguments(run: Run, settings: OnPolicy, questions: int) -> dict[str, Any]:
+    """The training arguments of GRPO and RLOO.
+
+    A step samples `samples` completions of each of `prompts_per_step` prompts (of all `questions`, if there are fewer),
+    and takes `inner_epochs` optimizer steps on all of them. A process has all completions of its prompts.
+    """
+    own = even_share(min(settings.prompts_per_step, questions), "prompts_per_step")
+    size, count = passes(own * settings.samples * processes.count(), run.batch_size)
     return {
         "per_device_train_batch_size": size,
         "gradient_accumulation_steps": count,
         "steps_per_generation": count,
-        "num_generations": samples,
-        "num_iterations": inner_epochs,
-        "max_steps": steps * inner_epochs,
+        "num_generations": settings.samples,
+        "num_iterations": settings.inner_epochs,
+        "max_steps": settings.steps * settings.inner_epochs,
+        "temperature": settings.temperature,
+        "max_completion_length": run.max_new_tokens,
     }
 
 
 class Watch(TrainerCallback):  # type: ignore[misc]
     """Validates, keeps the best weights, asks for checkpoints and reports progress.
 
-    best_by: the key of `evaluate`'s result by which weights are the best; of equals the later ones.
-    window: optimizer steps per rollout batch. Steps are counted in rollout batches everywhere outside the trainer.
+    best_by: the key of `run.evaluate`'s result by which the best weights are chosen. window: optimizer steps per
+    rollout batch. Steps are counted in rollout batches everywhere outside the trainer.
     """
 
-    def __init__(
-        self,
-        model: Any,
-        evaluate: Evaluate,
-        best_by: str,
-        evaluations: int,
-        report: Report,
-        window: int = 1,
-    ) -> None:
-        self.model = model
-        self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        self.evaluate = evaluate
-        self.best_by = best_by
+    def __init__(self, run: Run, best_by: str, evaluations: int, window: int = 1) -> None:
+        self.best = Best(run.model, run.evaluate, best_by)
         self.evaluations = evaluations
-        self.report = report
+        self.report = run.report
         self.window = window
-        self.val: list[Stats] = []
-        self.best: dict[str, Tensor] = {}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **others: Any) -> None:
         self.steps = state.max_steps // self.window
-        self.evaluate_at = _evenly(self.steps, self.evaluations)
-        self.save_at = _evenly(self.steps, 10) - {self.steps}
-        if not self.val:
-            self._validate(0)
+        self.evaluate_at = evenly(self.steps, self.evaluations)
+        self.save_at = evenly(self.steps, SAVES) - {self.steps}
+        if not self.best.val:
+            self.best.validate(0)
         self.report(state.global_step // self.window, self.steps, {})
 
     def on_step_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
@@ -185,54 +180,31 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         if inside:
             return
         if step in self.evaluate_at:
-            self._validate(step)
+            self.best.validate(step)
         control.should_save = step in self.save_at
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Stats, **others: Any) -> None:
         if "loss" in logs:  # the summary at the end has none
-            shown = {key: logs[key] for key in logs if key in ("loss", "reward")}
-            shown["val"] = self.val[-1][self.best_by]
-            self.report(state.global_step // self.window, self.steps, shown)
+            step = state.global_step // self.window
+            check_finite({name: logs[name] for name in ("loss", "grad_norm") if name in logs}, step)
+            found = {name: float(logs[key]) for name, key in COLUMNS.items() if key in logs}
+            self.report(step, self.steps, found | validated(self.best.val))
 
     def on_save(self, args: Any, state: Any, control: Any, **others: Any) -> None:
         directory = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         processes.wait()  # each writes its own random state
         if processes.is_main():
-            CheckpointFile(BEST, directory).save(self.best, {"val": self.val})
+            CheckpointFile(BEST, directory).save(self.best.weights, {"val": self.best.val})
 
     def restore(self, checkpoint: Path) -> None:
-        """Take up best weights and validations of a whole checkpoint."""
+        """Take over the best weights and the validations of a whole checkpoint."""
         saved = CheckpointFile(BEST, checkpoint).load()
         if saved is not None:
-            self.best, self.val = saved.tensors, saved.state["val"]
-
-    def put_back(self) -> None:
-        """Give the model its best weights."""
-        with torch.no_grad():
-            for name, parameter in self.parameters.items():
-                parameter.copy_(self.best[name])
-
-    def _validate(self, step: int) -> None:
-        devices = [torch.cuda.current_device()] if device().type == "cuda" else []
-        # Whatever it draws, training draws the same.
-        with evaluating(self.model), torch.random.fork_rng(devices=devices):
-            result = dict(self.evaluate(self.model))
-        if self.best_by not in result:
-            raise UserError(f"the validation names no {self.best_by!r}, only {sorted(result)}")
-        self.val.append({"step": float(step), **result})
-        # The start is on the curve, but it is not a result of this training.
-        trained = [row[self.best_by] for row in self.val if row["step"] > 0]
-        if trained and trained[-1] >= max(trained):
-            self.best = {
-                name: parameter.detach().to("cpu", copy=True).contiguous()
-                for name, parameter in self.parameters.items()
-            }
+            self.best.weights, self.best.val = saved.tensors, saved.state["val"]
 
 
 class Quiet:
-    """A trainer that neither calls home nor writes a model card into each checkpoint, that names a full disk, and that
-    trains adapters on sharded weights.
-    """
+    """A trainer without telemetry and model cards, which reports a full disk and trains adapters on sharded weights."""
 
     args: Any
     accelerator: Any
@@ -243,7 +215,7 @@ class Quiet:
 
     def _wrap_model(self, model: Any, training: bool = True, **others: Any) -> Any:
         if training and processes.sharded() and processes.count() > 1:
-            # What remains of `prepare_model` then: the mixed precision that is asked for.
+            # Only the mixed precision of `prepare_model` is still needed.
             self.accelerator.prepare_model(model, device_placement=False, evaluation_mode=True)
             return distribute(model)
         inherited: Any = super()
@@ -253,7 +225,7 @@ class Quiet:
         inherited: Any = super()
         try:
             inherited._save_checkpoint(*arguments, **others)
-        # What Python, torch and safetensors raise.
+        # Raised on a full disk by Python, torch and safetensors.
         except (OSError, RuntimeError, SafetensorError) as error:
             reason = str(error).strip().splitlines()[0]
             raise UserError(
@@ -262,10 +234,10 @@ class Quiet:
 
 
 class Rollouts(Quiet):
-    """GRPO or RLOO on our token ids and our sampling; the completions of a prompt share its prefill when they are drawn
-    and when they are scored.
+    """GRPO or RLOO on our token ids and sampling. `run` must be set before training.
 
-    The seed of a rollout derives from (seed, step), so that a resumed run draws what the whole one would have drawn.
+    The completions of a prompt share its prefill, in sampling and in scoring. The seed of a rollout derives from (seed,
+    step), so a resumed run samples the same completions as an uninterrupted one.
     """
 
     args: Any
@@ -273,8 +245,7 @@ class Rollouts(Quiet):
     model: Any
     processing_class: Any
     num_iterations: int
-    sample: Sampler
-    in_flight: int
+    run: Run
     _step: int
     _buffered_inputs: Any
     _generate_and_score_completions: Callable[[Any], dict[str, Any]]
@@ -283,13 +254,13 @@ class Rollouts(Quiet):
         return tokenize_prompts(prompts, self.processing_class), None, {}
 
     def draw(self, prompt_ids: Sequence[list[int]]) -> list[list[int]]:
-        """Completion ids, with EOS where they ended; `prompt_ids` names each prompt `num_generations` times.
+        """Completion ids, with EOS where they ended; `prompt_ids` has each prompt `num_generations` times.
 
-        The prompts of all processes are drawn for together, and each process keeps the completions of its own.
+        The processes sample for all their prompts together, and each keeps the completions of its own.
         """
         count = self.args.num_generations
         own = list(prompt_ids[::count])
-        groups = self.sample(
+        groups = self.run.sample(
             self.model,
             self.processing_class,
             processes.collect(own),
@@ -298,7 +269,7 @@ class Rollouts(Quiet):
             temperature=self.args.temperature,
             top_p=1.0,
             seed=random.Random(f"{self.args.seed}/{self.state.global_step}").getrandbits(48),
-            batch_size=self.in_flight,
+            batch_size=self.run.in_flight,
         )
         first = processes.index() * len(own)
         return [
@@ -306,8 +277,10 @@ class Rollouts(Quiet):
         ]
 
     def _prepare_inputs(self, generation_batch: Any) -> dict[str, Any]:
-        """The rows of one pass. TRL shuffles them first, which would part the completions of a prompt; all passes
-        over a rollout batch are in one optimizer step, so their order is free.
+        """The rows of one pass, in the order sampled.
+
+        TRL shuffles them first, which would separate the completions of a prompt. All passes over a rollout batch
+        belong to one optimizer step, so their order does not matter.
         """
         count = self.args.steps_per_generation
         if self._step % (count * self.num_iterations) == 0 or self._buffered_inputs is None:
@@ -326,13 +299,11 @@ class Rollouts(Quiet):
         compute_entropy: bool = False,
         **others: Any,
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """What TRL computes, with each prompt read once: log-probabilities and entropies (B, C) of the last
-        C = `logits_to_keep` tokens, 0 on pads.
+        """Log-probabilities and entropies (B, C) of the last C = `logits_to_keep` tokens, 0 on pads.
 
-        TRL reads the prompt once per completion and, where there is no Triton, scores its positions as well.
+        Each prompt is read once; TRL reads it once per completion and, without Triton, scores its positions as well.
         """
-        whole = not processes.sharded() and not recomputes(self.model)
-        if not (whole and can_share(self.model.config, input_ids.shape[1])):
+        if not shared.reads_once(self.model, input_ids.shape[1]):
             inherited: Any = super()
             return inherited._get_per_token_logps_and_entropies(  # type: ignore[no-any-return]
                 model,
@@ -347,103 +318,64 @@ class Rollouts(Quiet):
         prompts = input_ids.masked_fill(~real, -1)[:, :-logits_to_keep]
         _, counts = torch.unique_consecutive(prompts, dim=0, return_counts=True)
         ends = counts.cumsum(0).tolist()
-        parts = [
-            shared_scores(model, input_ids[start:end], real[start:end], logits_to_keep)
-            for start, end in zip([0, *ends], ends, strict=False)
-        ]
-        log_probs, entropies = zip(*parts, strict=True)
-        return torch.cat(log_probs), torch.cat(entropies) if compute_entropy else None, None
-
-
-def shared_scores(
-    model: Any, ids: Tensor, real: Tensor, width: int
-) -> tuple[Tensor, Tensor | None]:
-    """Log-probabilities and entropies (B, C) of B completions of one prompt, 0 on pads.
-
-    ids, real: (B, P + C), the prompt padded on the left and each completion of at most C = `width` tokens on the
-    right. model: with TRL's fused head, which may be asked for no entropies.
-    """
-    prompt = ids[:1, :-width][real[:1, :-width]][None]
-    completions, written = ids[:, -width:], real[:, -width:]
-    cache = DynamicCache()
-    if prompt.shape[1] > 1:
-        model(input_ids=prompt[:, :-1], past_key_values=cache, use_cache=True, logits_to_keep=1)
-    # What is read at an action is the token before it: the prompt's last one once per completion, then its own. They
-    # stand in one row without pads, and each sees the prompt and the earlier tokens of its own completion.
-    before = torch.cat([prompt[:, -1:].expand(len(ids), 1), completions[:, :-1]], dim=1)
-    row, place = written.nonzero(as_tuple=True)
-    own = (row[:, None] == row) & (place[:, None] >= place)
-    allowed = torch.cat([own.new_ones(len(row), prompt.shape[1] - 1), own], dim=1)
-    dtype = next(model.parameters()).dtype
-    mask = torch.zeros(allowed.shape, dtype=dtype, device=ids.device)
-    output = model(
-        input_ids=before[written][None],
-        attention_mask=mask.masked_fill(~allowed, torch.finfo(dtype).min)[None, None],
-        position_ids=(prompt.shape[1] - 1 + place)[None],
-        past_key_values=cache,
-        shift_labels=completions[written][None],
-        fused_lm_head=True,
-    )
-
-    def spread(values: Tensor) -> Tensor:
-        return values.new_zeros(written.shape).masked_scatter(written, values)
-
-    entropies = None if output.entropy is None else spread(output.entropy)
-    return spread(output.log_probs), entropies
+        parts = []
+        for start, end in zip([0, *ends], ends, strict=False):
+            prompt = prompts[start][prompts[start] >= 0]
+            completions = input_ids[start:end, -logits_to_keep:]
+            written = real[start:end, -logits_to_keep:]
+            parts.append(shared.scores(model, prompt, completions, written))
+        log_probs = torch.cat([part["log_probs"] for part in parts])
+        entropies = torch.cat([part["entropy"] for part in parts]) if compute_entropy else None
+        return log_probs, entropies, None
 
 
 def reference_of(model: Any, kl_coef: float) -> Any:
-    """A frozen copy of a model that trains in full; None where TRL copies the adapter, or nothing is asked."""
+    """A frozen copy of a model that is trained whole; None where TRL copies the adapter, or there is no KL penalty."""
     if kl_coef == 0 or _is_peft(model):
         return None
     return copy.deepcopy(model).eval().requires_grad_(False)
 
 
 def refer_to(trainer: Any, reference: Any, kl_coef: float) -> None:
-    """Let the trainer, built with beta = 0, keep a KL to `reference`."""
+    """Give a trainer built with beta = 0 a penalty on the KL to `reference`, if there is one."""
     if reference is not None:
         add_fused_lm_head(reference, temperature=trainer.temperature)
         trainer.beta = kl_coef
         trainer.ref_model = trainer.accelerator.prepare_model(reference, evaluation_mode=True)
 
 
-def run(trainer: Any, watch: Watch, work: Path) -> History:
-    """Train from the start or the last whole checkpoint in `work`; the model ends with its best weights."""
+def train(trainer: Any, watch: Watch) -> History:
+    """Train from the start or from the last whole checkpoint; the model ends with its best weights."""
     torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
-    # Filling new tensors with NaN shows who reads them too early, and costs a third of a small model's step.
+    # Filling new tensors with NaN, to show who reads them too early, takes a third of a small model's step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     logging.disable_progress_bar()
-    # The only name that TrainingArguments have for it.
-    warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")
     trainer.remove_callback(PrinterCallback)
-    checkpoint = _resume_from(work)
+    checkpoint = _resume_from(Path(trainer.args.output_dir))
     if checkpoint is not None:
         watch.restore(checkpoint)
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    watch.put_back()
-    _release(watch.model)
-    return History(_curve(trainer.state.log_history, watch.window), watch.val)
+    best = watch.best
+    best.put_back()
+    _release(best.model)
+    return History(_curve(trainer.state.log_history, watch.window), best.val, best.by)
 
 
 def _resume_from(work: Path) -> Path | None:
-    """`last_whole`, the same one for all processes; the main one removes what is half-written."""
+    """`last_whole`, the same for all processes; the main one removes half-written checkpoints."""
     found = [last_whole(work)] if processes.is_main() else []
     (checkpoint,) = processes.collect(found)
     return checkpoint
 
 
 def last_whole(work: Path) -> Path | None:
-    """The newest checkpoint that was written to its end; newer ones, half-written, are removed."""
+    """The newest checkpoint written to its end, or None; newer ones, half-written, are removed."""
     found = sorted(work.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
     for directory in reversed(found):
         if CheckpointFile(BEST, directory).load() is not None:
             return directory
         shutil.rmtree(directory)
     return None
-
-
-def _evenly(steps: int, count: int) -> set[int]:
-    return {max(1, round(steps * (i + 1) / count)) for i in range(count)}
 
 
 def _curve(log: Sequence[Stats], window: int) -> list[Stats]:
@@ -455,14 +387,18 @@ def _curve(log: Sequence[Stats], window: int) -> list[Stats]:
             for name, key in COLUMNS.items():
                 if entry.get(key) is not None:
                     row.setdefault(name, []).append(float(entry[key]))
-    return [
+    rows = [
         {"step": float(step), **{name: sum(v) / len(v) for name, v in row.items()}}
         for step, row in sorted(totals.items())
+    ]
+    # TRL's KL is a mean over tokens; PPO's and the selector's are those of a whole answer.
+    return [
+        row | {"kl": row["kl"] * row["completion_tokens"]} if "kl" in row else row for row in rows
     ]
 
 
 def _release(model: Any) -> None:
-    """Take off the forward that TRL and accelerate put on the model, and TRL's copy of the adapter."""
+    """Remove the forward that TRL and accelerate put on the model, and TRL's copy of the adapter."""
     if _is_peft(model) and REFERENCE in model.peft_config:
         model.delete_adapter(REFERENCE)
     for module in (model, model.get_base_model() if _is_peft(model) else model):

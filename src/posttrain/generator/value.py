@@ -1,13 +1,13 @@
-"""What the value network of token-level PPO needs: the network, its targets, its loss and its quality.
+"""The value network of token-level PPO, with its targets, its loss and a measure of its quality.
 
     delta_t = r_t + gamma V(s_t+1) - V(s_t)        A_t = sum_l (gamma lambda)^l delta_t+l        return_t = A_t + V(s_t)
 
-(generalised advantage estimation, Schulman et al. 2016). t counts the policy's own tokens, whatever stands between
-them, and V is 0 after the last: an episode that was cut is an end like any other.
+(generalised advantage estimation, Schulman et al. 2016). t counts the policy's own tokens only, and V is 0 after the
+last, even if the episode was cut off there.
 
     loss = 1/2 mean max((V - return)^2, (clip(V, V_old - eps, V_old + eps) - return)^2)
 
-Left out: bootstrapping the value of an episode that was cut, normalised returns.
+Left out: bootstrapping the value of an episode that was cut off, normalised returns.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from torch import Tensor, nn
 class ValueNetwork(nn.Module):
     """Expected return of a state: two-layer MLP d -> d -> 1 on the policy's last hidden state, in float32.
 
-    It starts at 0 everywhere, so that a network which has learned nothing adds no noise to the advantages. Hidden
-    states are normalised first, as their scale differs by orders of magnitude between models.
+    It starts at 0 everywhere, so that it adds no noise to the advantages before it has learned anything. Hidden states
+    are normalised first, as their scale differs by orders of magnitude between models.
     """
 
     def __init__(self, hidden_size: int) -> None:
@@ -54,7 +54,7 @@ def gae(
 
 
 def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, clip_range: float) -> Tensor:
-    """Half squared error; the larger of the plain one and that of a value kept near its old one."""
+    """Half the mean of squared errors, each the larger of the value's own and that of the value clipped near its old one."""
     near = old_values + (values - old_values).clamp(-clip_range, clip_range)
     error, near_error = (values - returns).square(), (near - returns).square()
     return 0.5 * torch.maximum(error, near_error).mean()
@@ -63,7 +63,7 @@ def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, clip_range: 
 def explained_variance(values: Tensor, returns: Tensor) -> float:
     """1 - Var(returns - values) / Var(returns): 1 is perfect, 0 no better than a constant.
 
-    0 too where all returns are the same, and there is nothing to explain.
+    It is 0 too where all returns are equal, and there is nothing to explain.
     """
     spread = float(returns.var(correction=0))
     return 1 - float((returns - values).var(correction=0)) / spread if spread > 0 else 0.0

@@ -1,1 +1,1 @@
-"""Figures over answers and choices, and how sure they are."""
+"""Measures of answers and of choices, with intervals and tests."""

@@ -1,49 +1,25 @@
-"""What a policy over candidate pools is worth, per example and in total.
+"""Measures of a selector's choices, overall and by kind of candidate.
 
-The chosen candidate is the one with the highest logit (the first of equals). Over the N questions
-of a split:
-
-    accuracy             share of chosen candidates whose program is right (official execution)
-    reward               mean reward of the chosen candidates
-    reward_ratio         mean chosen reward / mean best reward of the pools; 1 = the best chosen
-    expected_reward      mean over questions of sum_k p_k reward_k, p = softmax of the logits
-    probability_correct  mean over questions of the probability of all right candidates together
-
-Verdicts and rewards are those of data/rewards; nothing is scored again here.
+The choice is the candidate with the highest logit; of ties, the first. Under the policy p = softmax(logits), the expected
+reward is sum_k p_k reward_k, and the probability of being correct is the sum of p_k over the correct candidates. Verdicts
+and rewards come from data/pools.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from posttrain.core.errors import UserError
-from posttrain.core.files import sha256_file
-from posttrain.measures.intervals import (
-    Array,
-    Interval,
-    jeffreys,
-    percentiles,
-    resample_means,
-)
-
-Row = Mapping[str, Any]
-
-HEADLINES = ("accuracy", "reward", "reward_ratio", "expected_reward", "probability_correct")
-DIGITS = 6
-
-
-def evaluator_hash() -> str:
-    """Changes whenever the definitions of this file do; predictions carry it."""
-    return sha256_file(Path(__file__))
+from posttrain.measures.intervals import Array, jeffreys
+from posttrain.measures.named import DIGITS, Row, intervals, means, measured
 
 
 def predict(split: str, pools: Sequence[Row], logits: Array) -> list[dict[str, Any]]:
-    """One row per pool: what was chosen, and what that is worth. `logits` is (N, K).
+    """One row per pool, with the choice and the policy's expected values, from logits (N, K).
 
     `UserError` names the first pool whose logits are not finite.
     """
@@ -53,8 +29,8 @@ def predict(split: str, pools: Sequence[Row], logits: Array) -> list[dict[str, A
             raise UserError(f"{split} {pool['id']}: the model's scores are not finite")
         candidates = pool["candidates"]
         policy = softmax(scores)
-        rewards = np.array([made["reward"] for made in candidates], dtype=np.float64)
-        right = np.array([bool(made["correct"]) for made in candidates])
+        rewards = np.array([candidate["reward"] for candidate in candidates], dtype=np.float64)
+        right = np.array([bool(candidate["correct"]) for candidate in candidates])
         chosen = int(scores.argmax())
         rows.append(
             {
@@ -65,7 +41,6 @@ def predict(split: str, pools: Sequence[Row], logits: Array) -> list[dict[str, A
                 "edit": candidates[chosen]["edit"],
                 "correct": bool(right[chosen]),
                 "reward": float(rewards[chosen]),
-                "best_reward": float(rewards.max()),
                 "expected_reward": round(float(policy @ rewards), DIGITS),
                 "probability_correct": round(float(policy[right].sum()), DIGITS),
                 "logits": [round(float(score), DIGITS) for score in scores],
@@ -75,71 +50,60 @@ def predict(split: str, pools: Sequence[Row], logits: Array) -> list[dict[str, A
 
 
 def softmax(scores: Array) -> Array:
-    """Probabilities of scores (K,)."""
+    """Softmax of scores (K,)."""
     mass = np.exp(scores - scores.max())
     return np.asarray(mass / mass.sum(), dtype=np.float64)
 
 
 def headlines(predictions: Sequence[Row]) -> dict[str, float]:
-    """The five figures of the module's docstring."""
-    means = columns(predictions).mean(axis=0)
-    return {name: round(float(value), DIGITS) for name, value in headlines_of(means).items()}
+    """The named measures of the predictions."""
+    return means(measured(predictions))
 
 
 def headline_intervals(
     predictions: Sequence[Row], levels: Sequence[float], resamples: int
 ) -> dict[str, dict[str, list[float]]]:
-    """[low, high] of each headline at each level: Jeffreys for accuracy, bootstrap for the rest."""
-    resampled = headlines_of(resample_means(columns(predictions), resamples))
-    right = sum(bool(row["correct"]) for row in predictions)
-    result: dict[str, dict[str, list[float]]] = {}
-    for name in HEADLINES:
-        result[name] = {}
-        for level in levels:
-            if name == "accuracy":
-                interval = jeffreys(right, len(predictions), level)
-            else:
-                interval = percentiles(resampled[name], level)
-            result[name][f"{level:g}"] = _rounded(interval)
-    return result
+    """[low, high] of each named measure at each level."""
+    return intervals(measured(predictions), levels, resamples)
 
 
 def by_kind(
     predictions: Sequence[Row], pools: Sequence[Row], levels: Sequence[float]
 ) -> dict[str, dict[str, Any]]:
-    """For each kind of candidate: how much of the pools it is, and how the policy treats it.
+    """For each kind of candidate, how often it is offered and chosen.
 
-    offered       share of all candidates
-    probability   mean probability of all candidates of the kind together
-    chosen        share of the questions, with Jeffreys intervals
-    accuracy, reward, reward_ratio   over the questions where it was chosen; null when it never was
+    offered            share of all candidates
+    probability        mean over questions of the total probability of its candidates
+    chosen             share of the questions, with Jeffreys intervals
+    accuracy, reward   over the questions where it is chosen; None if there are none
     """
-    offered = Counter(made["kind"] for pool in pools for made in pool["candidates"])
+    offered = Counter(candidate["kind"] for pool in pools for candidate in pool["candidates"])
     mass: dict[str, float] = dict.fromkeys(offered, 0.0)
     for row, pool in zip(predictions, pools, strict=True):
         policy = softmax(np.array(row["logits"]))
-        for probability, made in zip(policy, pool["candidates"], strict=True):
-            mass[made["kind"]] += float(probability)
+        for probability, candidate in zip(policy, pool["candidates"], strict=True):
+            mass[candidate["kind"]] += float(probability)
     count, total = len(predictions), sum(offered.values())
     result = {}
     for kind in sorted(offered):
         chosen = [row for row in predictions if row["kind"] == kind]
-        means = headlines(chosen) if chosen else {}
+        worth = headlines(chosen) if chosen else {}
         result[kind] = {
             "offered": round(offered[kind] / total, DIGITS),
             "probability": round(mass[kind] / count, DIGITS),
             "chosen": round(len(chosen) / count, DIGITS),
             "chosen_intervals": {
-                f"{level:g}": _rounded(jeffreys(len(chosen), count, level)) for level in levels
+                f"{level:g}": [round(end, DIGITS) for end in jeffreys(len(chosen), count, level)]
+                for level in levels
             },
-            **{name: means.get(name) for name in ("accuracy", "reward", "reward_ratio")},
+            **{name: worth.get(name) for name in ("accuracy", "reward")},
         }
     return result
 
 
 def by_edit(predictions: Sequence[Row], pools: Sequence[Row]) -> dict[str, dict[str, float]]:
-    """For each edit that makes candidates: share of all candidates, and of the chosen ones."""
-    offered = Counter(made["edit"] for pool in pools for made in pool["candidates"])
+    """For each edit that produces candidates, its share of all candidates and of the chosen ones."""
+    offered = Counter(candidate["edit"] for pool in pools for candidate in pool["candidates"])
     chosen = Counter(row["edit"] for row in predictions)
     total = sum(offered.values())
     return {
@@ -149,30 +113,3 @@ def by_edit(predictions: Sequence[Row], pools: Sequence[Row]) -> dict[str, dict[
         }
         for edit in sorted(offered)
     }
-
-
-def columns(predictions: Sequence[Row]) -> Array:
-    """(N, 5): correct, reward, best reward, expected reward, probability of right candidates."""
-    names = ("correct", "reward", "best_reward", "expected_reward", "probability_correct")
-    return np.array([[row[name] for name in names] for row in predictions], dtype=np.float64)
-
-
-def headlines_of(means: Array) -> dict[str, Array]:
-    """Headlines from means of the columns, (..., 5) to five arrays (...)."""
-    return {
-        "accuracy": means[..., 0],
-        "reward": means[..., 1],
-        "reward_ratio": ratio(means[..., 1], means[..., 2]),
-        "expected_reward": means[..., 3],
-        "probability_correct": means[..., 4],
-    }
-
-
-def ratio(chosen: Array, best: Array) -> Array:
-    """chosen / best, elementwise; 1 where even the best is worth nothing."""
-    some = best > 0
-    return np.asarray(np.where(some, chosen / np.where(some, best, 1.0), 1.0), dtype=np.float64)
-
-
-def _rounded(interval: Interval) -> list[float]:
-    return [round(end, DIGITS) for end in interval]

@@ -1,18 +1,16 @@
 """Intervals for rates and means.
 
-Rates: Jeffreys, the equal-tailed interval of Beta(s + 1/2, n - s + 1/2) for s successes in n, with
-the end at 0 or 1 when s = 0 or s = n (Brown, Cai and DasGupta, Statistical Science 2001). Means,
-and what is computed from means: percentile bootstrap over examples (Efron and Tibshirani 1993,
-chapter 13).
+Rates: the Jeffreys interval, which is the equal-tailed interval of Beta(s + 1/2, n - s + 1/2) for s successes in n, with
+its end at 0 if s = 0 and at 1 if s = n (Brown, Cai and DasGupta, Statistical Science 2001). Means and their differences:
+the percentile bootstrap over examples (Efron and Tibshirani 1993, chapter 13).
 
-Rates of S trained models on the same N questions: answers to one question are a cluster, so n is the effective sample
-size n* and s is the rate times n* (as Korn and Graubard, Survey Methodology 1998, do for the Clopper-Pearson interval).
-Franco, Little, Louis and Slud (Journal of Survey Statistics and Methodology 2019) compare seven intervals of that form:
-Wilson's and that of a uniform prior do best in their simulations, Jeffreys' little worse, and all cover too seldom when
-the effect of clustering is taken from the sample as it stands; see `effective_count` for what is done about that.
+Rates of S trained models on the same N questions: the answers to one question form a cluster, so n is the effective
+sample size n* and s is the rate times n*, like Korn and Graubard (Survey Methodology 1998) do for the Clopper-Pearson
+interval. Franco, Little, Louis and Slud (Journal of Survey Statistics and Methodology 2019) compare seven intervals of
+that form. In their simulations Wilson's and that of a uniform prior do best and Jeffreys' is little worse, but all cover
+too rarely if the effect of clustering is estimated from the sample without correction; `effective_count` corrects it.
 
-All intervals say how far the result depends on which examples were drawn. None covers the seeds of
-training.
+The intervals describe the same trained models on other test questions. None covers other seeds of training.
 """
 
 from __future__ import annotations
@@ -29,10 +27,7 @@ _CHUNK = 250  # resamples at a time, to bound memory
 
 
 def jeffreys(successes: float, count: float, level: float) -> Interval:
-    """Interval of the rate successes / count; (0, 1) when nothing was counted.
-
-    Counts need not be whole: an effective sample size is not.
-    """
+    """Interval of the rate successes / count; (0, 1) for a count of 0. Counts need not be whole numbers."""
     if not 0 <= successes <= count:
         raise ValueError(f"{successes} successes of {count}")
     if count == 0:
@@ -45,12 +40,14 @@ def jeffreys(successes: float, count: float, level: float) -> Interval:
 
 
 def effective_count(answers: Array) -> float:
-    """How many independent answers tell as much of the rate as answers (S, N), each 0 or 1, of S models to N questions.
+    """Effective sample size n* of answers (S, N), each 0 or 1, of S models to the same N questions.
 
-    n* = N p (1 - p) / mean_i (y_i - p)^2 with y_i the mean over the models on question i and p that of all. One more
-    question, half of it answered right by all models and half wrong by all, stands among them, as in Jeffreys' prior:
-    without it a few errors say by chance that models err independently. Never below N, which one model has, or equal
-    ones, or a rate of 0 or 1; at most S N, which independent answers have.
+    n* = N p (1 - p) / mean_i (y_i - p)^2, where y_i is the mean over the models on question i, and p the mean of all.
+
+    n* is the number of independent answers that tell as much about the rate. It lies between N (one model, models with
+    equal answers, or a rate of 0 or 1) and S N (independent answers). Like Jeffreys' prior, the estimate adds one
+    question, half of which all models answer correctly and half wrongly: otherwise a few errors can suggest by chance
+    that the models err independently.
     """
     models, count = answers.shape
     of_question = np.append(answers.mean(axis=0), [1.0, 0.0])
@@ -67,11 +64,10 @@ def rate_interval(answers: Array, level: float) -> Interval:
 
 
 def resample_means(values: Array, resamples: int, seed: int = BOOTSTRAP_SEED) -> Array:
-    """Column means of bootstrap samples of the rows: (N,) or (N, M) to (resamples,) or (resamples,
-    M).
+    """Column means of bootstrap samples of the rows: (N,) or (N, M) to (resamples,) or (resamples, M).
 
-    Columns share their resampled rows, so differences between columns are paired, and so are the
-    results of two calls with equal N and seed.
+    Columns share the resampled rows, so differences between columns are paired; so are the results of two calls with
+    equal N and seed.
     """
     count = len(values)
     if count == 0:
@@ -81,14 +77,14 @@ def resample_means(values: Array, resamples: int, seed: int = BOOTSTRAP_SEED) ->
     means = []
     for start in range(0, resamples, _CHUNK):
         size = min(_CHUNK, resamples - start)
-        # How often each row is drawn is all that a mean needs.
+        # A mean depends only on how often each row is resampled.
         times = generator.multinomial(count, uniform, size=size).astype(np.float64)
         means.append(times @ values / count)
     return np.concatenate(means)
 
 
 def percentiles(statistics: Array, level: float) -> Interval:
-    """The central `level` of resampled statistics, (resamples,) to (low, high)."""
+    """The central interval at `level` of resampled statistics, (resamples,) to (low, high)."""
     low, high = np.quantile(statistics, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
@@ -96,5 +92,5 @@ def percentiles(statistics: Array, level: float) -> Interval:
 def bootstrap_mean(
     values: Array, level: float, resamples: int, seed: int = BOOTSTRAP_SEED
 ) -> Interval:
-    """Interval of the mean of values (N,)."""
+    """Bootstrap interval of the mean of values (N,)."""
     return percentiles(resample_means(values, resamples, seed), level)

@@ -1,4 +1,4 @@
-"""Paired tests of a change, and what several of them say together."""
+"""Paired tests of changes, and a correction for multiple tests."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ SEED = 0
 
 
 def sign_flip_p(differences: Array, permutations: int = PERMUTATIONS, seed: int = SEED) -> float:
-    """Two-sided p-value of mean difference 0, of paired differences (N,), by flipping their signs.
+    """Two-sided p-value, by flipping signs, of the hypothesis that paired differences (N,) have mean 0.
 
-    The permutation test of Fisher (1935): exact for all 2^N sign patterns if there are no more than
-    `permutations`, else from that many drawn by `seed`, the observed one counted in.
+    The permutation test of Fisher (1935): exact over all 2^N patterns of signs if there are at most `permutations`, else
+    over that many random patterns and the observed one.
     """
-    # Means over seeds of equal rewards differ in the last bits; a difference of 0 is the same with either sign.
+    # Equal rewards averaged over seeds differ in the last bits. Differences of 0 have no sign and are dropped.
     rounded = differences.round(DIGITS)
     informative = rounded[rounded != 0]
     if len(informative) < 2:
@@ -38,10 +38,10 @@ def sign_flip_p(differences: Array, permutations: int = PERMUTATIONS, seed: int 
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values adjusted for their number, so that the chance of any false rejection stays bounded.
+    """The p-values adjusted so that the probability of any false rejection is bounded.
 
-    Holm, Scandinavian Journal of Statistics 1979: the i-th smallest of n is multiplied by n - i + 1,
-    and none is made smaller than one before it.
+    Holm, Scandinavian Journal of Statistics 1979: the i-th smallest of n is multiplied by n - i + 1, and then raised to
+    the largest one before it.
     """
     adjusted = [0.0] * len(p_values)
     largest = 0.0

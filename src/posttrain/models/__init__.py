@@ -1,1 +1,1 @@
-"""Base models: loading, LoRA, inspection, and the small model that is trained from scratch."""
+"""Base models: loading, LoRA, sharding, tokens, inspection."""

@@ -1,4 +1,4 @@
-"""What the two policies must know of an architecture, and what saves memory in any of them."""
+"""Properties of architectures that the policies depend on, and gradient checkpointing for any of them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SHARED_PREFIX = frozenset(
 
 
 def is_causal(config: PreTrainedConfig) -> bool:
-    """True for decoders (Llama, GPT-2), False for encoders (BERT), `UserError` for the rest."""
+    """True for decoders (Llama, GPT-2), False for encoders (BERT); `UserError` for the rest."""
     if config.is_encoder_decoder:
         raise UserError(
             f"{config.model_type} is an encoder-decoder; the selector needs a decoder or an encoder"
@@ -34,12 +34,12 @@ def is_causal(config: PreTrainedConfig) -> bool:
 
 
 def hidden_size(config: PreTrainedConfig) -> int:
-    """Width of the hidden states (GPT-2's `n_embd` reads through transformers' attribute map)."""
+    """Width of the hidden states (`n_embd` in GPT-2, through transformers' attribute map)."""
     return int(config.hidden_size)
 
 
 def sliding_window(config: PreTrainedConfig) -> int | None:
-    """Width of sliding-window attention, None where every layer sees everything."""
+    """Width of sliding-window attention; None if every layer attends to everything."""
     window = getattr(config, "sliding_window", None)
     if window is None or getattr(config, "use_sliding_window", True) is False:
         return None
@@ -47,26 +47,27 @@ def sliding_window(config: PreTrainedConfig) -> int | None:
 
 
 def recompute_activations(model: Any) -> None:
-    """Have the layers of a transformers or PEFT model keep their inputs only, and compute the rest again in the
-    backward pass (gradient checkpointing); in evaluation mode as well, in which RL trains.
+    """Turn on gradient checkpointing in a transformers or PEFT model, also for evaluation mode, in which RL trains.
+
+    A layer then keeps only its inputs and computes its activations again in the backward pass.
     """
     model.activation_checkpointing_enable({"use_reentrant": False})
     _recompute_in_any_mode(model)
 
 
 def disable_dropout(model: nn.Module) -> None:
-    """Evaluation mode, in which layers that recompute their activations go on doing so."""
+    """Switch to evaluation mode, but keep gradient checkpointing where it is on."""
     model.eval()
     _recompute_in_any_mode(model)
 
 
 def recomputes(model: nn.Module) -> bool:
-    """Whether a forward pass of the model as it is now drops activations, and with them a cache."""
+    """Whether a forward pass in the model's present mode drops activations, and with them a cache."""
     return any(module.training for module in _recomputing_layers(model))
 
 
 def _recompute_in_any_mode(model: nn.Module) -> None:
-    # A layer looks at its own mode alone, and the dropouts inside it at theirs.
+    # A layer checks its own mode, and the dropouts inside it theirs, so these stay off.
     for module in _recomputing_layers(model):
         module.training = True
 

@@ -2,15 +2,14 @@
 
 A model is named in one of three ways, and `locate` turns each into a `Location`:
 
-    models/base              a folder with `base.json`, written by stage `base`: weights beside it,
-    or a pointer meta-llama/Llama-3.2-1B  a Hugging Face name, with the commit to load
-    ./checkpoints/llama      a local folder with `config.json` and safetensors weights
+    models/base                a folder with `base.json`, written by stage `base`, which names one of the other two
+    meta-llama/Llama-3.2-1B    a Hugging Face name, with the commit to load
+    ./checkpoints/llama        a local folder with `config.json` and safetensors weights
 
-Weights are read as safetensors; a hub model that has only `pytorch_model.bin` is read by torch's
-weights-only unpickler, which runs no code. Code from a model repository is never run
-(`trust_remote_code=False`). Weights in 8 or 4 bits (`quantization`) are made by bitsandbytes while
-they are read, and stay on this process's GPU. Where the launcher asks for it (`processes.sharded`), each process keeps
-a part of the frozen weights (`models.sharding`).
+Weights are read as safetensors; a hub model that has only `pytorch_model.bin` is read by torch's weights-only unpickler,
+which runs no code. Code from a model repository is never run (`trust_remote_code=False`). Weights in 8 or 4 bits
+(`quantization`) are quantized by bitsandbytes during loading and stay on this process's GPU. If the launcher asks for it
+(`processes.sharded`), each process keeps only a part of the frozen weights (`models.sharding`).
 """
 
 from __future__ import annotations
@@ -43,16 +42,19 @@ from posttrain.models.sharding import shard
 
 logger = logging.getLogger(__name__)
 
+BASE = Path("models/base")  # output of stage base
 BASE_FILE = "base.json"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 Dtype = Literal["float32", "bfloat16", "float16"]
 Quantization = Literal["8bit", "4bit"]
 T = TypeVar("T")
 
+_GGUF = "GGUF files are not read; take a folder with the model's safetensors and config.json"
+
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """Where transformers finds a model: a folder, or a hub name and the commit to load."""
+    """A model as transformers loads it: a folder, or a hub name and the commit to load."""
 
     name_or_path: str
     revision: str | None = None
@@ -63,20 +65,26 @@ class Location:
 
 
 def locate(model: str | Path, revision: str | None = None) -> Location:
-    """Follow a `base.json`, take a local folder, or take a hub name; `UserError` for a folder that
-    is missing.
-    """
+    """The location that a `base.json`, a local folder or a hub name stands for; `UserError` for a missing folder."""
     path = Path(model)
     if path.is_dir():
         if (path / BASE_FILE).is_file():
             return _follow(path)
         if (path / "config.json").is_file():
             return Location(str(path))
-        raise UserError(f"{path}: holds neither {BASE_FILE} nor config.json, so it is no model")
+        raise UserError(
+            f"{path}: holds neither {BASE_FILE} nor config.json, so it is no model{_gguf(path)}"
+        )
+    if path.suffix == ".gguf":
+        raise UserError(f"{path}: {_GGUF}")
     name = str(model)
     if isinstance(model, Path) or name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise UserError(f"{name}: no such folder")
     return Location(name, revision)
+
+
+def _gguf(directory: Path) -> str:
+    return f"; {_GGUF}" if any(directory.glob("*.gguf")) else ""
 
 
 def _follow(directory: Path) -> Location:
@@ -86,17 +94,15 @@ def _follow(directory: Path) -> Location:
             return locate(Path(name))
         case {"source": "hub", "name_or_path": str(name), "revision": str(revision)}:
             return Location(name, revision)
-    raise UserError(f"{directory / BASE_FILE}: names no source path or hub with its model")
+    raise UserError(f"{directory / BASE_FILE}: must name a source (path or hub) and its model")
 
 
 def write_base(
     directory: Path, source: str, name_or_path: str, revision: str | None
 ) -> dict[str, Any]:
-    """Write and return `base.json`: the source, and SHA-256 of each weight file that lies on this
-    disk.
+    """Write and return `base.json`: the source, and the SHA-256 of each weight file of a local model.
 
-    The hashes let `load_selector` refuse an adapter on another base. A hub model is pinned by its
-    revision.
+    The hashes let `read_saved` refuse an adapter of another base. A hub model is identified by its revision.
     """
     base = {
         "source": source,
@@ -116,6 +122,19 @@ def read_base(directory: Path) -> dict[str, Any]:
     return base
 
 
+def read_saved(file: Path, base_directory: Path) -> dict[str, Any]:
+    """The JSON object that describes a saved policy; `UserError` if its base is not the one in `base_directory`."""
+    saved, base = read_json(file), read_base(base_directory)
+    if not isinstance(saved, dict) or not {"base", "weights", "meta"} <= saved.keys():
+        raise UserError(f"{file}: is no description of a policy; run dvc repro")
+    if saved["base"] != base:
+        raise UserError(
+            f"{file.parent}: trained on {describe_base(saved['base'])}, "
+            f"but {base_directory} holds {describe_base(base)}"
+        )
+    return saved
+
+
 def describe_base(base: Mapping[str, Any]) -> str:
     """Name, revision and the first digits of the weights' hashes, for a message."""
     hashes = [sha[:12] for sha in base["sha256"].values()]
@@ -123,17 +142,20 @@ def describe_base(base: Mapping[str, Any]) -> str:
 
 
 def hash_weights(directory: Path) -> dict[str, str]:
-    """SHA-256 of a local model's safetensors files, by name; `UserError` when there is none."""
+    """SHA-256 of a local model's safetensors files, by name; `UserError` if there are none."""
     files = sorted(directory.glob("*.safetensors"))
     if not files:
-        raise UserError(f"{directory}: no safetensors weights in this folder")
+        raise UserError(f"{directory}: no safetensors weights in this folder{_gguf(directory)}")
     return {file.name: sha256_file(file) for file in files}
 
 
-def load_config(model: str | Path, revision: str | None = None) -> PreTrainedConfig:
-    """The model's configuration, without its weights."""
+def load_config(
+    model: str | Path, revision: str | None = None, cached_only: bool = False
+) -> PreTrainedConfig:
+    """The model's configuration. cached_only: do not contact the hub."""
     location = locate(model, revision)
-    return _reach(location, lambda: AutoConfig.from_pretrained(**_arguments(location)))
+    arguments = _arguments(location) | {"local_files_only": cached_only}
+    return _reach(location, lambda: AutoConfig.from_pretrained(**arguments))
 
 
 def load_backbone(
@@ -159,9 +181,9 @@ def load_causal_lm(
 
 
 def load_tokenizer(model: str | Path, revision: str | None = None) -> PreTrainedTokenizerBase:
-    """The model's tokenizer; one without a pad token (GPT-2, Llama) pads with EOS.
+    """The model's tokenizer; if it has no pad token (GPT-2, Llama), it pads with EOS.
 
-    Which tokens are real is always told by masks, so the choice of pad token changes nothing.
+    Masks always tell which tokens are real, so the choice of pad token has no effect.
     """
     location = locate(model, revision)
     tokenizer: PreTrainedTokenizerBase = _reach(
@@ -175,7 +197,7 @@ def load_tokenizer(model: str | Path, revision: str | None = None) -> PreTrained
 
 
 def max_positions(config: PreTrainedConfig) -> int | None:
-    """Longest sequence that the model's positions allow, None where the config names none."""
+    """The longest sequence that the model's positions allow; None if the config sets no limit."""
     limit = getattr(config, "max_position_embeddings", None)
     return None if limit is None else int(limit)
 
@@ -183,7 +205,7 @@ def max_positions(config: PreTrainedConfig) -> int | None:
 def check_lengths(
     config: PreTrainedConfig, max_prompt_tokens: int, max_candidate_tokens: int
 ) -> None:
-    """`UserError` when a prompt and an answer of these lengths do not fit the model's positions."""
+    """`UserError` if a prompt and an answer of these lengths exceed the model's positions."""
     limit = max_positions(config)
     total = max_prompt_tokens + max_candidate_tokens
     if limit is not None and total > limit:
@@ -194,8 +216,9 @@ def check_lengths(
 
 
 def quantization_arguments(quantization: Quantization, dtype: Dtype) -> dict[str, Any]:
-    """What `from_pretrained` must be told to keep the weights in 8 bits (Dettmers et al. 2022) or 4 (NF4, Dettmers et
-    al. 2023), and compute in `dtype`; `UserError` without a GPU or bitsandbytes.
+    """Arguments of `from_pretrained` for weights in 8 bits (Dettmers et al. 2022) or 4 (NF4, Dettmers et al. 2023).
+
+    Computation stays in `dtype`. Raises `UserError` without a GPU or bitsandbytes.
     """
     if not torch.cuda.is_available():
         raise UserError(
@@ -221,7 +244,7 @@ def _load(
     quantization: Quantization | None,
 ) -> PreTrainedModel:
     arguments = _arguments(location) | {"dtype": DTYPES[dtype], "attn_implementation": "sdpa"}
-    own = processes.state().device  # which from now on is the current one
+    own = processes.state().device  # the call makes it the current device
     if quantization is not None:
         if processes.sharded():
             raise UserError(

@@ -1,9 +1,9 @@
-"""Low-rank adapters (Hu et al. 2021) through PEFT: W x + (alpha / r) B A x, with A and B trained
-and W frozen.
+"""Low-rank adapters (Hu et al. 2021) through PEFT: W x + (alpha / r) B A x, with A and B trained and W frozen.
 
-`targets: auto` means every projection of attention and MLP where the architecture is listed below
-(adapting all of them learns more per parameter than attention alone), else PEFT's own default for
-it. Left out: DoRA, adapters on embeddings.
+`targets: auto` means the projections listed below for the architecture (of attention and MLP in decoders: adapting all
+of them learns more per parameter than attention alone), or else PEFT's default.
+
+Left out: DoRA, adapters on embeddings.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from posttrain.core.files import atomic_write, write_json
 _LLAMA = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 _BERT = ["query", "key", "value"]
 
-# c_proj is the output of both attention and MLP in GPT-2.
+# In GPT-2 both attention and MLP name their output projection c_proj.
 TARGETS: dict[str, list[str]] = {
     "gemma": _LLAMA,
     "gemma2": _LLAMA,
@@ -44,9 +44,7 @@ TARGETS: dict[str, list[str]] = {
 
 
 def lora_targets(config: PreTrainedConfig) -> list[str]:
-    """Module names that `targets: auto` adapts for this architecture; `UserError` when it is
-    unknown.
-    """
+    """Names of the modules that `targets: auto` adapts; `UserError` for an unknown architecture."""
     model_type = config.model_type
     known = TARGETS.get(model_type) or TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING.get(
         model_type
@@ -92,17 +90,16 @@ def add_lora(
     targets: Literal["auto"] | Sequence[str],
     task_type: str | None = None,
 ) -> PeftModel:
-    """Freeze `model` and put trainable adapters into it; they start as the identity."""
+    """Freeze `model` and insert trainable adapters, which at first change no output."""
     config = make_lora_config(model, r, alpha, dropout, targets, task_type)
     return get_peft_model(model, config)
 
 
 def save_adapter(directory: Path, model: PeftModel, base: str, revision: str | None) -> None:
-    """Write adapter_model.safetensors and adapter_config.json, the same bytes for the same weights.
+    """Write adapter_model.safetensors and adapter_config.json, with the same bytes for the same weights.
 
-    PEFT's own `save_pretrained` writes the base's path on this machine, module names in the order
-    of a hash set, and a model card; this form has none of these and `PeftModel.from_pretrained`
-    reads it alike.
+    PEFT's own `save_pretrained` also writes a model card, the base's path on this machine, and module names in the order
+    of a hash set. `PeftModel.from_pretrained` reads either format.
     """
     tensors = {
         k: v.detach().cpu().contiguous() for k, v in get_peft_model_state_dict(model).items()
@@ -115,7 +112,7 @@ def save_adapter(directory: Path, model: PeftModel, base: str, revision: str | N
 
 
 def _plain(value: Any) -> Any:
-    """As JSON would hold it, with sets in sorted order."""
+    """The value as JSON, with sets as sorted lists."""
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, set | frozenset):

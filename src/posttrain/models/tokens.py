@@ -1,13 +1,14 @@
 """Text as token ids, the same for selector, generator and pretraining.
 
-A prompt and what follows it (a candidate or a completion) are tokenised apart and joined as ids:
+A prompt and its continuation (a candidate or a completion) are tokenised separately and joined as ids:
 
     prompt ids = [start specials] + tokens(prompt)
     answer ids = tokens("\\n" + answer) + [end special]
 
-so the prompt's ids do not depend on its continuation. Start and end specials are what the tokenizer
-itself puts around one text (`[CLS] ... [SEP]` for BERT, the BOS of Llama); a tokenizer without an
-end special gives EOS. Left out: truncation.
+so the prompt's ids do not depend on its continuation. The specials are those that the tokenizer itself puts around a
+text (`[CLS] ... [SEP]` of BERT, the BOS of Llama), and EOS at the end if it puts none there.
+
+Left out: truncation.
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ CHUNK = 1024
 
 @dataclass(frozen=True, slots=True)
 class Specials:
-    """Ids put before a prompt and after a candidate (or a completion)."""
+    """Ids before a prompt, and after a candidate or a completion."""
 
     start: list[int]
     end: list[int]
 
 
 def special_ids(tokenizer: PreTrainedTokenizerBase) -> Specials:
-    """What this tokenizer puts around one text; EOS at the end where it puts nothing there."""
+    """The special tokens that a tokenizer puts around a text, with EOS at the end if it puts none there."""
     around: list[int] = list(tokenizer("")["input_ids"])
     start = [i for i in around if i in (tokenizer.bos_token_id, tokenizer.cls_token_id)][:1]
     end = [i for i in around[len(start) :] if i in (tokenizer.eos_token_id, tokenizer.sep_token_id)]
@@ -42,19 +43,19 @@ def special_ids(tokenizer: PreTrainedTokenizerBase) -> Specials:
 
 
 def tokenize_prompts(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
-    """Ids of each prompt, with the start specials."""
+    """Ids of each prompt, with start specials."""
     start = special_ids(tokenizer).start
     return [start + ids for ids in _encode(texts, tokenizer)]
 
 
 def tokenize_answers(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
-    """Ids of each answer as it follows a prompt: the separator, the text, the end special."""
+    """Ids of each answer after its prompt: separator, text, end special."""
     end = special_ids(tokenizer).end
     return [ids + end for ids in _encode([SEPARATOR + text for text in texts], tokenizer)]
 
 
 def pad(sequences: Sequence[Sequence[int]], value: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    """Right-padded ids (N, L) int64 and their mask (N, L) bool."""
+    """Ids (N, L) int64, padded on the right, and their mask (N, L) bool."""
     width = max(map(len, sequences))
     ids = torch.full((len(sequences), width), value, dtype=torch.long)
     mask = torch.zeros((len(sequences), width), dtype=torch.bool)
@@ -72,12 +73,11 @@ def length_buckets(
     sizes: Sequence[int] | None = None,
     window: int = 32,
 ) -> list[list[int]]:
-    """One epoch of batches of similar length, each index once, in an order fixed by (seed, epoch).
+    """One epoch of batches of similar length: each index once, in an order fixed by (seed, epoch).
 
-    Indices are shuffled, cut into windows of `window` batches, sorted by length inside each window
-    and cut into batches; then the batches are shuffled. A whole-corpus sort would pad a little less
-    and always group the same rows. `sizes` (say, K of each pool) keeps rows of different size in
-    different batches. Short batches can occur at the end of each size group.
+    Indices are shuffled, cut into windows of `window` batches, sorted by length inside each window and cut into batches;
+    then the batches are shuffled. Sorting the whole corpus would pad a little less, but always group the same rows. Rows
+    of different `sizes` (such as the K of a pool) go into different batches. Each size can end with a short batch.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be positive, got {batch_size}")

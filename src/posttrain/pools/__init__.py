@@ -1,1 +1,1 @@
-"""Candidate pools: filtered, scored, and measured for what can be won blind."""
+"""Candidate pools: making, scoring and filtering them, and blind baselines."""

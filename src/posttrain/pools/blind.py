@@ -1,9 +1,8 @@
-"""How well a pool can be solved without reading the page: the accuracy of trivial rules.
+"""Blind baselines: rules that choose from a pool without reading the question or its page.
 
-Each rule sees the K candidate texts of a pool and nothing else. A rule that prefers several candidates equally
-gets the share of them that is right, so accuracies are exact expectations, not samples. `learned` is the
-strongest: a linear softmax model over hashed tokens of the texts and over how each candidate relates to its
-pool, fitted on training pools (L-BFGS, L2), the "model without context".
+A rule sees only the pool's K candidates. If it ranks several first, its score is the fraction of them that is correct,
+so accuracies are exact expectations, not samples. `learned` is the strongest rule: a linear softmax model over hashed
+n-grams of the texts and over ranks of each candidate in its pool, fitted on training pools (L-BFGS, L2).
 """
 
 from __future__ import annotations
@@ -32,16 +31,14 @@ Array = NDArray[np.float64]
 _TOKEN = re.compile(r"[A-Za-z_]+|[0-9]|[^\sA-Za-z0-9_]")
 _OPERAND = re.compile(r"#?[A-Z]*[0-9][0-9.,]*%?")
 _BUCKETS = 1 << 15
-_COLUMNS = (
-    _BUCKETS + 64 * 4
-)  # those of tokens, and ranks in the pool by four relations; 16 bits hold them
+_COLUMNS = _BUCKETS + 64 * 4  # tokens, and ranks in the pool by four relations; they fit in 16 bits
 _CHUNK = 256  # pools whose features are in memory together
 
 
-def audit_shortcuts(
+def blind_baselines(
     train: Iterable[Pool], splits: Mapping[str, Iterable[Pool]]
 ) -> dict[str, dict[str, float]]:
-    """Accuracy of each rule on the pools of each split; `fixed_slot` is the best of the slots.
+    """Accuracy of each rule on the pools of each split; `fixed_slot` is the best single slot.
 
     The pools of `splits` are iterated over twice.
     """
@@ -58,11 +55,11 @@ def audit_shortcuts(
 def fit_blind_model(
     pools: Iterable[Pool], l2: float = 1.0, iterations: int = 60, chunk: int = _CHUNK
 ) -> Array:
-    """Weights of the linear softmax model, fitted to put its mass on right candidates.
+    """Weights of the linear softmax model, fitted to put its probability on correct candidates.
 
-    The features of `chunk` pools at a time are in memory, those of all in a temporary file.
+    Features are kept in a temporary file, and in memory only those of `chunk` pools at a time.
     """
-    from scipy.optimize import minimize  # 0.2 s that other users of this module need not wait
+    from scipy.optimize import minimize  # takes 0.2 s, which other users of this module are spared
 
     with temporary_file() as file:
         waiting = iter(pools)
@@ -87,7 +84,7 @@ def fit_blind_model(
 
 
 def blind_scores(pool: Pool, model: Array) -> Array:
-    """The model's logit of each candidate."""
+    """The model's logits of the pool's candidates, (K,)."""
     columns, ends = _features([pool])
     return np.asarray(np.add.reduceat(model[columns], ends[:-1]), dtype=np.float64)
 
@@ -95,7 +92,7 @@ def blind_scores(pool: Pool, model: Array) -> Array:
 def _accuracies(
     pools: Iterable[Pool], rules: Mapping[str, Callable[[Pool], Array]]
 ) -> dict[str, float]:
-    """For each rule the mean over pools of the share of right candidates among those that it likes best."""
+    """For each rule, the mean over pools of the fraction of correct candidates among those it ranks first."""
     shares: dict[str, list[float]] = {name: [] for name in rules}
     for pool in pools:
         right = np.array([bool(made["correct"]) for made in pool])
@@ -149,7 +146,7 @@ def _ngrams(tokens: Sequence[str], size: int) -> list[str]:
 
 
 def _store(pools: Sequence[Pool], file: IO[bytes]) -> None:
-    """Append to `file` the pools' features and, by candidate, its part of the pool's right ones."""
+    """Append to `file` the pools' features and targets: probability shared equally by a pool's correct candidates."""
     columns, ends = _features(pools)
     sizes = [len(pool) for pool in pools]
     right = np.array([bool(made["correct"]) for pool in pools for made in pool], dtype=float)
@@ -160,7 +157,7 @@ def _store(pools: Sequence[Pool], file: IO[bytes]) -> None:
 
 
 def _stored(file: IO[bytes]) -> Iterator[tuple[csr_matrix, NDArray[np.intp], Array]]:
-    """By chunk of what `_store` wrote: features, first candidate of each pool, targets."""
+    """The chunks written by `_store`: features, index of each pool's first candidate, targets."""
     end = file.seek(0, os.SEEK_END)
     file.seek(0)
     while file.tell() < end:
@@ -169,9 +166,9 @@ def _stored(file: IO[bytes]) -> Iterator[tuple[csr_matrix, NDArray[np.intp], Arr
 
 
 def _features(pools: Sequence[Pool]) -> tuple[NDArray[np.uint16], NDArray[np.int32]]:
-    """Columns of the features that each candidate has, in a row, and where those of each begin and end.
+    """The feature columns of all candidates in one array, and the offsets between candidates.
 
-    They are hashed n-grams, the program's shape, and ranks inside the pool. Two that share a bucket count twice.
+    Features are hashed n-grams, the program's shape, and ranks in the pool. Two in the same bucket count twice.
     """
     columns, ends = array("H"), array("i", [0])
     for pool in pools:
@@ -186,7 +183,7 @@ def _features(pools: Sequence[Pool]) -> tuple[NDArray[np.uint16], NDArray[np.int
         ranks = (relations[:, None] > relations[:, :, None]).sum(axis=2)  # (relation, candidate)
         places = np.minimum(ranks.T, 63) + _BUCKETS + 64 * np.arange(len(relations))
         for made, place in zip(pool, places.tolist(), strict=True):
-            # No set, whose order is another in each process: sums over the features would round differently.
+            # Not a set: its order differs between processes, and so would the rounding of sums over features.
             columns.extend(map(_bucket, dict.fromkeys(_describe(made))))
             columns.extend(place)
             ends.append(len(columns))
@@ -199,7 +196,7 @@ def _bucket(name: str) -> int:
 
 
 def _matrix(columns: NDArray[np.uint16], ends: NDArray[np.int32]) -> csr_matrix:
-    """(candidates, _COLUMNS): what `_features` describes."""
+    """The features of `_features` as a sparse matrix (candidates, _COLUMNS)."""
     from scipy.sparse import csr_matrix
 
     parts = (np.ones(len(columns)), columns.astype(np.int32), ends)

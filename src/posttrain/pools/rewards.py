@@ -1,4 +1,4 @@
-"""Rewards of candidate pools, and what the pools look like."""
+"""Rewards of candidate pools, and a summary of the pools."""
 
 from __future__ import annotations
 
@@ -10,39 +10,40 @@ from pathlib import Path
 from typing import Any
 
 from posttrain.core.files import iterate_jsonl
-from posttrain.core.params import Rewards
-from posttrain.tasks import Example, Task
+from posttrain.tasks import Candidate, Example, Task
+from posttrain.tasks.reward import reward
 
 
 def reward_pool(
-    task: Task, example: Example, candidates: Sequence[Mapping[str, Any]], rewards: Rewards
+    task: Task, example: Example, candidates: Sequence[Candidate], weights: Mapping[str, float]
 ) -> dict[str, Any]:
-    """One row of data/rewards: the prompt, and each candidate with its verdict and reward.
+    """One row of data/pools: the prompt, and each candidate with its verdict and reward.
 
-    An unparseable candidate has reward 0 and says so in `status`, so that no statistic need take it for wrong.
+    An unparseable candidate has reward 0; its `status` tells it apart from a wrong one.
     """
     scored = []
-    weights = rewards.weights.model_dump()
     for made in candidates:
-        verdict = task.score(made["text"], example, rewards.tolerance)
+        verdict = task.score(made.text, example)
         scored.append(
             {
-                **made,
-                "reward": round(task.reward(verdict.components, weights), 6),
-                "reward_components": verdict.components,
+                "text": made.text,
+                "kind": made.kind,
+                "edit": made.edit,
+                "reward": round(reward(verdict.parts, weights), 6),
+                "parts": verdict.parts,
                 "status": verdict.status,
                 "failure": verdict.failure,
-                "correct": verdict.execution_correct,
+                "correct": verdict.correct,
                 "answer": verdict.answer,
                 "consistent": verdict.self_consistent,
             }
         )
-    return {"id": example["id"], "prompt": task.render_prompt(example), "candidates": scored}
+    return {"id": example["id"], "prompt": example["prompts"]["direct"], "candidates": scored}
 
 
 @dataclass(frozen=True, slots=True)
 class RewardedPools:
-    """The candidates of each row of a file of data/rewards, read anew whenever they are iterated over."""
+    """The candidates of each row of a file of data/pools, read again at each iteration."""
 
     path: Path
 
@@ -51,7 +52,7 @@ class RewardedPools:
 
 
 def summarise_pools(pools: Iterable[Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
-    """Counts by kind and edit, mean reward by kind, and answers that could not be scored."""
+    """Counts by kind, edit and gold slot, mean reward by kind, and numbers of unparseable and unscorable candidates."""
     rewards: defaultdict[str, array[float]] = defaultdict(lambda: array("d"))
     edits, statuses, slots = Counter[str](), Counter[str](), Counter[int]()
     count = correct = 0

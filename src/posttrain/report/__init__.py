@@ -1,1 +1,1 @@
-"""The report: what was compared, and a browser of questions with the answers they got."""
+"""The report: comparisons in sentences, tables and plots, and a browser of questions with their answers."""

@@ -2,10 +2,10 @@
 
     python -m posttrain.report.across [--generator] REVISION REVISION ...
 
-A revision is an experiment's name, a branch or a commit that holds plots/compare.csv of its data set; `.` is the
-workspace. Printed is each policy's test accuracy by data set, their mean weighted by the numbers of questions, and
-which policies another one dominates: at least as good on every data set and better on one. That is said of the measured
-accuracies; their intervals are in the comparisons.
+A revision is an experiment's name, a branch or a commit that holds plots/compare/FAMILY.csv of its data set; `.` is the
+workspace. The table shows each policy's test accuracy by data set, their mean weighted by the numbers of questions, and
+a policy that dominates it, if there is one: at least as good on every data set and better on one. This compares the
+measured accuracies; their intervals are in the comparisons.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ from dvc.exceptions import DvcException
 from dvc.scm import SCMError
 
 from posttrain.core.errors import UserError
+from posttrain.report.findings import label
 from posttrain.report.pareto import dominated
+from posttrain.report.tables import table as aligned
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +43,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if len(set(options.revisions)) < len(options.revisions):
         raise UserError("a revision is named twice, so its questions would count twice")
-    path = "plots/compare_generator.csv" if options.generator else "plots/compare.csv"
+    path = f"plots/compare/{'generator' if options.generator else 'selector'}.csv"
     print(table([outcome(revision, path) for revision in options.revisions]))
 
 
 def outcome(revision: str, path: str) -> Outcome:
-    """What the comparison at a revision says."""
+    """The outcome of the comparison at a revision; `UserError` if there is none."""
     source = None if revision == "." else revision
     try:
         rows = dvc.api.read(path, rev=source)
@@ -57,7 +59,7 @@ def outcome(revision: str, path: str) -> Outcome:
 
 
 def parse(name: str, text: str, path: str) -> Outcome:
-    """From the long table of stage compare."""
+    """The outcome in the long table of stage compare; `UserError` if the text is no such table."""
     accuracy, questions = {}, 0
     try:
         for row in csv.DictReader(io.StringIO(text)):
@@ -73,25 +75,22 @@ def parse(name: str, text: str, path: str) -> Outcome:
 
 
 def table(outcomes: Sequence[Outcome]) -> str:
-    """Markdown: policies that all data sets have, accuracy on each, weighted mean, which one dominates it."""
+    """Markdown: of each policy that all data sets have, the accuracies, their weighted mean, and one that dominates it."""
     policies = [
         name for name in outcomes[0].accuracy if all(name in one.accuracy for one in outcomes)
     ]
     points = {name: [one.accuracy[name] for one in outcomes] for name in policies}
     if not policies:
         raise UserError("there is no policy that all of them compare")
-    beaten = dominated(points)
+    worse = dominated(points)
     total = sum(one.questions for one in outcomes)
     heads = [f"{one.name}, {one.questions} questions" for one in outcomes]
-    rows = [
-        f"| policy | {' | '.join(heads)} | weighted mean | dominated by |",
-        "|---" * (len(heads) + 3) + "|",
-    ]
+    rows = []
     for name, values in points.items():
         whole = sum(v * one.questions for v, one in zip(values, outcomes, strict=True)) / total
-        shown = " | ".join(f"{value:.3f}" for value in [*values, whole])
-        rows.append(f"| {name} | {shown} | {beaten.get(name, '')} |")
-    return "\n".join(rows)
+        shown = [f"{100 * value:.1f}" for value in [*values, whole]]
+        rows.append([label(name), *shown, label(worse[name]) if name in worse else ""])
+    return aligned(["accuracy %", *heads, "weighted mean", "dominated by"], rows)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,19 @@
-"""What the browser of questions shows, as plain lists and dicts that become one JSON block of the page.
+"""The data of the question browser, as plain lists and dicts that become one JSON block of the page.
 
-    components   [name, weight] of each part of the reward; weights sum to 1
-    classes      names of the failure classes that occur, `right` at the end
-    questions    id, text, page, gold answer, candidates with their rewards, and the class of each policy's answer
-    policies     family, name, classes ([class, how many answers]), rows: the questions that are shown
+    parts        [name, weight] of each part of the reward; the weights sum to 1
+    classes      names of the failure classes that occur, and `right` as the last
+    questions    id, text, page, gold answer, and candidates with their rewards; for each policy's answer, its class and
+                 whether it is right
+    policies     family, name, and `against` (the index of SFT with the same seed, None for SFT itself); over all test
+                 questions, `classes` ([class, number of answers]) and `right` (number of right answers); and `rows`,
+                 one for each of `questions`
 
-A page is a list of parts, {"line": [piece, ...]} or {"table": [[piece, ...], ...]}, where a piece is a text or
-[text, place]. An answer is its text, its steps ([text, literal, value, error] each), the places it reads, what it
-states, and the error that left it without steps. A row of a selector has the chosen candidate and the logits of
-all; a row of a generator has the answer that it wrote. Classes and questions are given by their index.
+A page is a list of parts, {"line": [piece, ...]} or {"table": [[piece, ...], ...]}, where a piece is a text or [text,
+place]. An answer is its text, its steps ([text, literal, value, error] each), the places it reads, the answer it
+states, and the error if it has no steps. A selector's row has the chosen candidate and the logits of all; a generator's
+row has the answer that it wrote. Classes and policies are given by their index.
 
-Of a policy at most `limit` questions are shown, failures first; other questions are not there at all.
+There are at most `limit` questions, the same for all policies (`choose`).
 """
 
 from __future__ import annotations
@@ -20,9 +23,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from posttrain.core.errors import UserError
 from posttrain.measures.answers import RIGHT, failure_class
-from posttrain.report.compare import Run
+from posttrain.report.compare import REFERENCE, Run, check_same_questions
 from posttrain.tasks import Example, Explanation, Line, Piece, Task
 
 Row = Mapping[str, Any]
@@ -31,29 +33,33 @@ DIGITS = 3  # of logits and rewards
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Predictions of a trained selector or generator on the N test questions, and the class of each answer."""
+    """Predictions of a trained selector or generator for the N test questions, and the class of each answer."""
 
     family: str
-    name: str
+    policy: str
+    seed: int
     predictions: Sequence[Row]
     classes: Sequence[str]
 
+    @property
+    def name(self) -> str:
+        return f"{self.policy}-{self.seed}"
+
 
 def selector_policy(run: Run, pools: Sequence[Row]) -> Policy:
-    """`pools` as in data/rewards; a choice fails as the chosen candidate does."""
-    name = f"{run.policy}-{run.seed}"
-    _check_order(name, run.predictions, pools)
+    """The policy of a selector's run; its classes are those of the chosen candidates. `pools`: as in data/pools."""
+    check_same_questions(f"selector {run.policy}-{run.seed}", run.predictions, "data/pools", pools)
     classes = [
         failure_class(pool["candidates"][row["chosen"]])
         for row, pool in zip(run.predictions, pools, strict=True)
     ]
-    return Policy("selector", name, run.predictions, classes)
+    return Policy("selector", run.policy, run.seed, run.predictions, classes)
 
 
 def generator_policy(run: Run) -> Policy:
-    """The kind of a generator's prediction is its class."""
+    """The policy of a generator's run; its classes are the kinds of its predictions."""
     classes = [row["kind"] for row in run.predictions]
-    return Policy("generator", f"{run.policy}-{run.seed}", run.predictions, classes)
+    return Policy("generator", run.policy, run.seed, run.predictions, classes)
 
 
 def browser_data(
@@ -64,33 +70,36 @@ def browser_data(
     weights: Mapping[str, float],
     limit: int,
 ) -> dict[str, Any]:
-    """The data of the module's docstring.
+    """The data that the module's docstring describes.
 
-    examples: the N test questions; pools: theirs, as in data/rewards; weights: of the reward's components.
-    `UserError` when the predictions of a policy are not those of the examples, in their order.
+    examples: the N test questions. pools: theirs, as in data/pools. weights: of the reward's parts. `UserError` unless
+    the predictions of every policy are for the examples, in their order.
     """
-    _check_order("data/rewards", pools, examples)
+    check_same_questions("data/pools", pools, "data/examples", examples)
+    offered = pools[0]["candidates"][0]["parts"]
+    weights = {name: weight for name, weight in weights.items() if name in offered}
     for policy in policies:
-        _check_order(policy.name, policy.predictions, examples)
-    found = {name for policy in policies for name in policy.classes}
-    found |= {failure_class(made) for pool in pools for made in pool["candidates"]}
-    names = [*sorted(found - {RIGHT}), RIGHT]
-    shown = [choose(policy, limit) for policy in policies]
-    embedded = sorted({index for rows in shown for index in rows})
-    place = {index: number for number, index in enumerate(embedded)}
+        name = f"{policy.family} {policy.name}"
+        check_same_questions(name, policy.predictions, "data/examples", examples)
+    occurring = {name for policy in policies for name in policy.classes}
+    occurring |= {failure_class(one) for pool in pools for one in pool["candidates"]}
+    names = [*sorted(occurring - {RIGHT}), RIGHT]
+    place = {(p.family, p.policy, p.seed): number for number, p in enumerate(policies)}
+    shown = choose(policies, limit)
     total = sum(weights.values())
     questions = []
-    for index in embedded:
+    for index in shown:
         example = examples[index]
-        explained = task.explain(example, task.render_target(example))
+        explained = task.explain(example, example["target"])
         candidates = [
             {
-                **_scored(task, example, made, made["reward_components"], weights),
-                "kind": made["kind"],
-                "edit": made["edit"],
-                "class": names.index(failure_class(made)),
+                **_scored(task, example, one, one["parts"], weights),
+                "kind": one["kind"],
+                "edit": one["edit"],
+                "class": names.index(failure_class(one)),
+                "right": bool(one["correct"]),
             }
-            for made in pools[index]["candidates"]
+            for one in pools[index]["candidates"]
         ]
         questions.append(
             {
@@ -103,48 +112,57 @@ def browser_data(
                 },
                 "candidates": candidates,
                 "classes": [names.index(policy.classes[index]) for policy in policies],
+                "right": [bool(policy.predictions[index]["correct"]) for policy in policies],
             }
         )
     return {
-        "components": [[name, weight / total] for name, weight in weights.items()],
+        "parts": [[name, weight / total] for name, weight in weights.items()],
         "classes": names,
         "questions": questions,
         "policies": [
             {
                 "family": policy.family,
                 "name": policy.name,
+                "against": None
+                if policy.policy == REFERENCE
+                else place.get((policy.family, REFERENCE, policy.seed)),
                 "classes": sorted(Counter(map(names.index, policy.classes)).items()),
+                "right": sum(bool(row["correct"]) for row in policy.predictions),
                 "rows": [
-                    {
-                        "question": place[index],
-                        **_row(task, examples[index], policy.predictions[index], weights),
-                    }
-                    for index in rows
+                    _row(task, examples[index], policy.predictions[index], weights)
+                    for index in shown
                 ],
             }
-            for policy, rows in zip(policies, shown, strict=True)
+            for policy in policies
         ],
     }
 
 
-def choose(policy: Policy, limit: int) -> list[int]:
-    """Which questions of a policy are shown: wrong programs first, then other failures, then right answers.
+def choose(policies: Sequence[Policy], limit: int) -> list[int]:
+    """The indices of the questions to show, in the order of the test set.
 
-    Where the wrong ones are more than `limit`, those of rare classes are kept. The order within each of the three is
-    that of the test set.
+    On half of them the policies of a family disagree, a quarter are answered wrong by a whole family, and a quarter are
+    answered right by all; where one kind has too few, the others fill up. Within a kind, rare failures come first.
     """
-    classes, rows = policy.classes, policy.predictions
-    count = Counter(classes)
-
-    def rank(index: int) -> tuple[bool, bool]:
-        return bool(rows[index]["correct"]), classes[index] == RIGHT
-
-    kept = sorted(range(len(rows)), key=lambda i: (*rank(i), count[classes[i]], i))[:limit]
-    return sorted(kept, key=lambda i: (*rank(i), i))
+    count = Counter(name for policy in policies for name in policy.classes)
+    kinds: tuple[list[int], ...] = ([], [], [])
+    for index in range(len(policies[0].predictions) if policies else 0):
+        families: dict[str, set[bool]] = {}
+        for policy in policies:
+            verdict = bool(policy.predictions[index]["correct"])
+            families.setdefault(policy.family, set()).add(verdict)
+        torn = any(len(verdicts) > 1 for verdicts in families.values())
+        kinds[0 if torn else 1 if {False} in families.values() else 2].append(index)
+    for kind in kinds:
+        kind.sort(key=lambda index: min(count[policy.classes[index]] for policy in policies))
+    quotas = (limit - 2 * (limit // 4), limit // 4, limit // 4)
+    first = [i for kind, quota in zip(kinds, quotas, strict=True) for i in kind[:quota]]
+    rest = [i for kind, quota in zip(kinds, quotas, strict=True) for i in kind[quota:]]
+    return sorted([*first, *rest][:limit])
 
 
 def page_parts(explained: Explanation) -> list[dict[str, Any]]:
-    """The page as lists of pieces."""
+    """The page as lists of lines and tables of pieces."""
     return [
         {"line": [_piece(piece) for piece in part.pieces]}
         if isinstance(part, Line)
@@ -159,17 +177,17 @@ def _row(
     if "chosen" in prediction:
         logits = [round(logit, DIGITS) for logit in prediction["logits"]]
         return {"chosen": prediction["chosen"], "logits": logits}
-    return {"answer": _scored(task, example, prediction, prediction["components"], weights)}
+    return {"answer": _scored(task, example, prediction, prediction["parts"], weights)}
 
 
 def _scored(
-    task: Task, example: Example, made: Row, components: Row, weights: Mapping[str, float]
+    task: Task, example: Example, answer: Row, parts: Row, weights: Mapping[str, float]
 ) -> dict[str, Any]:
     return {
-        "text": made["text"],
-        **_answer(task.explain(example, made["text"])),
-        "reward": round(made["reward"], DIGITS),
-        "components": [components[name] for name in weights],
+        "text": answer["text"],
+        **_answer(task.explain(example, answer["text"])),
+        "reward": round(answer["reward"], DIGITS),
+        "parts": [parts[name] for name in weights],
     }
 
 
@@ -184,13 +202,3 @@ def _answer(explained: Explanation) -> dict[str, Any]:
 
 def _piece(piece: Piece) -> str | list[str]:
     return [piece.text, piece.place] if piece.place else piece.text
-
-
-def _check_order(name: str, rows: Sequence[Row], expected: Sequence[Row]) -> None:
-    if len(rows) != len(expected):
-        raise UserError(f"{name} has {len(rows)} test questions of {len(expected)}; run dvc repro")
-    for row, wanted in zip(rows, expected, strict=True):
-        if row["id"] != wanted["id"]:
-            raise UserError(
-                f"{name} has question {row['id']} where {wanted['id']} is; run dvc repro"
-            )

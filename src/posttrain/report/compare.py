@@ -1,23 +1,17 @@
-"""Compare policies that were evaluated on the same questions, each trained from several seeds.
+"""Compare the policies of a family on the same questions, each trained from several seeds.
 
-Figures of a policy are means over its seeds; `spread` is the standard deviation over seeds (n - 1;
-null for one seed). Each has a 95 % and an 80 % interval. Those of rates (accuracy, shares of kinds of
-chosen candidates) are Jeffreys', of one seed and of all: the seeds' answers to one question count
-for as many as they are worth together (`intervals.effective_count`). Those of means and of the
-paired changes against SFT come from a bootstrap over questions: a question's value is first
-averaged over seeds (for a change: method minus SFT of the same seed, on the same question), then
-questions are resampled. So an interval says what other test questions would have given to these
-trained models; what other seeds would have given shows in the spread and in the per-seed rows. An
-untrained policy is evaluated once and has neither.
-The p-values of the changes in reward and in expected reward are those of a paired permutation test on the same
-per-question differences, each adjusted for the number of policies (Holm).
+`read_runs` reads and checks the predictions, `tables` turns them into arrays, and `compare` computes with arrays alone.
+Values are means over seeds and questions. Each has a 95 % and an 80 % interval:
 
-The reward is that of the best-scored candidate (the greedy answer), the expected reward that of a draw from the
-policy, which is what reinforcement learning raises: a policy may grow surer and choose the same.
+    rates           Jeffreys, for one seed and for all; the answers of several seeds to a question form a cluster
+                    (`intervals.effective_count`)
+    other means     bootstrap over questions, each question's value first averaged over seeds
+    changes         the same, for the differences from the reference with the same seed on the same question
 
-The models compared are the ones named in params. A missing one, or one evaluated on other
-questions, pools, prompts or by another evaluator, or by code that has changed since, is a
-`UserError`.
+So an interval covers other test questions for the same trained models. The variation between trainings shows in the
+spread over seeds (standard deviation, n - 1) and in the values of single seeds. The p-value of a change is that of a
+paired permutation test on the same differences, adjusted (Holm) for the number of changes that are read together: all
+those in the table for readers, and for each other measure its own.
 """
 
 from __future__ import annotations
@@ -32,7 +26,6 @@ import numpy as np
 from posttrain.core.errors import UserError
 from posttrain.core.files import read_json, read_jsonl
 from posttrain.core.manifest import check_code
-from posttrain.measures.choices import HEADLINES, Row, columns, headlines_of
 from posttrain.measures.intervals import (
     Array,
     Interval,
@@ -40,37 +33,35 @@ from posttrain.measures.intervals import (
     rate_interval,
     resample_means,
 )
+from posttrain.measures.named import MEASURES, Measure, Row, measured
 from posttrain.measures.significance import holm, sign_flip_p
 
 LEVEL = 0.95
 INNER_LEVEL = 0.80
-BASELINE = "sft"
-UNTRAINED = ("base",)  # evaluated once, under the first seed
+SIGNIFICANCE = 0.05
+REFERENCE = "sft"
+CONTROLS = ("base", "sft", "sft+")  # policies that no RL method has trained
 SPLIT = "test"
-# Places in `metrics.columns`.
-CORRECT = 0
-REWARD = 1
-EXPECTED_REWARD = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Predictions of one trained model on the test split, and on validation, by which one may choose."""
+    """Predictions of one trained policy for the test questions."""
 
     policy: str
     seed: int
     predictions: Sequence[Row]
-    validation: Sequence[Row] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A value with its 95 % and 80 % intervals (None where there are none) and the estimates of the single seeds."""
+    """A value with its 95 % and 80 % intervals, the estimates for single seeds, and, if it is a change, its p-value."""
 
     value: float
     interval: Interval | None = None
     inner_interval: Interval | None = None
     seeds: tuple[Estimate, ...] = ()
+    p: float | None = None
 
     @property
     def spread(self) -> float | None:
@@ -78,221 +69,246 @@ class Estimate:
         values = [seed.value for seed in self.seeds]
         return float(np.std(values, ddof=1)) if len(values) > 1 else None
 
-
-@dataclass(frozen=True, slots=True)
-class PolicyResult:
-    """What `compare` says of one policy; its changes are None for SFT itself, as are their p-values.
-
-    `reward_median` and `reward_deviation` (n - 1) are over all questions and seeds.
-    `chosen` gives for each kind of candidate the share of the questions where it was chosen,
-    `kind_reward` the mean reward there (None where it never was).
-    """
-
-    policy: str
-    seeds: tuple[int, ...]
-    accuracy: Estimate
-    reward: Estimate
-    reward_median: float
-    reward_deviation: float
-    reward_ratio: Estimate
-    expected_reward: Estimate
-    probability_correct: Estimate
-    reward_change: Estimate | None
-    accuracy_change: Estimate | None
-    expected_reward_change: Estimate | None
-    reward_p: float | None
-    expected_reward_p: float | None
-    chosen: Mapping[str, Estimate]
-    kind_reward: Mapping[str, float | None]
-    validation: Mapping[
-        str, float
-    ]  # accuracy and reward there, means over seeds; empty if not predicted
+    @property
+    def significant(self) -> bool:
+        """Whether a change is beyond the noise of the test questions, by its adjusted p-value."""
+        return self.p is not None and self.p < SIGNIFICANCE
 
     @property
-    def estimates(self) -> dict[str, Estimate]:
-        """All of them by name."""
-        named = {name: getattr(self, name) for name in HEADLINES}
-        for name in ("reward_change", "accuracy_change", "expected_reward_change"):
-            if (change := getattr(self, name)) is not None:
-                named[name] = change
-        return named | {f"chosen_{kind}": share for kind, share in self.chosen.items()}
+    def clear(self) -> bool:
+        """Whether a change is significant, and every seed changed in the same direction."""
+        return self.significant and all(seed.value * self.value > 0 for seed in self.seeds)
 
 
-def load_runs(directory: Path, policies: Sequence[str], seeds: Sequence[int]) -> list[Run]:
-    """Test predictions of every policy at every seed, after checking that they can be compared.
+@dataclass(frozen=True, slots=True)
+class Result:
+    """By measure, the values of a policy and their changes against the reference; the reference has no changes."""
 
-    The one evaluation of an untrained policy counts for each seed.
+    values: Mapping[str, Estimate]
+    changes: Mapping[str, Estimate]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """The comparison of a family's policies, in the order of params.yaml.
+
+    kinds: by policy and kind of choice (or failure of an answer), its share and its mean reward. blind: test accuracy
+    of the blind baselines, which choose by the candidates alone.
     """
-    runs: list[Run] = []
-    first: tuple[Path, dict[str, Any]] | None = None
-    for policy in policies:
-        for seed in seeds:
-            folder = directory / f"{policy}-{seeds[0] if policy in UNTRAINED else seed}"
-            for name in ("predictions.jsonl", "manifest.json"):
-                if not (folder / name).is_file():
-                    raise UserError(f"{folder / name}: missing; run stage evaluate for it")
-            check_code(folder)
-            made_with = _conditions(folder / "manifest.json")
-            predicted = read_jsonl(folder / "predictions.jsonl")
-            rows = [row for row in predicted if row["split"] == SPLIT]
-            if not rows:
-                raise UserError(f"{folder / 'predictions.jsonl'}: no predictions of split {SPLIT}")
-            if first is None:
-                first = folder, made_with
-            for key, value in made_with.items():
-                if value != first[1][key]:
-                    raise UserError(f"{folder} and {first[0]} differ in their {key}; run dvc repro")
-            if runs:
-                _check_same_questions(rows, runs[0].predictions, folder, first[0])
-            runs.append(
-                Run(policy, seed, rows, [row for row in predicted if row["split"] == "val"])
-            )
-    return runs
+
+    family: str
+    seeds: Sequence[int]
+    questions: int
+    results: Mapping[str, Result]
+    kinds: Mapping[str, Mapping[str, tuple[Estimate, float]]]
+    blind: Mapping[str, float]
+    measures: Sequence[Measure] = MEASURES
+
+    @property
+    def methods(self) -> dict[str, Result]:
+        """The results of the RL methods."""
+        return {name: result for name, result in self.results.items() if name not in CONTROLS}
+
+    @property
+    def shown(self) -> list[Measure]:
+        """The measures whose changes are in the table for readers."""
+        return [measure for measure in self.measures if measure.change]
 
 
-def compare(runs: Sequence[Run], resamples: int) -> list[PolicyResult]:
-    """One result per policy, in the order of `runs`; SFT must be there at every seed."""
-    groups: dict[str, dict[int, Run]] = {}
-    for run in runs:
-        groups.setdefault(run.policy, {})[run.seed] = run
-    if BASELINE not in groups:
-        raise UserError(f"compare needs {BASELINE}: changes are measured against it")
-    for policy, of_seed in groups.items():
-        if of_seed.keys() != groups[BASELINE].keys():
-            raise UserError(f"{policy} and {BASELINE} are not there for the same seeds")
-    kinds = sorted({row["kind"] for run in runs for row in run.predictions})
-    base = np.stack([columns(run.predictions) for run in groups[BASELINE].values()])
-    tables = []
-    for of_seed in groups.values():
-        ordered = [of_seed[seed] for seed in groups[BASELINE]]
-        values = np.stack([columns(run.predictions) for run in ordered])
-        picked = np.array([[row["kind"] for row in run.predictions] for run in ordered])
-        shares = np.stack([picked == kind for kind in kinds], axis=-1)
-        tables.append(np.concatenate([values, values - base, shares], axis=-1))
-    # All policies see the same resampled questions.
-    stacked = np.stack(tables)  # (policies, S, N, columns)
-    per_question = stacked.mean(axis=1).swapaxes(0, 1)
-    drawn = resample_means(per_question.reshape(len(per_question), -1), resamples)
-    drawn = drawn.reshape(-1, *per_question.shape[1:])  # (resamples, policies, columns)
-    results = [
-        _result(
-            policy,
-            tuple(groups[BASELINE]),
-            stacked[i],
-            drawn[:, i],
-            kinds,
-            _validation([*groups[policy].values()]),
-        )
-        for i, policy in enumerate(groups)
-    ]
-    tested = [i for i, result in enumerate(results) if result.policy != BASELINE]
-    adjusted = [
-        holm([sign_flip_p(per_question[:, i, base.shape[-1] + column]) for i in tested])
-        for column in (REWARD, EXPECTED_REWARD)
-    ]
-    for i, of_reward, of_expected in zip(tested, *adjusted, strict=True):
-        results[i] = replace(results[i], reward_p=of_reward, expected_reward_p=of_expected)
-    return results
-
-
-def _conditions(path: Path) -> dict[str, Any]:
-    """What must be equal for two sets of predictions to be compared."""
-    manifest = read_json(path)
-    try:
-        pools = {
-            name: digest for name, digest in manifest["inputs"].items() if name.endswith(".jsonl")
-        }
-        return {
-            "pools": pools,
-            "params": manifest["params"],
-            "base model": manifest["inputs"]["models/base"],
-            "prompt hash": manifest["prompt"],
-            "evaluator": manifest["evaluator"],
-        }
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path}: not a manifest of stage evaluate: {error}") from error
-
-
-def _check_same_questions(
-    rows: Sequence[Row], expected: Sequence[Row], folder: Path, other: Path
-) -> None:
-    if len(rows) != len(expected):
-        raise UserError(f"{folder} has {len(rows)} test questions, {other} has {len(expected)}")
-    for row, wanted in zip(rows, expected, strict=True):
-        if row["id"] != wanted["id"]:
-            raise UserError(f"{folder} has question {row['id']} where {other} has {wanted['id']}")
-
-
-def _result(
-    policy: str,
-    seeds: tuple[int, ...],
-    table: Array,
-    drawn: Array,
-    kinds: Sequence[str],
-    validation: Mapping[str, float],
-) -> PolicyResult:
-    """From the table (S, N, columns) of a policy and its resampled means (resamples, columns).
-
-    Columns: those of `metrics.columns`, their differences to SFT, and whether each kind was chosen.
-    """
-    width = (table.shape[-1] - len(kinds)) // 2
-    evaluated = table[:1] if policy in UNTRAINED else table
-    of_seeds, whole = table.mean(axis=1), table.mean(axis=(0, 1))
-    named = [headlines_of(means[..., :width]) for means in (whole, drawn, evaluated.mean(axis=1))]
-    headlines = {name: _mean(*(means[name] for means in named)) for name in HEADLINES}
-    headlines["accuracy"] = _rate(evaluated[:, :, CORRECT])
-
-    def change(column: int) -> Estimate:
-        place = width + column
-        return _mean(whole[place], drawn[:, place], of_seeds[:, place])
-
-    is_baseline = policy == BASELINE
-    rewards = table[:, :, REWARD]
-    chosen = {kind: table[:, :, 2 * width + i] == 1 for i, kind in enumerate(kinds)}
-    return PolicyResult(
-        policy=policy,
-        seeds=seeds,
-        **headlines,
-        reward_median=float(np.median(rewards)),
-        reward_deviation=float(np.std(rewards, ddof=1)) if rewards.size > 1 else 0.0,
-        accuracy_change=None if is_baseline else change(CORRECT),
-        reward_change=None if is_baseline else change(REWARD),
-        expected_reward_change=None if is_baseline else change(EXPECTED_REWARD),
-        reward_p=None,
-        expected_reward_p=None,
-        chosen={kind: _rate(evaluated[:, :, 2 * width + i]) for i, kind in enumerate(kinds)},
-        kind_reward={
-            kind: float(rewards[where].mean()) if where.any() else None
-            for kind, where in chosen.items()
-        },
-        validation=validation,
+def compare_runs(
+    family: str, runs: Sequence[Run], resamples: int, blind: Mapping[str, float] | None = None
+) -> Comparison:
+    """The comparison of all policies that have `runs`."""
+    return Comparison(
+        family,
+        list(dict.fromkeys(run.seed for run in runs)),
+        len(runs[0].predictions),
+        compare(tables(runs), resamples),
+        {policy: kinds_of(same) for policy, same in by_policy(runs).items()},
+        blind or {},
     )
 
 
-def _validation(runs: Sequence[Run]) -> dict[str, float]:
-    """Accuracy and reward of a policy on validation, means over its seeds."""
-    if not all(run.validation for run in runs):
-        return {}
-    means = np.mean([columns(run.validation).mean(axis=0) for run in runs], axis=0)
-    found = headlines_of(means)
-    return {name: float(found[name]) for name in ("accuracy", "reward")}
+# ------------------------------------------------------------------------------- arrays
 
 
-def _mean(value: Array, drawn: Array, seeds: Array) -> Estimate:
-    """From the mean over all seeds, its resamples, and the means of the single seeds (S,)."""
+def compare(
+    values: Mapping[str, Array],
+    resamples: int,
+    measures: Sequence[Measure] = MEASURES,
+    reference: str = REFERENCE,
+) -> dict[str, Result]:
+    """The results of each policy, from its values (S, N, M) by seed, question and measure."""
+    if reference not in values:
+        raise UserError(f"compare needs {reference}: changes are measured against it")
+    names = [measure.name for measure in measures]
+    # All policies share the resampled questions.
+    per_question = np.stack([table.mean(axis=0) for table in values.values()])
+    samples = _bootstrap(per_question, resamples)
+    results = {}
+    for i, (policy, table) in enumerate(values.items()):
+        estimates = {
+            measure.name: _rate(table[:, :, m])
+            if measure.kind == "rate"
+            else _mean(table[:, :, m], samples[:, i, m])
+            for m, measure in enumerate(measures)
+        }
+        changes: dict[str, Estimate] = {}
+        if policy != reference:
+            base = list(values).index(reference)
+            differences, resampled = table - values[reference], samples[:, i] - samples[:, base]
+            changes = {
+                name: _mean(differences[:, :, m], resampled[:, m]) for m, name in enumerate(names)
+            }
+        results[policy] = Result(estimates, changes)
+    return _tested(results, per_question - values[reference].mean(axis=0), measures)
+
+
+def _tested(
+    results: Mapping[str, Result], differences: Array, measures: Sequence[Measure]
+) -> dict[str, Result]:
+    """The results with the p-values of their changes; differences: (policies, N, M)."""
+    place = {measure.name: m for m, measure in enumerate(measures)}
+    together = [[measure.name for measure in measures if measure.change]]
+    together += [[measure.name] for measure in measures if not measure.change]
+    tested = dict(results)
+    for names in together:
+        keys = [
+            (i, policy, name)
+            for i, (policy, result) in enumerate(results.items())
+            for name in names
+            if name in result.changes
+        ]
+        adjusted = holm([sign_flip_p(differences[i, :, place[name]]) for i, _, name in keys])
+        for (_, policy, name), p in zip(keys, adjusted, strict=True):
+            changed = replace(tested[policy].changes[name], p=p)
+            tested[policy] = replace(
+                tested[policy], changes={**tested[policy].changes, name: changed}
+            )
+    return tested
+
+
+def _bootstrap(per_question: Array, resamples: int) -> Array:
+    """Resampled means (resamples, policies, M) of (policies, N, M)."""
+    policies, questions, width = per_question.shape
+    rows = per_question.swapaxes(0, 1).reshape(questions, policies * width)
+    return resample_means(rows, resamples).reshape(-1, policies, width)
+
+
+def _mean(values: Array, resampled: Array) -> Estimate:
+    """The mean of values (S, N), with intervals from resampled means (resamples,)."""
     return Estimate(
-        float(value),
-        percentiles(drawn, LEVEL),
-        percentiles(drawn, INNER_LEVEL),
-        tuple(Estimate(float(seed)) for seed in seeds),
+        float(values.mean()),
+        percentiles(resampled, LEVEL),
+        percentiles(resampled, INNER_LEVEL),
+        tuple(Estimate(float(seed.mean())) for seed in values),
     )
 
 
 def _rate(answers: Array) -> Estimate:
-    """Of the zeros and ones (S, N) of a policy's seeds."""
+    """The mean of zeros and ones (S, N), with Jeffreys intervals."""
 
     def of(some: Array) -> Estimate:
         inner = rate_interval(some, INNER_LEVEL)
         return Estimate(float(some.mean()), rate_interval(some, LEVEL), inner)
 
     return replace(of(answers), seeds=tuple(of(seed[None]) for seed in answers))
+
+
+# ------------------------------------------------------------------------------- runs
+
+
+def by_policy(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """The runs of each policy by seed; `UserError` unless all have the same seeds."""
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(run.policy, []).append(run)
+    for policy, same in groups.items():
+        same.sort(key=lambda run: run.seed)
+        first = next(iter(groups))
+        if [run.seed for run in same] != [run.seed for run in groups[first]]:
+            raise UserError(f"{policy} and {first} are not there for the same seeds")
+    return groups
+
+
+def tables(runs: Sequence[Run], measures: Sequence[Measure] = MEASURES) -> dict[str, Array]:
+    """By policy, the values (S, N, M) by seed, question and measure."""
+    return {
+        policy: np.stack(
+            [
+                np.stack([*measured(run.predictions, measures).values()], axis=-1).astype(float)
+                for run in same
+            ]
+        )
+        for policy, same in by_policy(runs).items()
+    }
+
+
+def kinds_of(runs: Sequence[Run]) -> dict[str, tuple[Estimate, float]]:
+    """By kind of choice, its share of the questions and its mean reward, over the seeds of one policy."""
+    kinds = np.array([[row["kind"] for row in run.predictions] for run in runs])
+    rewards = np.array([[row["reward"] for row in run.predictions] for run in runs])
+    return {
+        str(kind): (_rate((kinds == kind).astype(float)), float(rewards[kinds == kind].mean()))
+        for kind in np.unique(kinds)
+    }
+
+
+def read_runs(directory: Path, policies: Sequence[str], seeds: Sequence[int]) -> list[Run]:
+    """Test predictions of every policy at every seed, `directory`/POLICY/SEED.
+
+    `UserError` if one is missing, was evaluated on other questions or under other conditions than the first, or by code
+    that has changed since.
+    """
+    runs: list[Run] = []
+    first: tuple[Path, dict[str, Any]] | None = None
+    for policy in policies:
+        for seed in seeds:
+            folder = directory / policy / str(seed)
+            for name in ("predictions.jsonl", "manifest.json"):
+                if not (folder / name).is_file():
+                    raise UserError(f"{folder / name}: missing; run dvc repro {directory.name}")
+            check_code(folder)
+            conditions = _conditions(folder / "manifest.json")
+            predicted = read_jsonl(folder / "predictions.jsonl")
+            rows = [row for row in predicted if row["split"] == SPLIT]
+            if not rows:
+                raise UserError(f"{folder / 'predictions.jsonl'}: no predictions of split {SPLIT}")
+            if first is None:
+                first = folder, conditions
+            for key, value in conditions.items():
+                if value != first[1].get(key):
+                    raise UserError(f"{folder} and {first[0]} differ in their {key}; run dvc repro")
+            if runs:
+                check_same_questions(folder, rows, first[0], runs[0].predictions)
+            runs.append(Run(policy, seed, rows))
+    return runs
+
+
+def check_same_questions(
+    name: object, rows: Sequence[Row], other: object, expected: Sequence[Row]
+) -> None:
+    """`UserError` unless both have the same questions in the same order."""
+    if len(rows) != len(expected):
+        raise UserError(
+            f"{name} has {len(rows)} test questions, {other} has {len(expected)}; run dvc repro"
+        )
+    for row, wanted in zip(rows, expected, strict=True):
+        if row["id"] != wanted["id"]:
+            raise UserError(
+                f"{name} has question {row['id']} where {other} has {wanted['id']}; run dvc repro"
+            )
+
+
+def _conditions(path: Path) -> dict[str, Any]:
+    """The parts of a manifest that must be equal for two sets of predictions to be compared."""
+    manifest = read_json(path)
+    try:
+        data = {
+            name: digest
+            for name, digest in manifest["inputs"].items()
+            if not name.startswith("models/") or name.startswith("models/base")
+        }
+        return {"data": data, "params": manifest["params"]}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path}: not a manifest of an evaluation: {error}") from error

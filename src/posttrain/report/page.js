@@ -3,8 +3,11 @@
 // Every text of the data becomes a text node (make), never markup.
 const data = JSON.parse(document.getElementById("data").textContent);
 const byId = (id) => document.getElementById(id);
-const FILTERS = ["policy", "class", "steps", "operation", "text"];
+const FILTERS = ["policy", "class", "change", "steps", "operation", "text"];
+const VERDICTS = { correct: true, failures: false };
+const CHANGES = { gained: [false, true], lost: [true, false], "right in both": [true, true], "wrong in both": [false, false] };
 const RIGHT = data.classes.length - 1;
+data.policies.forEach((policy, index) => { policy.index = index; policy.rows.forEach((row, at) => { row.question = at; }); });
 let state = { question: "" }; // the filters' values and the chosen question's id
 let rows = []; // of the policy, those that pass the filters
 let at = 0; // place of the chosen question in `rows`
@@ -18,11 +21,15 @@ function make(tag, className, ...children) {
 
 const cell = (text, className) => make("td", className, text);
 const words = (name) => name.replaceAll("_", " ");
-const colour = (found) => (found === RIGHT ? "good" : "bad");
+const colour = (right) => (right ? "good" : "bad");
+// A program can be right beside a wrong stated answer: that counts as right, and its failure is named all the same.
+const verdict = (found, right) => (found === RIGHT || !right ? words(data.classes[found]) : `right (${words(data.classes[found])})`);
+const mark = (found, right) => make("span", colour(right), verdict(found, right));
 const keyOf = (policy) => `${policy.family}/${policy.name}`;
 const questionOf = (row) => data.questions[row.question];
 const current = () => data.policies.find((policy) => keyOf(policy) === state.policy) || data.policies[0];
-const classOf = (row, policy) => questionOf(row).classes[data.policies.indexOf(policy)];
+const classOf = (row, policy) => questionOf(row).classes[policy.index];
+const isRight = (row, policy) => questionOf(row).right[policy.index];
 const answerOf = (row, candidate) => row.answer || questionOf(row).candidates[candidate ?? row.chosen];
 const stepsOf = (question) => String(question.gold.operations.length);
 
@@ -33,7 +40,9 @@ function passes(row, policy) {
   const found = classOf(row, policy);
   const operations = question.gold.operations;
   question.searched ??= [question.id, question.text, ...question.page.flatMap((part) => (part.line || part.table).flat(2))].join(" ").toLowerCase();
-  return (!state.class || (state.class === "failures" ? found !== RIGHT : data.classes[found] === state.class))
+  const [before, after] = CHANGES[state.change] || [];
+  return (!state.class || (state.class in VERDICTS ? isRight(row, policy) === VERDICTS[state.class] : data.classes[found] === state.class))
+    && (before === undefined || (question.right[policy.against] === before && question.right[policy.index] === after))
     && (!state.steps || stepsOf(question) === state.steps)
     && (!state.operation || operations.includes(state.operation))
     && question.searched.includes(state.text.toLowerCase());
@@ -54,7 +63,16 @@ function fillFilters() {
     const shown = policy.rows.filter((row) => classOf(row, policy) === found).length;
     return [data.classes[found], `${words(data.classes[found])} (${shown} of ${count})`];
   });
-  fill("class", [any, ["failures", "all failures"], ...classes]);
+  const total = policy.classes.reduce((sum, [, count]) => sum + count, 0);
+  const right = policy.rows.filter((row) => isRight(row, policy)).length;
+  fill("class", [any, ["failures", `all wrong (${policy.rows.length - right} of ${total - policy.right})`],
+    ["correct", `all right (${right} of ${policy.right})`], ...classes]);
+  const changes = policy.against === null ? [] : Object.entries(CHANGES).map(([name, [before, after]]) => {
+    const shown = data.questions.filter((question) => question.right[policy.against] === before && question.right[policy.index] === after);
+    return [name, `${name} (${shown.length})`];
+  });
+  fill("change", [any, ...changes]);
+  byId("change").disabled = !changes.length;
   const counts = [...new Set(data.questions.map(stepsOf))].sort((a, b) => a - b);
   fill("steps", [any, ...counts.map((count) => [count, count])]);
   const operations = new Set(data.questions.flatMap((question) => question.gold.operations));
@@ -64,11 +82,10 @@ function fillFilters() {
 
 function fillList() {
   const policy = current();
-  rows = policy.rows.filter((row) => passes(row, policy));
+  rows = policy.rows.filter((row) => passes(row, policy)).sort((a, b) => isRight(a, policy) - isRight(b, policy));
   byId("list").replaceChildren(...rows.map((row, index) => {
-    const found = classOf(row, policy);
     const item = make("li", "", make("div", "ask", questionOf(row).text), make("div", "fact",
-      make("span", colour(found), words(data.classes[found])),
+      mark(classOf(row, policy), isRight(row, policy)),
       make("span", "dim", `reward ${answerOf(row).reward.toFixed(2)}`)));
     item.id = `item-${index}`;
     item.setAttribute("role", "option");
@@ -76,7 +93,7 @@ function fillList() {
     return item;
   }));
   const total = policy.classes.reduce((sum, [, count]) => sum + count, 0);
-  byId("count").textContent = `${rows.length} listed. This file holds ${policy.rows.length} of the ${total} test questions for this policy, failures first.`;
+  byId("count").textContent = `${rows.length} listed, wrong ones first. This file holds ${policy.rows.length} of the ${total} test questions.`;
   choose(Math.max(0, rows.findIndex((row) => questionOf(row).id === state.question)));
 }
 
@@ -96,7 +113,7 @@ function choose(index) {
 function show(row, candidate) {
   const question = questionOf(row);
   const answer = answerOf(row, candidate);
-  const found = row.answer ? classOf(row, current()) : answer.class;
+  const found = row.answer ? mark(classOf(row, current()), isRight(row, current())) : mark(answer.class, answer.right);
   const name = row.answer ? "written answer" : `candidate ${candidate}${candidate === row.chosen ? ", chosen" : ""}`;
   const part = (title, ...body) => make("section", "", make("h3", "", ...title), ...body);
   byId("detail").replaceChildren(make("div", "",
@@ -104,7 +121,7 @@ function show(row, candidate) {
     make("div", "dim", question.id),
     make("div", "pair",
       part(["gold program"], program(question.gold)),
-      part([`${name}: `, make("span", colour(found), words(data.classes[found]))], program(answer))),
+      part([`${name}: `, found], program(answer))),
     part(["page as the model reads it, with what is used by ", make("mark", "gold", "gold"), " ", make("mark", "read", name)],
       page(question, new Set(question.gold.places), new Set(answer.places))),
     make("div", "pair", part(["reward"], reward(answer)), part(["text of the answer"], make("code", "written", answer.text))),
@@ -133,8 +150,8 @@ function program(answer) {
 }
 
 function reward(answer) {
-  const parts = data.components.map(([name, weight], index) => {
-    const value = answer.components[index];
+  const parts = data.parts.map(([name, weight], index) => {
+    const value = answer.parts[index];
     return make("tr", "", cell(value > 0 ? "✓" : "✗", value > 0 ? "good" : "bad"), cell(words(name)),
       cell(`${(value * weight).toFixed(2)} of ${weight.toFixed(2)}`, "number"));
   });
@@ -147,7 +164,7 @@ function pool(row, shown) {
   const header = ["", "probability", "logit", "kind, edit", "class", "reward", "program → stated answer"];
   const order = [...mass.keys()].sort((a, b) => mass[b] - mass[a]);
   return make("table", "pool", make("tr", "", ...header.map((name) => make("th", "", name))), ...order.map((index) => {
-    const made = questionOf(row).candidates[index];
+    const candidate = questionOf(row).candidates[index];
     const bar = make("i", "");
     bar.style.width = `${100 * mass[index] / sum}%`;
     const look = make("button", "", String(index));
@@ -156,18 +173,17 @@ function pool(row, shown) {
     return make("tr", index === shown ? "shown" : "",
       make("td", "", look, make("strong", "", index === row.chosen ? " chosen" : "")),
       make("td", "", make("span", "bar", bar), (mass[index] / sum).toFixed(3)), cell(row.logits[index].toFixed(2), "number"),
-      cell([...new Set([made.kind, words(made.edit)])].join(", ")), cell(words(data.classes[made.class]), colour(made.class)),
-      cell(made.reward.toFixed(2), "number"),
-      make("td", "program", made.error ? made.text : `${made.steps.map((step) => step[0]).join(", ")} → ${made.stated ?? "none"}`));
+      cell([...new Set([candidate.kind, words(candidate.edit)])].join(", ")), make("td", "", mark(candidate.class, candidate.right)),
+      cell(candidate.reward.toFixed(2), "number"),
+      make("td", "program", candidate.error ? candidate.text : `${candidate.steps.map((step) => step[0]).join(", ")} → ${candidate.stated ?? "none"}`));
   }));
 }
 
 function policies(question) {
   return make("div", "others", ...data.policies.map((policy, index) => {
-    const link = policy.rows.some((row) => questionOf(row) === question) ? make("a", "", keyOf(policy)) : make("span", "dim", keyOf(policy));
-    if (link.tagName === "A") link.href = `#${new URLSearchParams({ policy: keyOf(policy), question: question.id })}`;
-    const found = question.classes[index];
-    return make("div", "", link, " ", make("span", colour(found), words(data.classes[found])));
+    const link = make("a", "", keyOf(policy));
+    link.href = `#${new URLSearchParams({ policy: keyOf(policy), question: question.id })}`;
+    return make("div", "", link, " ", mark(question.classes[index], question.right[index]));
   }));
 }
 

@@ -1,6 +1,6 @@
-"""The report as Markdown and as one HTML file that needs nothing but itself.
+"""The report as Markdown, and as one self-contained HTML file.
 
-All text of the data set reaches the page in two ways: escaped by `html.escape`, or in one JSON block whose `<`, `>`
+Text of the data set reaches the page in two ways only: escaped by `html.escape`, or in one JSON block whose `<`, `>`
 and `&` are written as \\u003c ..., from which the script builds text nodes, never markup. A Content-Security-Policy
 allows this script and this style sheet, by their hashes, and images in data URIs; nothing is fetched.
 """
@@ -24,19 +24,18 @@ _RULE = re.compile(r"\|(\s*:?-+:?\s*\|)+")  # between a table's header and its b
 _CODE, _BOLD = re.compile(r"`([^`]+)`"), re.compile(r"\*\*([^*]+)\*\*")
 
 
-def markdown_report(facts: Mapping[str, str], sections: Mapping[str, Sequence[str]]) -> str:
-    """What was run, as a table, and under each title its parts, which are Markdown."""
-    lines = ["# Report", "", "| | |", "|---|---|"]
-    lines += [f"| {name} | {value.replace('|', '/')} |" for name, value in facts.items()]
-    for title, parts in sections.items():
-        lines += ["", f"## {title}"]
+def markdown_report(title: str, sections: Mapping[str, Sequence[str]]) -> str:
+    """The title, and under each section's heading its parts, which are Markdown themselves."""
+    lines = [f"# {title}"]
+    for heading, parts in sections.items():
+        lines += ["", f"## {heading}"]
         for part in parts:
             lines += ["", part.strip()]
     return "\n".join(lines) + "\n"
 
 
 def html_report(title: str, markdown: str, images: Mapping[str, bytes], data: Any) -> str:
-    """The page: the Markdown with its images (PNG, by the name it gives them), and the browser of `data`."""
+    """The page: the Markdown with its images (PNG, by the names it gives them), and the question browser of `data`."""
     style = (HERE / "page.css").read_text(encoding="utf-8")
     script = (HERE / "page.js").read_text(encoding="utf-8")
     policy = (
@@ -54,15 +53,15 @@ def html_report(title: str, markdown: str, images: Mapping[str, bytes], data: An
 
 
 def json_block(data: Any) -> str:
-    """JSON that cannot end the script element it stands in."""
+    """JSON that cannot end the script element around it."""
     text = json.dumps(data, separators=(",", ":"), allow_nan=False)
     return text.replace("&", r"\u0026").replace("<", r"\u003c").replace(">", r"\u003e")
 
 
 def html_of(markdown: str, images: Mapping[str, bytes]) -> str:
-    """HTML of the Markdown that the pipeline writes: headings, paragraphs, lists, tables, images of `images`.
+    """HTML of the Markdown that the pipeline writes: headings, paragraphs, lists, tables, and images among `images`.
 
-    All else is shown as it is written.
+    Anything else is shown as written.
     """
     blocks = re.split(r"\n{2,}", markdown.strip())
     return "\n".join(_block(block, images) for block in blocks)
@@ -78,7 +77,8 @@ def _block(block: str, images: Mapping[str, bytes]) -> str:
     if len(lines) > 1 and _RULE.fullmatch(lines[1]):
         header, *body = [_cells(line) for line in (lines[0], *lines[2:])]
         rows = [_row("th", header)] if any(header) else []
-        return f"<table>{''.join(rows + [_row('td', row) for row in body])}</table>"
+        rows += [_row("td", row) for row in body]
+        return f'<div class="wide"><table>{"".join(rows)}</table></div>'
     if all(line.startswith("- ") for line in lines):
         return f"<ul>{''.join(f'<li>{_inline(line[2:])}</li>' for line in lines)}</ul>"
     return f"<p>{_inline(' '.join(lines))}</p>"

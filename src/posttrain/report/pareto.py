@@ -1,4 +1,4 @@
-"""Which methods another one beats: the Pareto front of several figures."""
+"""Domination between points with several coordinates, and their Pareto front."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from collections.abc import Mapping, Sequence
 
 
 def dominated(points: Mapping[str, Sequence[float]]) -> dict[str, str]:
-    """For each point off the Pareto front, the name of one that dominates it; more is better in every place.
+    """For each point off the Pareto front, the name of a point on it that dominates it; more is better.
 
-    One point dominates another if it is at least as good everywhere and better somewhere. The one named is itself
-    on the front. `ValueError` when points differ in length.
+    One point dominates another if it is at least as good in every coordinate and better in one. `ValueError` if points
+    differ in length.
     """
     if len({len(values) for values in points.values()}) > 1:
         raise ValueError("points of the front must have the same number of figures")
 
-    def beats(one: str, other: str) -> bool:
+    def dominates(one: str, other: str) -> bool:
         pairs = list(zip(points[one], points[other], strict=True))
         return all(a >= b for a, b in pairs) and any(a > b for a, b in pairs)
 
-    front = [name for name in points if not any(beats(other, name) for other in points)]
+    front = [name for name in points if not any(dominates(other, name) for other in points)]
     return {
-        name: next(best for best in front if beats(best, name))
+        name: next(best for best in front if dominates(best, name))
         for name in points
         if name not in front
     }

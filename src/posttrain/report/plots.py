@@ -1,229 +1,244 @@
-"""Plots for people, as PNG files whose bytes depend on the data alone.
-
-Figures are drawn without pyplot: no global state, no window system, and matplotlib's own fonts.
-"""
+"""Plots of a comparison: shares in percent, their changes in percentage points."""
 
 from __future__ import annotations
 
-from array import array
-from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
-from matplotlib.transforms import ScaledTranslation
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from posttrain.core.files import atomic_write
-from posttrain.report.compare import BASELINE, UNTRAINED, Estimate, PolicyResult
+from posttrain.core.figures import BLUE, GREY, INK, LINE, PAPER, figure_file
+from posttrain.report.compare import CONTROLS, REFERENCE, Comparison, Estimate
+from posttrain.report.findings import MINUS, headline, label
 
-BLUE, PALE, GREY, INK, ORANGE = "#1f5a99", "#a9c4e0", "#8a8f96", "#23272e", "#c46a1b"
-STYLE: dict[str, Any] = {
-    "font.family": "DejaVu Sans",
-    "font.size": 10,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.titlesize": 11,
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.spines.left": False,
-    "axes.edgecolor": GREY,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "ytick.major.size": 0,
-    "figure.dpi": 140,
-}
-BIN = 0.05
+METHODS = (BLUE, "#d2691e", "#2a8c6a", "#a3427f", "#7d6b00", "#5b6ee1", "#b03030", "#4a8fa8")
+SHIFT = 0.14  # distance of a row's two estimates from its middle
+FAR = 0.6  # base may widen the axis by this share of the others' span
 
 
-def plot_comparison(
-    results: Sequence[PolicyResult], trivial: Mapping[str, float], questions: int, path: Path
-) -> None:
-    """Accuracy of trivial rules, base, SFT and the methods; beside it the methods' paired change in reward."""
-    before = [result for result in results if result.policy in (*UNTRAINED, BASELINE)]
-    methods = [result for result in results if result not in before]
-    methods.sort(key=lambda result: result.accuracy.value)
-    rules = sorted(trivial.items(), key=lambda item: item[1])
-    rows = len(rules) + len(results)
-    with _figure(path, (10.5, 1.4 + 0.3 * max(rows, 6))) as figure:
-        left, right = figure.subplots(1, 2, gridspec_kw={"width_ratios": [1.25, 1]})
-        for row, (_, value) in enumerate(rules):
-            left.plot(value, row, "o", color=GREY, markersize=5)
-        for row, result in enumerate([*before, *methods], start=len(rules)):
-            _draw(left, result.accuracy, row)
-        labels = [rule.replace("_", " ") for rule, _ in rules]
-        labels += [result.policy for result in [*before, *methods]]
-        _rows(left, labels)
-        for label in left.get_yticklabels()[: len(rules)]:
-            label.set_color(GREY)
-        if rules:
-            left.axhline(len(rules) - 0.5, color=GREY, linewidth=0.6)
-        left.set_xlim(0, None)
-        left.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-        left.set_title("Accuracy on the test questions")
-        rules_told = " (grey: rules that read only the candidates)" if rules else ""
-        left.set_xlabel(f"program of the answer is right{rules_told}")
+def plot_comparison(comparison: Comparison, path: Path) -> None:
+    """Plot two panels with a row per policy: shares of right answers, and their changes against SFT.
 
-        methods.sort(key=lambda result: _change(result).value)
-        for row, result in enumerate(methods):
-            assert result.expected_reward_change is not None
-            _draw(right, _change(result), row)
-            _draw(right, result.expected_reward_change, row + 0.25, ORANGE)
-        right.axvline(0, color=INK, linewidth=0.8)
-        right.xaxis.set_major_locator(MaxNLocator(5))
-        _rows(right, [result.policy for result in methods])
-        right.set_title("Change in mean reward against SFT")
-        right.set_xlabel("of the greedy answer (blue), of a draw (orange)")
-        seeds = len(results[0].seeds)
-        counted = f"{seeds} seeds" if seeds > 1 else "1 seed"
-        figure.text(
-            0.01,
-            0.005,
-            f"{questions} questions, {counted}. Point: mean over seeds; "
-            "pale points: single seeds; bars: 80 % and 95 % intervals over questions, "
-            "Jeffreys for accuracy, bootstrap for changes.",
-            fontsize=8,
-            color=GREY,
+    Filled points are the greedy answer, open ones a sample. The axes fit the trained policies; a point outside becomes
+    an arrow at the edge, with its value.
+    """
+    order = _order(comparison)
+    filled, *_ = names = [measure.name for measure in comparison.shown]
+    shifts = np.linspace(SHIFT, -SHIFT, len(names)) if len(names) > 1 else [0.0]
+    with figure_file(path, (10, 2.1 + 0.52 * len(order))) as figure:
+        left, right = figure.subplots(1, 2, sharey=True)
+        values = {policy: result.values for policy, result in comparison.results.items()}
+        changes = {policy: result.changes for policy, result in comparison.results.items()}
+        for axes, estimates in ((left, values), (right, changes)):
+            _zoom(axes, {p: [e[n] for n in names if n in e] for p, e in estimates.items()})
+            for row, policy in enumerate(order):
+                for name, shift in zip(names, shifts, strict=True):
+                    if (estimate := estimates[policy].get(name)) is not None:
+                        color = INK if axes is left else BLUE if estimate.clear else GREY
+                        _draw(axes, estimate, row + float(shift), color, name == filled)
+            _rows(axes, [label(policy) for policy in order])
+        for name in names:
+            place = 100 * comparison.results[REFERENCE].values[name].value
+            style = "-" if name == filled else (0, (3, 3))
+            left.axvline(place, color=INK, linewidth=0.8, linestyle=style, zorder=1)
+        right.axvline(0, color=INK, linewidth=0.8, zorder=1)
+        left.set_title("Right answers, % of the test questions")
+        right.set_title(f"Change against {label(REFERENCE)}, percentage points")
+        right.tick_params(labelleft=False)
+        right.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _signed(value)))
+        told = f"{comparison.questions} test questions, {_seeds(len(comparison.seeds))}. "
+        agreed = ", and all seeds agree" if len(comparison.seeds) > 1 else ""
+        told += (
+            f"Intervals are over questions; blue: beyond their noise, adjusted for all changes shown{agreed}. "
+            f"Lines: {label(REFERENCE)}, greedy answer (solid) and sample (dashed)."
         )
-        figure.tight_layout(rect=(0, 0.04, 1, 1), w_pad=3)
-
-
-def plot_rewards_by_kind(pools: Iterable[Sequence[Mapping[str, Any]]], path: Path) -> None:
-    """How rewards are distributed within each kind of candidate; candidates as in data/rewards."""
-    rewards: defaultdict[str, array[float]] = defaultdict(lambda: array("d"))
-    for pool in pools:
-        for made in pool:
-            rewards[made["kind"]].append(made["reward"])
-    kinds = sorted(rewards, key=lambda kind: -float(np.mean(rewards[kind])))
-    edges = np.arange(0, 1 + 2 * BIN, BIN) - BIN / 2
-    with _figure(path, (6.4, 0.9 + 1.35 * len(kinds))) as figure:
-        panels = figure.subplots(len(kinds), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
-        for panel, kind in zip(panels, kinds, strict=True):
-            counts, _ = np.histogram(rewards[kind], edges)
-            panel.bar(edges[:-1] + BIN / 2, counts / counts.sum(), width=0.8 * BIN, color=BLUE)
-            mean = float(np.mean(rewards[kind]))
-            panel.set_title(
-                f"{kind}: {len(rewards[kind]):,} candidates, mean {mean:.2f}", fontsize=10
-            )
-            panel.set_ylim(0, 1)
-            panel.set_yticks([0, 0.5, 1])
-            panel.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-            panel.grid(axis="y", color="#e4e6ea", linewidth=0.6)
-            panel.set_axisbelow(True)
-        panels[-1].set_xlabel("reward")
-        panels[-1].set_xlim(-BIN, 1 + BIN)
-        figure.tight_layout(h_pad=0.6)
-
-
-def plot_margins(pairs: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """How far chosen and rejected answers lie apart, by kind of pair; `pairs` as in data/preferences."""
-    margins: dict[str, list[float]] = {}
-    for pair in pairs:
-        margins.setdefault(pair["kind"], []).append(pair["margin"])
-    kinds = sorted(margins)
-    # Bins are centred on multiples of BIN, where differences of weighted verdicts fall.
-    edges = np.arange(0, 1 + 2 * BIN, BIN) - BIN / 2
-    with _figure(path, (6.4, 1.1 + 1.6 * max(len(kinds), 1))) as figure:
-        panels = figure.subplots(max(len(kinds), 1), 1, sharex=True, squeeze=False)[:, 0]
-        if not kinds:
-            panels[0].set_title("no pairs", fontsize=10)
-        for panel, kind in zip(panels, kinds, strict=False):
-            counts, _ = np.histogram(margins[kind], edges)
-            panel.bar(edges[:-1] + BIN / 2, counts, width=0.8 * BIN, color=BLUE)
-            mean = float(np.mean(margins[kind]))
-            panel.set_title(
-                f"{kind}: {len(margins[kind]):,} pairs, mean margin {mean:.2f}", fontsize=10
-            )
-        for panel in panels:
-            panel.set_ylabel("pairs")
-            panel.yaxis.set_major_locator(MaxNLocator(3, integer=True))
-            panel.grid(axis="y", color="#e4e6ea", linewidth=0.6)
-            panel.set_axisbelow(True)
-        panels[-1].set_xlim(-BIN, 1 + BIN)
-        panels[-1].set_xlabel(
-            "margin, chosen minus rejected (correctness: reward; quality: quality)"
-        )
-        figure.tight_layout(h_pad=0.6)
+        _legend(figure, len(comparison.seeds) > 1)
+        titles(figure, f"{comparison.family.capitalize()}: {headline(comparison)}", told)
 
 
 def plot_cost(
-    families: Mapping[str, Mapping[str, tuple[float, Estimate]]],
-    beaten: Collection[str],
-    path: Path,
+    family: str, points: Mapping[str, tuple[float, Estimate]], title: str, path: Path
 ) -> None:
-    """Accuracy with its intervals, and beside it the seconds of training, for the policies of each family.
+    """Plot accuracy against seconds of training; points: (seconds, accuracy) by policy. `base` goes into the subtitle."""
+    trained = {policy: point for policy, point in points.items() if policy != "base"} or points
+    with figure_file(path, (7.5, 4.6)) as figure:
+        axes = figure.subplots()
+        for policy, (seconds, accuracy) in trained.items():
+            color = GREY if policy in CONTROLS else BLUE
+            for interval, width in ((accuracy.interval, 1.0), (accuracy.inner_interval, 2.6)):
+                if interval is not None:
+                    axes.plot([seconds] * 2, 100 * np.array(interval), color=color, linewidth=width)
+            axes.plot(seconds, 100 * accuracy.value, "o", color=color, markersize=6)
+        axes.set_xlim(0, 1.15 * max(1.0, *(seconds for seconds, _ in trained.values())))
+        axes.set_xlabel("seconds of training per seed, SFT included")
+        axes.set_title("Accuracy on the test questions, %")
+        axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+        axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+        axes.grid(axis="y", color=LINE, linewidth=0.6)
+        tops = {name: (x, 100 * max(y.interval or (y.value,))) for name, (x, y) in trained.items()}
+        _point_labels(axes, tops)
+        told = "Bars: 80 % and 95 % Jeffreys intervals over questions."
+        if "base" in points and points is not trained:
+            told += f" Without any training base has {100 * points['base'][1].value:.1f} %."
+        titles(figure, f"{family.capitalize()}: {title}", told)
 
-    families: by family and policy, (seconds, accuracy). beaten: those that another one dominates, as `family/policy`,
-    drawn pale.
-    """
-    heights = [len(points) for points in families.values()]
-    with _figure(path, (9, 0.7 + sum(0.3 * height + 0.8 for height in heights))) as figure:
-        panels = figure.subplots(
-            len(families), 2, squeeze=False, height_ratios=heights, width_ratios=[1.25, 1]
+
+def _point_labels(axes: Axes, points: Mapping[str, tuple[float, float]]) -> None:
+    """Write names above points (x, y), moved up where they would overlap."""
+    (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+    wide, tall = 0.085 * (right - left), 0.06 * (high - low)
+    placed: list[tuple[float, float]] = []
+    for name, (x, y) in sorted(points.items(), key=lambda item: item[1][1]):
+        while any(abs(x - a) < wide and abs(y - b) < tall for a, b in placed):
+            y += tall / 4
+        placed.append((x, y))
+        axes.annotate(label(name), (x, y), (0, 4), textcoords="offset points", ha="center")
+    axes.set_ylim(low, max(high, *(y + tall for _, y in placed)))
+
+
+def end_labels(axes: Axes, ends: Mapping[str, tuple[float, str]]) -> None:
+    """Write names at the right edge, each near the end of its line and apart from the others; ends: name to (y, color)."""
+    low, high = axes.get_ylim()
+    gap = 0.075
+    places: list[float] = []
+    ordered = sorted(ends.items(), key=lambda item: item[1][0])
+    for _, (y, _) in ordered:
+        height = (y - low) / (high - low)
+        places.append(max(height, places[-1] + gap) if places else height)
+    over = max(0.0, places[-1] - 1.0)
+    for (name, (_, color)), place in zip(ordered, places, strict=True):
+        axes.text(
+            1.02, place - over, name, color=color, va="center", fontsize=9.5, fontweight="bold",
+            transform=axes.transAxes,
+        )  # fmt: skip
+
+
+def colours(policies: Iterable[str]) -> dict[str, str]:
+    """A colour for each method, in the order given; controls are grey."""
+    methods = [policy for policy in policies if policy not in CONTROLS]
+    coloured = {policy: METHODS[i % len(METHODS)] for i, policy in enumerate(methods)}
+    return {**dict.fromkeys(CONTROLS, GREY), **coloured}
+
+
+def _order(comparison: Comparison) -> list[str]:
+    """The policies from the bottom row up: the controls, then the methods by their first measure."""
+    first = comparison.shown[0].name
+    methods = sorted(
+        comparison.methods, key=lambda name: comparison.results[name].values[first].value
+    )
+    return [name for name in CONTROLS if name in comparison.results] + methods
+
+
+def _zoom(axes: Axes, estimates: Mapping[str, Sequence[Estimate]]) -> None:
+    """Set limits that fit the trained policies, and those estimates of base that are not far off."""
+
+    def ends(some: Iterable[Estimate]) -> list[float]:
+        return [
+            100 * value
+            for one in some
+            for value in (one.value, *(one.interval or ()), *(seed.value for seed in one.seeds))
+        ]
+
+    trained = [one for policy, given in estimates.items() if policy != "base" for one in given]
+    inner = ends(trained) or ends(one for given in estimates.values() for one in given) or [0.0]
+    reach = FAR * max(max(inner) - min(inner), 1.0)
+    for one in estimates.get("base", ()):
+        if min(inner) - reach <= 100 * one.value <= max(inner) + reach:
+            inner = inner + ends([one])
+    margin = 0.07 * (max(inner) - min(inner) or 1.0)
+    axes.set_xlim(min(inner) - margin, max(inner) + margin)
+    axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+
+
+def _draw(axes: Axes, estimate: Estimate, row: float, color: str, filled: bool) -> None:
+    """Draw intervals, mean and single seeds of an estimate, or an arrow if it is outside the axis."""
+    low, high = axes.get_xlim()
+    value = 100 * estimate.value
+    if not low <= value <= high:
+        below = value < low
+        place = low + (0.03 if below else 0.97) * (high - low)
+        face = color if filled else PAPER
+        marker = "<" if below else ">"
+        axes.plot(place, row, marker, color=color, markersize=6, markerfacecolor=face)
+        axes.annotate(
+            _signed(value) if estimate.p is not None else f"{value:.1f}",
+            (place, row),
+            (8 if below else -8, 0),
+            textcoords="offset points",
+            ha="left" if below else "right",
+            va="center",
+            fontsize=8.5,
+            color=color,
         )
-        for (left, right), (family, points) in zip(panels, families.items(), strict=True):
-            for row, (policy, (seconds, accuracy)) in enumerate(points.items()):
-                color = PALE if f"{family}/{policy}" in beaten else BLUE
-                _draw(left, accuracy, row, color)
-                right.barh(row, seconds, height=0.55, color=color)
-            for panel, title in (
-                (left, f"{family}: accuracy on the test questions"),
-                (right, "Seconds of training per seed, SFT included"),
-            ):
-                _rows(panel, list(points))
-                panel.set_title(title)
-            left.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-        figure.text(
-            0.01,
-            0.005,
-            "Bars of a point: 80 % and 95 % Jeffreys intervals over questions. "
-            "Pale: another one is as accurate in no more time.",
-            fontsize=8,
-            color=GREY,
-        )
-        figure.tight_layout(rect=(0, 0.04, 1, 1), w_pad=3, h_pad=1.5)
-
-
-def _change(result: PolicyResult) -> Estimate:
-    assert result.reward_change is not None
-    return result.reward_change
-
-
-def _draw(axes: Axes, estimate: Estimate, row: float, color: str = BLUE) -> None:
-    """Intervals and mean of one estimate, with its single seeds if it is a blue one."""
-    for interval, width in ((estimate.interval, 1.2), (estimate.inner_interval, 3)):
+        return
+    for interval, width in ((estimate.interval, 1.1), (estimate.inner_interval, 3.0)):
         if interval is not None:
-            axes.plot(interval, [row, row], color=color, linewidth=width, solid_capstyle="butt")
-    if len(estimate.seeds) > 1 and color == BLUE:
-        values = [seed.value for seed in estimate.seeds]
-        below = axes.transData + ScaledTranslation(0, -7 / 72, axes.figure.dpi_scale_trans)
-        axes.plot(values, [row] * len(values), "o", color=PALE, markersize=3.5, transform=below)
-        # Limits follow only what is drawn in data coordinates.
-        axes.update_datalim([(value, row) for value in values])
-    axes.plot(estimate.value, row, "o", color=color, markersize=6)
+            axes.plot(
+                100 * np.array(interval),
+                [row, row],
+                color=color,
+                linewidth=width,
+                solid_capstyle="butt",
+                zorder=2,
+            )
+    axes.plot(
+        value, row, "o", color=color, markersize=6.5, markeredgewidth=1.4, zorder=3,
+        markerfacecolor=color if filled else PAPER,
+    )  # fmt: skip
+    if len(estimate.seeds) > 1:
+        seeds = [100 * seed.value for seed in estimate.seeds]
+        aside = row + (0.14 if filled else -0.14)
+        axes.plot(seeds, [aside] * len(seeds), ".", color=color, alpha=0.55, markersize=4.5)
 
 
 def _rows(axes: Axes, labels: Sequence[str]) -> None:
     axes.set_yticks(range(len(labels)), labels)
-    axes.set_ylim(-0.6, len(labels) - 0.4)
-    axes.grid(axis="x", color="#e4e6ea", linewidth=0.6)
+    axes.set_ylim(-0.55, len(labels) - 0.45)
+    for row in range(0, len(labels), 2):
+        axes.axhspan(row - 0.5, row + 0.5, color="#f5f6f8", linewidth=0, zorder=0)
     axes.set_axisbelow(True)
 
 
-@contextmanager
-def _figure(path: Path, size: tuple[float, float]) -> Iterator[Figure]:
-    """An empty figure in the project's style, saved to `path` when the block ends."""
-    with matplotlib.rc_context({**matplotlib.rcParamsDefault, **STYLE}):
-        figure = Figure(figsize=size)
-        FigureCanvasAgg(figure)
-        yield figure
-        with atomic_write(path, "wb") as file:
-            # matplotlib writes its version into the file by default.
-            figure.savefig(file, format="png", metadata={"Software": None})
+def _legend(figure: Figure, seeds: bool) -> None:
+    mark: dict[str, Any] = {"color": INK, "marker": "o", "markersize": 6.5, "linewidth": 0}
+    handles = [
+        Line2D([], [], label="greedy answer", **mark),
+        Line2D([], [], label="sample", markerfacecolor=PAPER, markeredgewidth=1.4, **mark),
+        Line2D([], [], label="80 % interval", color=INK, linewidth=3),
+        Line2D([], [], label="95 %", color=INK, linewidth=1.1),
+    ]
+    if seeds:
+        handles.append(Line2D([], [], label="single seeds", color=INK, marker=".", linewidth=0))
+    figure.legend(
+        handles=handles, loc="lower left", bbox_to_anchor=(0.0, 0.0), ncols=len(handles), frameon=False, fontsize=9,
+        handletextpad=0.6, columnspacing=1.6,
+    )  # fmt: skip
+
+
+def titles(figure: Figure, title: str, told: str) -> None:
+    """Put a title and a grey subtitle above the panels, and lay out the panels below."""
+    width, height = figure.get_size_inches()
+    lines = textwrap.wrap(title, int(9.6 * width))
+    top = 0.12
+    for line in lines:
+        figure.text(0.012, 1 - top / height, line, fontsize=12.5, fontweight="bold", va="top")
+        top += 0.24
+    for line in textwrap.wrap(told, int(14.5 * width)):
+        figure.text(0.012, 1 - (top + 0.03) / height, line, fontsize=9, color="#5d6570", va="top")
+        top += 0.18
+    bottom = 0.34 if figure.legends else 0.05
+    figure.tight_layout(rect=(0, bottom / height, 1, 1 - (top + 0.1) / height), w_pad=2.5)
+
+
+def _signed(value: float) -> str:
+    return "0" if abs(value) < 1e-9 else f"{value:+.3g}".replace("-", MINUS)
+
+
+def _seeds(count: int) -> str:
+    return "one seed" if count == 1 else f"{count} seeds"

@@ -1,27 +1,28 @@
-"""Open evaluation: a selector chooses among the generator's answers to a question; no gold answer is added.
+"""Reranking: a selector chooses among the generator's answers to a question; no gold answer is added.
 
-The answers to a question are the greedy one and the n draws. Each is read with the result that its program gives, in the
-form asked for, in place of the number that it states (`Task.calculate`): the candidates that selectors are trained on state
-that, and a small generator cannot calculate. Rewards are those of that text. Identical texts are one candidate, with the
-number of its copies; texts that do not execute are left out unless all are such, as in a vote. The rules compared:
+The answers to a question are the greedy one and n samples. In each, the stated number is replaced by the result of its
+program, in the form asked for (`Task.calculate`): selectors are trained on such candidates, and a small generator
+cannot calculate. Rewards are those of the resulting text. Identical texts are one candidate, with the number of its
+copies; texts that do not execute are left out unless none does, as in a vote. The rules compared:
 
-    greedy, random     the greedy answer; expected value of a candidate taken at random, copies not counted
-    majority           what most of the answers execute to (the greedy one in a tie that it is part of)
-    oracle             right if any answer is, and the largest reward of any
+    greedy, random     the greedy answer; the expected value of a candidate taken at random, copies not counted
+    majority           the value that most answers execute to (in a tie, that of the greedy answer if it is part of it)
+    oracle             right if any answer is, with the largest reward of any
     selector           the candidate with the highest score
-    weighted_vote      sum of copies * exp(score) over the candidates of each executed answer, the largest sum wins: the
-                       vote, each answer with the selector's unnormalised probability as weight (Li et al. 2023, DiVeRSe)
-    likelihood         sum of p(candidate) over the candidates of each executed answer, p the generator's probability
-    product            the same sum of p(candidate) * exp(score): a product of the two policies (Hinton 2002, products
-                       of experts), each with weight 1. The selector learned from pools that say nothing of how likely
-                       an answer is to be written
+    weighted_vote      the value with the largest sum of copies * exp(score) over its candidates: a vote in which each
+                       answer has the selector's unnormalised probability as weight (Li et al. 2023, DiVeRSe)
+    likelihood         the value with the largest sum of p(candidate), where p is the generator's probability
+    product            the value with the largest sum of p(candidate) * exp(score): a product of the two policies
+                       (Hinton 2002, products of experts), each with weight 1. The pools that the selector is trained
+                       on do not show how likely an answer is to be written
 
-Of the answer that wins a sum the candidate with the largest part of it is taken; of equals the first, greedy before the
-draws. p is that of the texts which the generator wrote for the candidate, at temperature 1, each to its end: less than it
-gives the candidate, as it would have written other numbers beside the same program.
+Of a value's candidates, the one with the largest part of the sum is taken; in a tie the first, the greedy one before
+the samples. p is the probability, at temperature 1, of the texts that the generator wrote for the candidate, each to
+its end. It underestimates the candidate's own, as the generator might have written other numbers beside the same
+program.
 
-Left out: calling selector and generator; heads that scale or cap their logits (Gemma 2, Cohere), whose likelihoods the
-selector reads without that.
+Left out: running selector and generator; heads that scale or cap their logits (Gemma 2, Cohere), which the selector
+ignores in likelihoods.
 """
 
 from __future__ import annotations
@@ -33,16 +34,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posttrain.core.errors import UserError
-from posttrain.measures.answers import (
-    DIGITS,
-    Columns,
-    Row,
-    average,
-    majority_at_k,
-    means,
-    numbers,
-    verdicts,
-)
+from posttrain.measures.answers import average, majority_at_k, numbers, verdicts
+from posttrain.measures.named import DIGITS, Columns, Row, means
 from posttrain.rollouts.record import score_completion
 from posttrain.tasks import Example, Task
 
@@ -56,16 +49,16 @@ RULES = (
     "product",
     "oracle",
 )
-ASKING = ("selector", "weighted_vote", "product")  # rules that ask the selector
-OTHERS = ("greedy", "random", "majority", "likelihood")  # what those are compared with
+ASKING = ("selector", "weighted_vote", "product")  # rules that use the selector
+OTHERS = ("greedy", "random", "majority", "likelihood")  # rules that they are compared with
 
 
 def calculated(
-    task: Task, example: Example, answer: Row, tolerance: float, weights: Mapping[str, float]
+    task: Task, example: Example, answer: Row, weights: Mapping[str, float]
 ) -> dict[str, Any]:
-    """The record of an answer with its results calculated, scored again; `written` is its text before.
+    """The record of an answer with its result calculated and scored again; `written` is the original text.
 
-    `tokens` and `finished` are those of what was written. `UserError` when the answer is another question's.
+    `tokens` and `finished` are those of the original text. `UserError` if the answer is to another question.
     """
     if answer["id"] != example["id"]:
         raise UserError(f"{example['id']}: answers to {answer['id']} stand in its place")
@@ -73,7 +66,6 @@ def calculated(
         task,
         example,
         task.calculate(answer["text"], example),
-        tolerance,
         weights,
         variant=answer["variant"],
         index=answer["index"],
@@ -84,60 +76,60 @@ def calculated(
 
 
 def candidates(answers: Sequence[Row]) -> list[dict[str, Any]]:
-    """What may be chosen: distinct texts in the order given, each with its `copies` and all that was `written` for it.
+    """The distinct texts in the order given, each with its number of `copies` and the texts `written` for it.
 
-    answers: as `calculated`. Texts whose program does not execute are left out, unless all are such.
+    answers: as `calculated`. Texts whose program does not execute are left out, unless none does.
     """
     executed = [record for record in answers if record["value"] is not None]
-    made: dict[str, dict[str, Any]] = {}
+    pool: dict[str, dict[str, Any]] = {}
     for record in executed or answers:
-        one = made.setdefault(record["text"], {**record, "copies": 0, "written": []})
+        one = pool.setdefault(record["text"], {**record, "copies": 0, "written": []})
         one["copies"] += 1
         if record["written"] not in one["written"]:
             one["written"].append(record["written"])
-    return list(made.values())
+    return list(pool.values())
 
 
-def open_pool(task: Task, example: Example, texts: Sequence[str]) -> dict[str, Any]:
-    """The texts as a pool that a policy reads (as in data/rewards, without rewards).
+def rerank_pool(example: Example, texts: Sequence[str]) -> dict[str, Any]:
+    """The texts as a pool that a selector can read, like those in data/pools but without rewards and of any size.
 
-    Pools differ in size. The prompt is the one policies are trained on, however the draws were asked for.
+    The prompt is the one that policies are trained on, whatever prompt the samples had.
     """
     return {
         "id": example["id"],
-        "prompt": task.render_prompt(example),
+        "prompt": example["prompts"]["direct"],
         "candidates": [{"text": text, "reward": 0.0} for text in texts],
     }
 
 
-def open_rows(
+def rerank_rows(
     groups: Sequence[Sequence[Row]],
     scores: Sequence[Sequence[float]],
     likelihoods: Sequence[Mapping[str, float]],
 ) -> list[dict[str, Any]]:
-    """Per question, `correct` and `reward` of what each of `RULES` chooses.
+    """Per question, `correct` and `reward` of the choice by each of `RULES`.
 
-    groups: the answers to each question as `calculated`, the greedy one first; scores: the selector's logits of its
-    `candidates`, in their order; likelihoods: the generator's log-probability of each text that was `written`.
-    `UserError` names the question whose scores are missing, or are no numbers.
+    groups: the answers to each question as `calculated`, the greedy one first. scores: the selector's logits of its
+    `candidates`, in their order. likelihoods: the generator's log-probability of each text that was `written`.
+    `UserError`, with the question, if scores are missing or not finite.
     """
     rows = []
     for answers, logits, written in zip(groups, scores, likelihoods, strict=True):
-        made, name = candidates(answers), answers[0]["id"]
-        values = _finite(logits, len(made), f"{name}: the selector")
-        logp = _log_probabilities(made, written, name)
-        copies = np.array([one["copies"] for one in made])
+        pool, name = candidates(answers), answers[0]["id"]
+        values = _finite(logits, len(pool), f"{name}: the selector")
+        logp = _log_probabilities(pool, written, name)
+        copies = np.array([one["copies"] for one in pool])
         chosen = {
             "greedy": answers[0],
             "majority": majority_at_k(answers, len(answers)),
-            "likelihood": _vote(made, np.exp(logp - logp.max())),
-            "selector": made[int(values.argmax())],
-            "weighted_vote": _vote(made, copies * np.exp(values - values.max())),
-            "product": _vote(made, np.exp(values + logp - (values + logp).max())),
+            "likelihood": _vote(pool, np.exp(logp - logp.max())),
+            "selector": pool[int(values.argmax())],
+            "weighted_vote": _vote(pool, copies * np.exp(values - values.max())),
+            "product": _vote(pool, np.exp(values + logp - (values + logp).max())),
         }
         of_rule = {rule: _worth(record) for rule, record in chosen.items()}
         of_rule["random"] = {
-            key: average(record[key] for record in made) for key in ("correct", "reward")
+            key: average(record[key] for record in pool) for key in ("correct", "reward")
         }
         of_rule["oracle"] = {
             "correct": any(record["correct"] for record in answers),
@@ -153,7 +145,7 @@ def open_rows(
                         "score": round(float(score), DIGITS),
                         "log_probability": round(float(own), DIGITS),
                     }
-                    for one, score, own in zip(made, values, logp, strict=True)
+                    for one, score, own in zip(pool, values, logp, strict=True)
                 ],
                 **{rule: of_rule[rule] for rule in RULES},
             }
@@ -161,15 +153,15 @@ def open_rows(
     return rows
 
 
-def open_evaluation(rows: Sequence[Row]) -> dict[str, float]:
-    """Means of `open_columns`, the number of questions, and mean candidates per question."""
-    columns = open_columns(rows)
+def rerank_metrics(rows: Sequence[Row]) -> dict[str, float]:
+    """The means of `rerank_columns`, the number of questions, and the mean number of candidates."""
+    columns = rerank_columns(rows)
     offered = {"candidates": numbers(len(row["candidates"]) for row in rows)}
     return {"questions": len(rows), **means(offered), **means(columns)}
 
 
-def open_columns(rows: Sequence[Row]) -> Columns:
-    """Per question, accuracy and reward of each rule, and what the rules that ask the selector gain on the rest."""
+def rerank_columns(rows: Sequence[Row]) -> Columns:
+    """Per question, accuracy and reward of each rule, and the gain of each of `ASKING` over each of `OTHERS`."""
     if not rows:
         raise UserError("there are no questions to choose answers for")
     columns: Columns = {}
@@ -185,14 +177,14 @@ def open_columns(rows: Sequence[Row]) -> Columns:
 
 
 def _log_probabilities(
-    made: Sequence[Row], written: Mapping[str, float], name: str
+    pool: Sequence[Row], written: Mapping[str, float], name: str
 ) -> NDArray[np.float64]:
-    """The generator's, of each candidate: of all the texts that it wrote for it."""
-    missing = [text for one in made for text in one["written"] if text not in written]
+    """The generator's log-probability of each candidate: that of all the texts it wrote for it together."""
+    missing = [text for one in pool for text in one["written"] if text not in written]
     if missing:
         raise UserError(f"{name}: the generator gave no score for {missing[0][:60]!r}")
-    own = [np.logaddexp.reduce([written[text] for text in one["written"]]) for one in made]
-    return _finite(own, len(made), f"{name}: the generator")
+    own = [np.logaddexp.reduce([written[text] for text in one["written"]]) for one in pool]
+    return _finite(own, len(pool), f"{name}: the generator")
 
 
 def _finite(values: Sequence[float], count: int, whose: str) -> NDArray[np.float64]:
@@ -204,11 +196,11 @@ def _finite(values: Sequence[float], count: int, whose: str) -> NDArray[np.float
     return array
 
 
-def _vote(made: Sequence[Row], weights: NDArray[np.float64]) -> Row:
+def _vote(pool: Sequence[Row], weights: NDArray[np.float64]) -> Row:
     votes: dict[Any, float] = {}
-    for candidate, weight in zip(made, weights, strict=True):
+    for candidate, weight in zip(pool, weights, strict=True):
         votes[candidate["value"]] = votes.get(candidate["value"], 0.0) + float(weight)
-    return made[max(range(len(made)), key=lambda i: (votes[made[i]["value"]], weights[i]))]
+    return pool[max(range(len(pool)), key=lambda i: (votes[pool[i]["value"]], weights[i]))]
 
 
 def _worth(record: Row) -> dict[str, Any]:

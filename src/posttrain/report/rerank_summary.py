@@ -1,9 +1,9 @@
-"""What the open evaluations of all seeds say together.
+"""The accuracy of reranking over all seeds.
 
     python -m posttrain.report.rerank_summary
 
-For each rule of `posttrain.report.rerank`: its accuracy at each seed of params.yaml and their mean, and what it gains on
-the greedy answer, on the generator's own likelihood and on a random candidate, with 95 % bootstrap intervals over
+For each rule of `posttrain.report.rerank`, its accuracy at each seed of params.yaml and their mean, and its gains over
+the greedy answer, over the generator's own likelihood and over a random candidate, with 95 % bootstrap intervals over
 questions. A question's value is averaged over seeds before questions are resampled, as in the comparisons.
 """
 
@@ -19,12 +19,14 @@ from posttrain.core.errors import UserError
 from posttrain.core.files import read_jsonl
 from posttrain.core.manifest import check_code
 from posttrain.core.params import load_params
-from posttrain.measures.answers import Row
 from posttrain.measures.intervals import Array, percentiles, resample_means
+from posttrain.measures.named import Row
 from posttrain.report.compare import LEVEL
+from posttrain.report.findings import points
 from posttrain.report.rerank import RULES
+from posttrain.report.tables import table as aligned
 
-FOLDER = Path("data/open_evaluation")
+FOLDER = Path("data/rerank")
 COMPARED = ("greedy", "likelihood", "random")
 
 
@@ -32,14 +34,14 @@ def main() -> None:
     params = load_params()
     for seed in params.seeds:
         if not (FOLDER / str(seed) / "choices.jsonl").is_file():
-            raise UserError(f"{FOLDER / str(seed)}: missing; run dvc repro open_evaluation")
+            raise UserError(f"{FOLDER / str(seed)}: missing; run dvc repro rerank")
         check_code(FOLDER / str(seed))
     choices = [read_jsonl(FOLDER / str(seed) / "choices.jsonl") for seed in params.seeds]
     print(table(accuracies(choices), params.seeds, params.compare.bootstrap))
 
 
 def accuracies(choices: Sequence[Sequence[Row]]) -> dict[str, Array]:
-    """By rule (S, N): whether its choice is right, of the rows of S seeds on the same N questions."""
+    """By rule, 1 where its choice is right and else 0, (S, N) for S seeds on the same N questions."""
     ids = [[row["id"] for row in rows] for rows in choices]
     if any(other != ids[0] for other in ids):
         raise UserError(f"{FOLDER}: the seeds were evaluated on different questions; run dvc repro")
@@ -50,28 +52,29 @@ def accuracies(choices: Sequence[Sequence[Row]]) -> dict[str, Array]:
 
 
 def table(right: Mapping[str, Array], seeds: Sequence[int], resamples: int) -> str:
-    """Markdown, the worst rule first; `right` as `accuracies` gives it."""
-    compared = [f"over {rule}" for rule in COMPARED]
-    heads = ["rule", "accuracy", *(f"seed {seed}" for seed in seeds), *compared]
-    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    """Markdown: a row per rule, the worst first; `right` as from `accuracies`."""
+    heads = ["rule", "accuracy %", *(f"seed {seed}" for seed in seeds)]
+    heads += [f"over {rule}, points" for rule in COMPARED]
+    rows = []
     for rule in sorted(RULES, key=lambda rule: float(right[rule].mean())):
-        of_seeds = [f"{value:.3f}" for value in right[rule].mean(axis=1)]
+        of_seeds = [
+            f"{100 * value:.1f}" for value in (right[rule].mean(), *right[rule].mean(axis=1))
+        ]
         gains = [
             "" if rule == other else _gain((right[rule] - right[other]).mean(axis=0), resamples)
             for other in COMPARED
         ]
-        cells = [rule.replace("_", " "), f"{right[rule].mean():.3f}", *of_seeds, *gains]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        rows.append([rule.replace("_", " "), *of_seeds, *gains])
+    return aligned(heads, rows)
 
 
 def _gain(differences: Array, resamples: int) -> str:
     low, high = percentiles(resample_means(differences, resamples), LEVEL)
-    return f"{differences.mean():+.3f} [{low:+.3f}, {high:+.3f}]"
+    return f"{points(float(differences.mean()))} [{points(low)}, {points(high)}]"
 
 
 if __name__ == "__main__":
     try:
         main()
     except UserError as error:
-        sys.exit(f"open_summary: {error}")
+        sys.exit(f"rerank_summary: {error}")

@@ -1,1 +1,1 @@
-"""What a policy that writes does when asked: sampling, episodes, rewards, records, preference pairs."""
+"""Rollouts of a generator: sampling, episodes, rewards, records and preference pairs."""

@@ -1,4 +1,4 @@
-"""The engines that draw completions, by the name that `generation.engine` has."""
+"""The engines that sample completions, by their names in `sampling.engine`."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from posttrain.rollouts.sampling import Engine, Sampler, sample
 
 
 def sampler(engine: Engine) -> Sampler:
-    """`sample` on an engine; `UserError` when it is not installed, or cannot work beside other processes."""
+    """`sample` on an engine; `UserError` if it is not installed, or cannot run in several processes."""
     if engine == "transformers":
         return sample
     if processes.count() > 1:
         raise UserError(
-            f"generation.engine: vllm draws in one process, and the launcher started {processes.count()}; "
+            f"sampling.engine: vllm draws in one process, and the launcher started {processes.count()}; "
             "use transformers, or launch: python"
         )
     from posttrain.rollouts.vllm import VllmSampler

@@ -1,4 +1,4 @@
-"""What a policy read and wrote in one episode, and the rewards that it earned on the way."""
+"""The tokens that a policy read and wrote in one episode, and its rewards for them."""
 
 from __future__ import annotations
 
@@ -8,18 +8,24 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Episode:
-    """Token ids, which of them the policy drew, and rewards as (position of a token, reward after it).
+    """Token ids, which of them are the policy's actions, and rewards as (position of a token, reward after it).
 
-    The ids between actions (a prompt, the answer of a tool) are read and not trained on; a reward after one of them
-    counts for the last action before it.
+    All other ids (a prompt, the answer of a tool) are read and not trained on; a reward after one of them counts for
+    the last action before it.
     """
 
     ids: Sequence[int]
     actions: Sequence[bool]
     rewards: Sequence[tuple[int, float]]
 
+    @property
+    def prompt(self) -> tuple[int, ...]:
+        """The ids before the actions, if these are all at the end of the episode, else none."""
+        length = len(self.ids) - sum(self.actions)
+        return () if any(self.actions[:length]) else tuple(self.ids[:length])
+
     def action_rewards(self) -> list[float]:
-        """The sum of the rewards after each action and before the next."""
+        """For each action, the sum of the rewards after it and before the next."""
         totals = [0.0] * sum(self.actions)
         for position, reward in self.rewards:
             action = sum(self.actions[: position + 1]) - 1

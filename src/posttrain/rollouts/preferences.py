@@ -1,21 +1,26 @@
 """Preference pairs for DPO from sampled completions: right over wrong first, then better over worse.
 
-Input are the records of `evaluation.generation.score_completion`. For the draws of one question:
+The input is the records of `rollouts.record.score_completion`. A question's samples give two kinds of pairs:
 
     correctness   a right answer (official execution) over a wrong one; margin = reward - reward > 0
-    quality       a right answer over a right one; margin = quality - quality > minimal_margin, and
-                  the chosen one's reward is not the lower: brevity must not teach a wrong `answer`
-    quality       = weighted mean of the parts that the task's score offers (`Score.quality`) and brevity, where
-    brevity       = (longest - tokens) / (longest - shortest) among the right answers to the same
-                  prompt, 1 if all are equally long
+    quality       a right answer over a right one; margin = quality - quality > minimal_margin, where the chosen one's
+                  reward is not the lower one: brevity must not teach a wrong `answer`
 
-Chosen and rejected were drawn from the same prompt (question and variant), so the pair compares two
-things that the policy does say there. Identical texts to one prompt count once, the same two texts
-make one pair per question. A question gives at most `pairs_per_question`; each next pair is, in
-this order: of correctness; with the rejected answer least used so far, so that one frequent mistake
-does not fill the limit; with a rejected answer that could be parsed, since rejecting scrap teaches
-little more than the form; with the chosen answer least used; of the largest margin; drawn first.
-There is no chance in it.
+    quality = weighted mean of the parts that the task's score offers (`Score.quality`) and of brevity
+    brevity = (longest - tokens) / (longest - shortest) among the right answers to a prompt; 1 if all are equally long
+
+Both answers of a pair were sampled from the same prompt (question and variant), so it compares two texts that the
+policy does write there. Identical answers to a prompt count once, and the same two texts make one pair per question.
+
+A question gives at most `pairs_per_question` pairs, taken one by one, without chance. These rules choose the next pair,
+each among those that the rules before it leave:
+
+* correctness before quality;
+* the rejected answer used least so far, so that one frequent mistake does not fill the limit;
+* rejected answers that could be parsed first, as rejecting others teaches little more than the form;
+* the chosen answer used least so far;
+* the largest margin;
+* the first sample.
 
 Unscorable questions give no pairs. Left out: pairs across variants, and pairs of two wrong answers.
 """
@@ -29,7 +34,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from posttrain.core.errors import UserError
-from posttrain.core.params import PairQuality, Preferences, Variant
+from posttrain.core.params import PairQuality, Pairs, Variant
 
 Record = Mapping[str, Any]
 Kind = Literal["correctness", "quality"]
@@ -40,7 +45,7 @@ DIGITS = 6
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two answers to the prompt of question `id` in `variant`; margin > 0, in units of its kind."""
+    """Two answers to the prompt of question `id` in `variant`; margin > 0, of reward or of quality."""
 
     id: str
     variant: Variant
@@ -50,11 +55,11 @@ class Pair:
     margin: float
 
 
-def make_pairs(samples: Sequence[Record], config: Preferences) -> list[Pair]:
-    """At most `config.pairs_per_question` pairs from the draws of one question, best first."""
+def make_pairs(samples: Sequence[Record], config: Pairs) -> list[Pair]:
+    """At most `config.pairs_per_question` pairs from the samples of one question, best first."""
     if len({record["id"] for record in samples}) > 1:
         raise UserError(f"pairs of one question: draws of {samples[0]['id']} and others given")
-    # Brevity is relative to the other answers to the prompt: two variants may order two texts differently.
+    # Brevity is relative to the other answers to the prompt, so two variants may order two texts differently.
     made: dict[frozenset[str], tuple[Pair, bool]] = {}
     for draws in _distinct_by_variant(samples).values():
         for pair, parsed in [*_correctness(draws), *_quality_pairs(draws, config)]:
@@ -63,7 +68,7 @@ def make_pairs(samples: Sequence[Record], config: Preferences) -> list[Pair]:
 
 
 def qualities(right: Sequence[Record], weights: PairQuality) -> list[float]:
-    """The quality in [0, 1] of each of the right answers to one prompt."""
+    """The quality in [0, 1] of each right answer to one prompt."""
     lengths = [record["tokens"] for record in right]
     longest, shortest = max(lengths, default=0), min(lengths, default=0)
     result = []
@@ -75,19 +80,19 @@ def qualities(right: Sequence[Record], weights: PairQuality) -> list[float]:
         total = sum(offered.values())
         if total <= 0:
             raise UserError(
-                f"preferences.quality: at least one weight of {', '.join(parts)} must be above 0"
+                f"generator.pairs.quality: at least one weight of {', '.join(parts)} must be above 0"
             )
         result.append(sum(weight * parts[name] for name, weight in offered.items()) / total)
     return result
 
 
 def split_held_out(pairs: Sequence[Pair], share: float, seed: int) -> tuple[list[Pair], list[Pair]]:
-    """(training pairs, held-out pairs): `share` of the questions, at least one, with all their pairs."""
+    """(training pairs, held-out pairs), where all pairs of `share` of the questions, at least of one, are held out."""
     questions = sorted({pair.id for pair in pairs})
     if len(questions) < 2:
         raise UserError(
             f"{len(questions)} questions have pairs, and at least 2 are needed to hold one out; "
-            "raise sample.questions or sample.count"
+            "raise generator.sample.questions or generator.sample.count"
         )
     random.Random(f"{seed}/held out").shuffle(questions)
     count = min(max(round(share * len(questions)), 1), len(questions) - 1)
@@ -99,12 +104,12 @@ def split_held_out(pairs: Sequence[Pair], share: float, seed: int) -> tuple[list
 
 
 def statistics(pairs: Sequence[Pair], samples: Sequence[Record]) -> dict[str, float]:
-    """What was drawn and what became of it, flat.
+    """Statistics of samples and of the pairs made from them.
 
-    questions = mixed (right and wrong answers) + all_right + all_wrong + unscorable. Shares of the
-    draws: success_VARIANT (right ones), unparseable, repeated (same text to the same prompt). Of the
-    pairs: their number by kind, the questions they come from, rejected_unparseable (share), and the
-    mean margin by kind, not there where the kind has no pair.
+    questions = mixed (right and wrong answers) + all_right + all_wrong + unscorable. Shares of the samples:
+    success_VARIANT (right ones), unparseable, repeated (same text to the same prompt). Of the pairs: their number by
+    kind, the number of questions they come from, rejected_unparseable (a share), and the mean margin of each kind that
+    has pairs.
     """
     if not samples:
         raise UserError("there are no samples to count")
@@ -139,7 +144,7 @@ def statistics(pairs: Sequence[Pair], samples: Sequence[Record]) -> dict[str, fl
 
 
 def _distinct_by_variant(samples: Sequence[Record]) -> dict[str, list[Record]]:
-    """The first of each text, by variant, in the order drawn."""
+    """By variant, the first scorable sample of each text, in the order sampled."""
     first: dict[str, dict[str, Record]] = defaultdict(dict)
     for record in samples:
         if record["status"] != "unscorable":
@@ -148,7 +153,7 @@ def _distinct_by_variant(samples: Sequence[Record]) -> dict[str, list[Record]]:
 
 
 def _correctness(draws: Sequence[Record]) -> list[tuple[Pair, bool]]:
-    """All pairs of right over wrong, each with whether the wrong one could be parsed."""
+    """All pairs of a right over a wrong answer, each with whether the wrong one could be parsed."""
     right = [record for record in draws if record["correct"]]
     wrong = [record for record in draws if not record["correct"]]
     made = []
@@ -161,7 +166,7 @@ def _correctness(draws: Sequence[Record]) -> list[tuple[Pair, bool]]:
     return made
 
 
-def _quality_pairs(draws: Sequence[Record], config: Preferences) -> list[tuple[Pair, bool]]:
+def _quality_pairs(draws: Sequence[Record], config: Pairs) -> list[tuple[Pair, bool]]:
     right = [record for record in draws if record["correct"]]
     worth = qualities(right, config.quality)
     made = []
@@ -178,7 +183,7 @@ def _pair(kind: Kind, chosen: Record, rejected: Record, margin: float) -> Pair:
 
 
 def _pick(made: Sequence[tuple[Pair, bool]], limit: int) -> list[Pair]:
-    """Pairs in the order that the module's docstring gives."""
+    """At most `limit` pairs, in the order of the module's docstring."""
     left = list(made)
     chosen: Counter[str] = Counter()
     rejected: Counter[str] = Counter()

@@ -1,4 +1,4 @@
-"""One record per completion: what was written, what the task's scorer says of it, and its reward."""
+"""One record per completion: its text, the task's score of it, and its reward."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from posttrain.tasks import Example, Task
+from posttrain.tasks.reward import reward
 
 DIGITS = 6
 
@@ -14,7 +15,6 @@ def score_completion(
     task: Task,
     example: Example,
     text: str,
-    tolerance: float,
     weights: Mapping[str, float],
     *,
     variant: str,
@@ -22,8 +22,8 @@ def score_completion(
     tokens: int,
     finished: bool,
 ) -> dict[str, Any]:
-    """The record of one completion. `tokens` and `finished` are what the sampler says of it."""
-    verdict = task.score(text, example, tolerance)
+    """The record of one completion; `tokens` and `finished` come from the sampler."""
+    verdict = task.score(text, example)
     return {
         "id": example["id"],
         "variant": variant,
@@ -35,10 +35,10 @@ def score_completion(
         "failure": verdict.failure,
         "value": verdict.value,
         "answer": verdict.answer,
-        "components": dict(verdict.components),
+        "parts": dict(verdict.parts),
         "quality": {name: round(part, DIGITS) for name, part in verdict.quality.items()},
-        "reward": round(task.reward(verdict.components, weights), DIGITS),
-        "correct": verdict.execution_correct,
+        "reward": round(reward(verdict.parts, weights), DIGITS),
+        "correct": verdict.correct,
         "program_correct": verdict.program_correct,
         "answer_strict": verdict.answer_strict,
         "answer_lenient": verdict.answer_lenient,

@@ -1,8 +1,7 @@
-"""The reward of a completion: what the task's one scorer says of its text.
+"""The reward of a completion, from the task's score of its text.
 
-A completion without an end is worth what its text is worth. `counts` keeps wrong, unparseable and unscorable
-completions apart. An unscorable question (its gold answer does not hold) gives all its completions the reward of
-no component, so that it moves no policy whose advantage is relative to the group.
+An unfinished completion is scored like any other. All completions of an unscorable question (whose gold answer does not
+hold) get the reward of no part, so that they move no policy whose advantage is relative to the group.
 """
 
 from __future__ import annotations
@@ -13,12 +12,13 @@ from typing import Any
 
 from posttrain.models.tokens import SEPARATOR
 from posttrain.tasks import Example, Task
+from posttrain.tasks.reward import reward
 
 VERDICTS = ("correct", "wrong", "unparseable", "unscorable")
 
 
 class RewardFunction:
-    """Rewards of completions of these examples; `counts` has how many got which verdict so far."""
+    """Rewards of completions for these examples; `counts` has the number of each verdict so far."""
 
     __name__ = "reward"  # TRL names its metrics after the function
 
@@ -26,12 +26,10 @@ class RewardFunction:
         self,
         task: Task,
         examples: Sequence[Example],
-        tolerance: float,
         weights: Mapping[str, float],
     ) -> None:
         self.task = task
         self.examples = examples
-        self.tolerance = tolerance
         self.weights = weights
         self.counts: Counter[str] = Counter(dict.fromkeys(VERDICTS, 0))
 
@@ -46,7 +44,7 @@ class RewardFunction:
         log_metric: Callable[[str, float], None] | None = None,
         **others: Any,
     ) -> list[float]:
-        """TRL's contract: completions as decoded, the column `example`, and a hook for metrics."""
+        """TRL's signature: decoded completions, the column `example`, and a hook for metrics."""
         texts = [text.removeprefix(SEPARATOR) for text in completions]
         rewards, verdicts = self._judge(texts, example)
         if log_metric is not None:
@@ -60,11 +58,11 @@ class RewardFunction:
         verdicts: Counter[str] = Counter()
         rewards = []
         for text, index in zip(texts, example_indices, strict=True):
-            score = self.task.score(text, self.examples[index], self.tolerance)
+            score = self.task.score(text, self.examples[index])
             if score.status == "scored":
-                verdicts["correct" if score.execution_correct else "wrong"] += 1
+                verdicts["correct" if score.correct else "wrong"] += 1
             else:
                 verdicts[score.status] += 1
-            rewards.append(self.task.reward(score.components, self.weights))
+            rewards.append(reward(score.parts, self.weights))
         self.counts.update(verdicts)
         return rewards, verdicts

@@ -1,24 +1,23 @@
-"""Completions drawn from a generator; the `count` completions of one prompt share its prefill.
+"""Sampling completions from a generator; the `count` completions of one prompt share its prefill.
 
     y_t ~ top_p(softmax(logits(x, y_<t) / temperature))      nucleus sampling, Holtzman et al. 2020
 
-Each prompt is read once. A decoding step then feeds one token of each of its completions as
-neighbours in one row, under a mask that lets a token see the real prompt tokens and the earlier
-tokens of its own completion, and positions continue from the row's own prompt length. So the
-prompt's keys and values are neither computed nor stored per completion, and the logits equal those
-of prompt + completion alone (up to rounding). A prompt whose completions have all ended leaves the
+Each prompt is read once. A decoding step then reads one token of each of its completions, side by side in one row. A
+mask lets a token see the real prompt tokens and the earlier tokens of its own completion, and positions continue from
+the row's own prompt length. So the prompt's keys and values are neither computed nor stored per completion, and the
+logits equal those of prompt + completion alone, up to rounding. A prompt whose completions have all ended leaves the
 batch.
 
-A token is found by inverting the distribution's cumulative sum at a uniform number. These numbers
-are drawn per prompt, from a generator seeded by (seed, index of the prompt), so completions depend
-neither on the batch size nor on the global random state.
+A token is sampled by inverting the distribution's cumulative sum at a uniform number. Each prompt has its own numbers,
+from a generator seeded by (seed, index of the prompt), so completions depend neither on the batch size nor on the
+global random state.
 
-Where the prefix cannot be shared (architectures not in `SHARED_PREFIX`, a sliding window shorter
-than prompt and completion), `generate` of transformers decodes every completion on a copy of its
-prompt, left-padded, with the same uniform numbers.
+Where the prefix cannot be shared (architectures not in `SHARED_PREFIX`, a sliding window shorter than prompt and
+completion), `generate` of transformers decodes every completion on a left-padded copy of its prompt, with the same
+uniform numbers.
 
-Left out: beam search, penalties, stop strings, constrained decoding. `sampler` gives the same
-function on another engine.
+Left out: beam search, penalties, stop strings, constrained decoding. For the same function on another engine see
+`rollouts.engines`.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from operator import itemgetter
 from typing import Any, Literal, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import (
     GenerationConfig,
     LogitsProcessor,
@@ -41,11 +40,11 @@ from transformers import (
     TemperatureLogitsWarper,
     TopPLogitsWarper,
 )
-from transformers.cache_utils import Cache, DynamicLayer
+from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 from posttrain.core import processes
 from posttrain.core.errors import UserError
-from posttrain.core.training import evaluating
+from posttrain.core.loop import evaluating
 from posttrain.models.architecture import SHARED_PREFIX, sliding_window
 from posttrain.models.load import max_positions
 from posttrain.models.tokens import SEPARATOR, pad, special_ids
@@ -53,12 +52,14 @@ from posttrain.rollouts.writer import Generator
 
 Engine = Literal["transformers", "vllm"]
 
+# Tokens of prompts that are read in one pass: what a CPU's cache holds of a small model, and what keeps a GPU busy.
+PREFILL_TOKENS = {"cpu": 4096}
+MAX_PREFILL_TOKENS = 32768
+
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """One completion: its ids with EOS if it was written, its text without separator and specials,
-    and whether it ended by itself.
-    """
+    """Token ids, with EOS if there is one; the text, without separator and special tokens; and whether it has an EOS."""
 
     ids: list[int]
     text: str
@@ -83,8 +84,7 @@ class Sampler(Protocol):
     ) -> list[list[Completion]]: ...
 
 
-# Logits (B, K, V) of the next token, the batch's rows that they belong to (B,), and the step, to
-# ids (B, K).
+# From logits (B, K, V) of the next token, the rows of the batch that they belong to (B,), and the step, to ids (B, K).
 Choose = Callable[[Tensor, Tensor, int], Tensor]
 
 
@@ -102,10 +102,10 @@ def sample(
 ) -> list[list[Completion]]:
     """`count` completions of each prompt, in the order of the prompts.
 
-    `batch_size` completions are in flight at a time, though never fewer than one prompt's.
-    Temperature 0 takes the most likely token. The model is in evaluation mode meanwhile, without
-    gradients. Several processes, called with the same prompts, share them, and each gets all
-    completions. `UserError` when a prompt and its completion exceed the model's positions.
+    At most `batch_size` completions are in flight at a time, but always all of one prompt. Temperature 0 takes the most
+    likely token. The model is in evaluation mode meanwhile, without gradients. Several processes, called with the same
+    prompts, share them, and each gets all completions. `UserError` if a prompt with its completion exceeds the model's
+    positions.
     """
     end = end_token(tokenizer)
     check_request(model.config, prompt_ids, count, max_new_tokens)
@@ -114,7 +114,7 @@ def sample(
     own: list[tuple[int, list[Completion]]] = []
     share_prefill = can_share(model.config, max(map(len, prompt_ids), default=0) + max_new_tokens)
     decode = decode_shared if share_prefill else decode_apart
-    # What FSDP puts together in inference mode could not be trained with afterwards.
+    # Weights that FSDP gathers in inference mode could not be trained afterwards.
     without_gradients = torch.no_grad() if processes.sharded() else torch.inference_mode()
     with evaluating(model), without_gradients:
         for batch, counts in processes.share(processes.batches(order, size)):
@@ -140,7 +140,7 @@ def greedy(
     batch_size: int,
     sample: Sampler = sample,
 ) -> list[Completion]:
-    """The completion of each prompt by its most likely token at every step."""
+    """The completion of each prompt that takes the most likely token at every step."""
     groups = sample(
         model,
         tokenizer,
@@ -156,7 +156,7 @@ def greedy(
 
 
 def can_share(config: PreTrainedConfig, length: int) -> bool:
-    """Whether completions can share a prefill when prompt and completion have `length` tokens."""
+    """Whether completions can share a prefill, where prompt and completion have at most `length` tokens."""
     window = sliding_window(config)
     return config.model_type in SHARED_PREFIX and (window is None or length <= window)
 
@@ -169,18 +169,15 @@ def decode_shared(
     end: int,
     choose: Choose,
 ) -> Tensor:
-    """Ids (B, K, T) of `count` completions per prompt, filled with `end` behind the end."""
+    """Ids (B, K, T) of `count` completions per prompt, filled up with `end`."""
     device = _device(model)
-    # The last prompt token is the first one that is decoded, once per completion, so that every
-    # step is alike whatever the prompts' lengths.
+    # The prompt's last token is the first one read in decoding, once per completion, so that all steps are alike
+    # whatever the prompts' lengths.
     ids, real = (tensor.to(device) for tensor in pad([prompt[:-1] for prompt in prompts]))
     last = torch.tensor([prompt[-1:] for prompt in prompts], device=device)
     width = ids.shape[1]
     capacity = width + count * max_new_tokens
-    cache = Cache(layer_class_to_replicate=partial(_BufferLayer, capacity))
-    if width:
-        # No mask is needed: pads are on the right, and the mask below hides them.
-        model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    cache = _prefill(model, ids, real, capacity)
     mask = _block_mask(real, count, max_new_tokens, next(model.parameters()).dtype)
     positions = real.sum(dim=1, keepdim=True).expand(-1, count)
     rows = torch.arange(len(prompts), device=device)
@@ -202,7 +199,7 @@ def decode_shared(
         left = int(running.sum())
         if processes.all_agree(left == 0):
             break
-        # Dropping rows copies the cache, so it waits until that halves the work.
+        # Dropping rows copies the cache, so it waits until it halves the work.
         if 0 < 2 * left <= len(rows):
             fed, ended, positions = fed[running], ended[running], positions[running]
             mask, rows = mask[running], rows[running]
@@ -219,7 +216,7 @@ def decode_apart(
     end: int,
     choose: Choose,
 ) -> Tensor:
-    """As `decode_shared`, with every completion on a copy of its prompt, by `model.generate`."""
+    """Like `decode_shared`, but with a copy of the prompt for every completion, by `model.generate`."""
     reversed_ids, reversed_real = pad([prompt[::-1] for prompt in prompts])
     ids = reversed_ids.flip(1).repeat_interleave(count, dim=0).to(_device(model))
     real = reversed_real.flip(1).repeat_interleave(count, dim=0).to(_device(model))
@@ -245,7 +242,7 @@ def decode_apart(
 
 
 def draw_uniforms(seed: int, indices: Sequence[int], count: int, steps: int) -> Tensor:
-    """Uniform numbers (B, K, T) in [0, 1), each prompt's from its own seed."""
+    """Uniform random numbers (B, K, T) in [0, 1), from a seed of its own for each prompt."""
     rows = []
     for index in indices:
         generator = torch.Generator()
@@ -255,7 +252,7 @@ def draw_uniforms(seed: int, indices: Sequence[int], count: int, steps: int) -> 
 
 
 def end_token(tokenizer: PreTrainedTokenizerBase) -> int:
-    """The id that ends a completion; `UserError` when the tokenizer has none."""
+    """The id that ends a completion; `UserError` if the tokenizer has none."""
     end = special_ids(tokenizer).end
     if not end:
         raise UserError("the tokenizer has no EOS token, so no completion could end")
@@ -265,7 +262,7 @@ def end_token(tokenizer: PreTrainedTokenizerBase) -> int:
 def check_request(
     config: PreTrainedConfig, prompt_ids: Sequence[list[int]], count: int, max_new_tokens: int
 ) -> None:
-    """`UserError` when a prompt is empty or a completion would not fit the model's positions."""
+    """`UserError` if a prompt is empty, or a completion would exceed the model's positions."""
     if count < 1 or max_new_tokens < 1:
         raise ValueError(f"count {count} and max_new_tokens {max_new_tokens} must be positive")
     limit = max_positions(config)
@@ -280,7 +277,7 @@ def check_request(
 
 
 def complete(ids: Sequence[int], end: int, tokenizer: PreTrainedTokenizerBase) -> Completion:
-    """The completion that begins with `ids`: up to the first `end`, which belongs to it."""
+    """The completion in `ids`: all up to the first `end`, which belongs to it."""
     finished = end in ids
     own = list(ids[: ids.index(end) + 1]) if finished else list(ids)
     text = tokenizer.decode(own, skip_special_tokens=True, clean_up_tokenization_spaces=False)
@@ -289,8 +286,9 @@ def complete(ids: Sequence[int], end: int, tokenizer: PreTrainedTokenizerBase) -
 
 
 class _BufferLayer(DynamicLayer):  # type: ignore[misc]
-    """Keys and values of one layer in a buffer of the final size: a step writes its own tokens and
-    copies nothing, where `DynamicLayer` copies the whole prompt.
+    """Keys and values of one layer in a buffer of their final size.
+
+    A step writes its own tokens and copies nothing, where `DynamicLayer` copies the whole prompt.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -299,8 +297,8 @@ class _BufferLayer(DynamicLayer):  # type: ignore[misc]
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         super().lazy_initialization(key_states, value_states)
-        self.key_buffer = self._empty(key_states)
-        self.value_buffer = self._empty(value_states)
+        self.key_buffer = self._empty(key_states, len(key_states))
+        self.value_buffer = self._empty(value_states, len(value_states))
         self._show(0)
 
     def update(
@@ -315,14 +313,24 @@ class _BufferLayer(DynamicLayer):  # type: ignore[misc]
         self._show(stop)
         return self.keys, self.values
 
+    def put(self, keys: Tensor, values: Tensor, part: slice, rows: int, width: int) -> None:
+        """Take over the first tokens of some of the rows, with zeros up to `width`."""
+        if not self.is_initialized:
+            super().lazy_initialization(keys, values)
+            self.key_buffer, self.value_buffer = self._empty(keys, rows), self._empty(values, rows)
+            self._show(width)
+        missing = (0, 0, 0, width - keys.shape[2])
+        self.keys[part] = nn.functional.pad(keys, missing)
+        self.values[part] = nn.functional.pad(values, missing)
+
     def batch_select_indices(self, indices: Tensor) -> None:
         self.key_buffer = self.key_buffer[indices]
         self.value_buffer = self.value_buffer[indices]
         self._show(self.keys.shape[2])
 
-    def _empty(self, states: Tensor) -> Tensor:
-        batch, heads, _, size = states.shape
-        return states.new_empty((batch, heads, self.capacity, size))
+    def _empty(self, states: Tensor, rows: int) -> Tensor:
+        _, heads, _, size = states.shape
+        return states.new_empty((rows, heads, self.capacity, size))
 
     def _show(self, length: int) -> None:
         self.keys = self.key_buffer[:, :, :length]
@@ -330,7 +338,7 @@ class _BufferLayer(DynamicLayer):  # type: ignore[misc]
 
 
 class _Chosen(LogitsProcessor):  # type: ignore[misc]
-    """Leaves the chosen token alone possible."""
+    """Leaves the chosen token as the only possible one."""
 
     def __init__(self, choose: Choose, prompts: int, width: int) -> None:
         self.choose = choose
@@ -344,9 +352,33 @@ class _Chosen(LogitsProcessor):  # type: ignore[misc]
         return torch.full_like(scores, -torch.inf).scatter(1, chosen.reshape(-1, 1), 0.0)
 
 
+def _prefill(model: Generator, ids: Tensor, real: Tensor, capacity: int) -> Cache:
+    """Keys and values of prompts `ids`, of which `real` tells the pads, in buffers for `capacity` tokens of each."""
+    cache = Cache(layer_class_to_replicate=partial(_BufferLayer, capacity))
+    rows, width = ids.shape
+    if not width:
+        return cache
+    # Where weights are sharded, all processes must make as many passes.
+    tokens = PREFILL_TOKENS.get(ids.device.type, MAX_PREFILL_TOKENS)
+    size = rows if processes.sharded() else max(1, tokens // width)
+    for start in range(0, rows, size):
+        part = slice(start, start + size)
+        widest = max(1, int(real[part].sum(dim=1).max()))
+        read = DynamicCache()
+        # No mask is needed: pads are on the right, and the mask of the decoding hides them.
+        some = ids[part, :widest]
+        model(input_ids=some, past_key_values=read, use_cache=True, logits_to_keep=1)
+        for number, layer in enumerate(read.layers):
+            if number == len(cache.layers):
+                cache.layers.append(_BufferLayer(capacity))
+            cache.layers[number].put(layer.keys, layer.values, part, rows, width)
+    return cache
+
+
 def _block_mask(real: Tensor, count: int, steps: int, dtype: torch.dtype) -> Tensor:
-    """Additive mask (B, 1, K, P + T K) of all steps: real prompt tokens, and the columns of the own
-    completion, of which step t sees the first t + 1.
+    """Additive mask (B, 1, K, P + T K) of all steps: a token sees the real prompt tokens and its own completion.
+
+    Step t needs only the first P + (t + 1) K columns.
     """
     own = torch.eye(count, dtype=torch.bool, device=real.device).repeat(1, steps)
     allowed = torch.cat(
@@ -372,7 +404,7 @@ def _sampled(
     total = cumulative[:, -1:]
     _check_finite(total)
     threshold = uniforms[rows, :, step].reshape(-1, 1) * total
-    # A token of probability 0 adds nothing to the sum, so `right` passes over it.
+    # `right` passes over tokens of probability 0, which add nothing to the sum.
     ids = torch.searchsorted(cumulative, threshold, right=True).clamp(max=flat.shape[-1] - 1)
     return ids.view(logits.shape[:2])
 

@@ -1,14 +1,14 @@
-"""Completions drawn by vLLM (0.22 or later), behind the signature of `sampling.sample`.
+"""Sampling completions with vLLM (0.22 or later), with the signature of `sampling.sample`.
 
-vLLM reads weights from a folder. With LoRA the engine is started once on the base, and each state
-of the adapter is written to a temporary folder and named in a `LoRARequest`; without, the whole
-model is written and the engine starts anew whenever the weights have changed. Prompts go in and
-completions come out as ids, so both engines agree on specials, and vLLM's prefix cache lets the
-completions of one prompt share its prefill.
+vLLM reads weights from a folder. With LoRA the engine is started once, on the base; each state of the adapter is
+written to a temporary folder and named in a `LoRARequest`. Without LoRA the whole model is written, and the engine
+starts anew, whenever the weights have changed. Prompts go in and completions come out as ids, so both engines agree on
+special tokens, and vLLM's prefix cache lets the completions of one prompt share its prefill.
 
-A seed fixes vLLM's draws on one machine and version as far as its kernels are deterministic; the
-draws differ from those of the transformers engine. Left out: several processes, tensor parallelism,
-servers, passing weights without a disk.
+A seed fixes vLLM's samples on one machine and version as far as its kernels are deterministic; they differ from those
+of the transformers engine.
+
+Left out: several processes, tensor parallelism, servers, passing weights without a disk.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from posttrain.models.lora import save_adapter
 from posttrain.rollouts.sampling import Completion, check_request, complete, end_token
 from posttrain.rollouts.writer import Generator
 
-# The model that is being trained or evaluated keeps its place on the same GPU.
+# The model that is being trained or evaluated needs the rest of the same GPU.
 GPU_MEMORY = 0.5
 LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 
@@ -67,7 +67,7 @@ class VllmSampler:
         seed: int,
         batch_size: int,
     ) -> list[list[Completion]]:
-        """As `sampling.sample`."""
+        """The same as `sampling.sample`."""
         end = end_token(tokenizer)
         check_request(model.config, prompt_ids, count, max_new_tokens)
         if not prompt_ids:
@@ -79,7 +79,7 @@ class VllmSampler:
         else:
             self._start(self._whole(model), longest, batch_size, None)
             adapter = None
-        # All greedy completions of a prompt are the same, and vLLM refuses to draw several.
+        # All greedy completions of a prompt are the same, and vLLM refuses to sample several.
         drawn = count if temperature > 0 else 1
         parameters = [
             self.vllm.SamplingParams(
@@ -88,7 +88,7 @@ class VllmSampler:
                 top_p=top_p,
                 max_tokens=max_new_tokens,
                 stop_token_ids=[end],
-                ignore_eos=True,  # the base's own list of ends; ours stands above
+                ignore_eos=True,  # the base's list of ends; ours is above
                 seed=random.Random(f"{seed}/{index}").getrandbits(31),
                 detokenize=False,
             )
@@ -109,7 +109,7 @@ class VllmSampler:
     def _start(
         self, source: dict[str, Any], length: int, batch_size: int, rank: int | None
     ) -> None:
-        """Have an engine on these weights that takes sequences of `length` tokens."""
+        """Start an engine on these weights for sequences of `length` tokens, unless such a one is running."""
         wanted = (*source.items(), batch_size, rank)
         if self.engine is not None and self.running[1:] == wanted and self.running[0] >= length:
             return
@@ -132,18 +132,18 @@ class VllmSampler:
         self.running = (length, *wanted)
 
     def _adapter(self, model: PeftModel) -> Any:
-        """The `LoRARequest` of the adapter as it is now; the same one while it does not change."""
+        """The `LoRARequest` for the adapter's present weights; the same one until they change."""
         key = fingerprint(get_peft_model_state_dict(model))
         if key != self.adapter_key:
             folder = self._new_folder()
             save_adapter(folder, model, model.name_or_path, None)
-            # The number must be new as well: vLLM caches adapters by it.
+            # vLLM caches adapters by their number, so that must be new as well.
             self.adapter = self.requests.LoRARequest(folder.name, self.written, str(folder))
             self.adapter_key = key
         return self.adapter
 
     def _whole(self, model: Generator) -> dict[str, Any]:
-        """A folder with the weights as they are now; the same one while they do not change."""
+        """The engine's arguments for a folder with the model's present weights; the same one until they change."""
         key = fingerprint(model.state_dict())
         if key != self.whole_key:
             self.whole = self._new_folder()
@@ -152,7 +152,7 @@ class VllmSampler:
         return {"model": str(self.whole), "dtype": _dtype(model)}
 
     def _new_folder(self) -> Path:
-        """An empty folder for weights, in place of the last one."""
+        """An empty folder for weights; the previous one is deleted."""
         for old in Path(self.folder.name).iterdir():
             shutil.rmtree(old)
         self.written += 1
@@ -162,7 +162,7 @@ class VllmSampler:
 
 
 def fingerprint(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names and bytes, 16 hexadecimal digits."""
+    """The first 16 hexadecimal digits of the SHA-256 of the tensors' names and bytes."""
     total = hashlib.sha256()
     for name in sorted(tensors):
         flat = tensors[name].detach().cpu().contiguous().reshape(-1)
@@ -171,7 +171,7 @@ def fingerprint(tensors: Mapping[str, Tensor]) -> str:
 
 
 def _base(model: PeftModel) -> dict[str, Any]:
-    """Where vLLM finds the frozen base: the folder or the hub name that it was loaded from."""
+    """The engine's arguments for the frozen base: the folder or the hub name that it was loaded from."""
     base = model.get_base_model()
     source: dict[str, Any] = {"model": base.name_or_path, "dtype": _dtype(base)}
     if not Path(base.name_or_path).is_dir():
@@ -180,7 +180,7 @@ def _base(model: PeftModel) -> dict[str, Any]:
 
 
 def _lora_rank(model: PeftModel) -> int:
-    """The smallest of vLLM's buffers that holds this adapter."""
+    """The smallest rank that vLLM offers and that holds this adapter; `UserError` if there is none."""
     rank = model.peft_config["default"].r
     fitting = [size for size in LORA_RANKS if size >= rank]
     if not fitting:
@@ -197,6 +197,6 @@ def _import(name: str) -> ModuleType:
         return importlib.import_module(name)
     except ImportError as error:
         raise UserError(
-            "generation.engine: vllm cannot be imported; "
+            "sampling.engine: vllm cannot be imported; "
             f"pip install 'vllm>=0.22', or use transformers ({error})"
         ) from error

@@ -2,8 +2,9 @@
 
     pi(y | x) = prod_t softmax(logits(x, y_<t))[y_t]       y ends with EOS, or at the length limit
 
-`save_generator` writes only what training changed: the adapter with LoRA, else every weight. Left
-out: adapters on the embeddings.
+`save_generator` writes only the weights that training changed: the adapter with LoRA, else all of them.
+
+Left out: adapters on the embeddings.
 """
 
 from __future__ import annotations
@@ -18,30 +19,13 @@ from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from posttrain.core.errors import UserError
-from posttrain.core.files import atomic_directory, read_json, write_json
+from posttrain.core.files import atomic_directory, write_json
 from posttrain.core.params import Lora
-from posttrain.models.load import Dtype, Quantization, describe_base, load_causal_lm, read_base
+from posttrain.models.load import Dtype, Quantization, load_causal_lm, read_saved
 from posttrain.models.lora import add_lora, save_adapter
 
 Generator: TypeAlias = "PreTrainedModel | PeftModel"
 GENERATOR_FILE = "generator.json"
-
-
-def new_generator(
-    base_directory: Path,
-    dtype: Dtype,
-    lora: Lora | None,
-    device: torch.device | str = "cpu",
-    quantization: Quantization | None = None,
-) -> Generator:
-    """The base in `base_directory`, ready for training: every weight, or a new adapter.
-
-    The adapter is drawn from the global random state, so the caller seeds it.
-    """
-    model = load_causal_lm(base_directory, dtype=dtype, device=device, quantization=quantization)
-    if lora is None:
-        return model
-    return add_lora(model, lora.r, lora.alpha, lora.dropout, lora.targets, "CAUSAL_LM")
 
 
 def save_generator(
@@ -49,18 +33,25 @@ def save_generator(
 ) -> None:
     """Write a folder that `load_generator` reads; the same weights give the same bytes.
 
-    generator.json   `base` (the content of base.json), whether LoRA is used, and `meta` (any JSON)
+    generator.json   `base` (the content of base.json), `weights` (adapter or whole), and `meta` (any JSON object)
     adapter/         the LoRA adapter, in PEFT's format; or
     model/           the whole model, when every weight was trained
     """
-    lora = isinstance(model, PeftModel)
     with atomic_directory(directory) as temporary:
         if isinstance(model, PeftModel):
             (temporary / "adapter").mkdir()
             save_adapter(temporary / "adapter", model, base["name_or_path"], base["revision"])
         else:
             model.save_pretrained(temporary / "model")
-        content = {"base": dict(base), "lora": lora, "meta": dict(meta)}
+        weights = "adapter" if isinstance(model, PeftModel) else "whole"
+        content = {"base": dict(base), "weights": weights, "meta": dict(meta)}
+        write_json(temporary / GENERATOR_FILE, content)
+
+
+def save_untrained(directory: Path, base: Mapping[str, Any]) -> None:
+    """Write the folder of the untrained generator, which is the base itself."""
+    with atomic_directory(directory) as temporary:
+        content = {"base": dict(base), "weights": "base", "meta": {}}
         write_json(temporary / GENERATOR_FILE, content)
 
 
@@ -71,27 +62,25 @@ def load_generator(
     device: torch.device | str = "cpu",
     trainable: bool = False,
     quantization: Quantization | None = None,
+    lora: Lora | None = None,
 ) -> tuple[Generator, dict[str, Any]]:
-    """The generator in `directory` on the base in `base_directory`, in evaluation mode, and its
-    `meta`.
+    """The generator in `directory` on the base in `base_directory`, in evaluation mode, and its `meta`.
 
-    `trainable` leaves the adapter (or every weight) ready for more training. `UserError` when a
-    file is missing or broken, or the generator was trained on another base.
+    trainable: leaves the adapter (or every weight) ready for more training. lora: the adapter that an untrained
+    generator gets, initialised from the global random state. `UserError` if a file is missing or broken, or the
+    generator was trained on another base.
     """
-    saved = read_json(directory / GENERATOR_FILE)
-    base = read_base(base_directory)
-    if saved["base"] != base:
-        raise UserError(
-            f"{directory}: trained on {describe_base(saved['base'])}, "
-            f"but {base_directory} holds {describe_base(base)}"
-        )
+    saved = read_saved(directory / GENERATOR_FILE, base_directory)
     model: Generator
     try:
-        if saved["lora"]:
-            bare = load_causal_lm(base_directory, dtype=dtype, quantization=quantization)
-            model = PeftModel.from_pretrained(bare, directory / "adapter", is_trainable=trainable)
-        else:
+        if saved["weights"] == "whole":
             model = load_causal_lm(directory / "model", dtype=dtype)
+        else:
+            model = load_causal_lm(base_directory, dtype=dtype, quantization=quantization)
+        if saved["weights"] == "adapter":
+            model = PeftModel.from_pretrained(model, directory / "adapter", is_trainable=trainable)
+        elif saved["weights"] == "base" and lora is not None:
+            model = add_lora(model, lora.r, lora.alpha, lora.dropout, lora.targets, "CAUSAL_LM")
     except (OSError, SafetensorError, ValueError) as error:
         raise UserError(f"{directory}: cannot load the generator: {error}") from error
     if not trainable:

@@ -1,3 +1,1 @@
-"""The selection policy: a language model that scores K candidate answers after reading the question
-once.
-"""
+"""The selector: a language model that reads a question once and scores K candidate answers."""

@@ -1,12 +1,11 @@
 """Candidate pools as token ids, and batches of them.
 
-A pool is one prompt and K candidate answers. Prompt and candidate are tokenised apart and joined as
-ids (`models/tokens.py`), so the prompt's ids are the same for all candidates, which the shared
-prefix needs.
+A pool is one prompt and K candidate answers. They are tokenised separately and joined as ids (`models/tokens.py`), so the
+prompt's ids are the same for all candidates, as the shared prefix requires.
 
-Nothing is ever truncated: a prompt or candidate over its limit is an error, or the whole pool is
-dropped and named. Left out: pools of different K in one batch (`length_buckets` takes `sizes` to
-keep them apart).
+Nothing is truncated: if a prompt or candidate exceeds its limit, the whole pool is an error, or is dropped and reported.
+
+Left out: pools of different K in one batch (the `sizes` of `length_buckets` keep them apart).
 """
 
 from __future__ import annotations
@@ -41,13 +40,13 @@ class TokenizedPool:
 
     @property
     def length(self) -> int:
-        """Tokens of the prompt and of every candidate: as many as the shared encoding reads, or more."""
+        """Tokens of the prompt and all candidates; the shared encoding reads at most as many."""
         return len(self.prompt_ids) + sum(map(len, self.candidate_ids))
 
 
 @dataclass(frozen=True, slots=True)
 class PoolBatch:
-    """B pools of K candidates, padded on the right; masks are bool, True on real tokens."""
+    """B pools of K candidates, padded on the right; masks are bool, True for real tokens."""
 
     prompt_ids: torch.Tensor  # (B, P) int64
     prompt_mask: torch.Tensor  # (B, P)
@@ -74,11 +73,10 @@ def tokenize_pools(
     max_candidate_tokens: int,
     overlong: Literal["error", "drop"] = "error",
 ) -> tuple[list[TokenizedPool], list[str]]:
-    """Token ids of all pools in order, and the ids of the pools dropped for being too long.
+    """Token ids of all pools in order, and the names of pools dropped as too long.
 
-    Limits count the special tokens. With `overlong="error"` a pool over a limit is a `UserError`
-    that says how many there are and names the first; with "drop" such pools are left out and their
-    ids returned.
+    The limits include special tokens. overlong: "error" raises a `UserError` with the number of pools over a limit and
+    the first of them; "drop" leaves them out.
     """
     prompts = tokenize_prompts([row.prompt for row in rows], tokenizer)
     flat = tokenize_answers([text for row in rows for text in row.candidates], tokenizer)
@@ -101,13 +99,13 @@ def tokenize_pools(
         raise UserError(
             f"{len(dropped)} of {len(rows)} pools exceed max_prompt_tokens={max_prompt_tokens} or "
             f"max_candidate_tokens={max_candidate_tokens}, the first is {first}; "
-            "raise the limit or, where the task has pages, shorten them (prepare.context, prepare.top_n)"
+            "raise the limit or, where the task has pages, shorten them (examples.context, examples.top_n)"
         )
     return pools, dropped
 
 
 def collate(pools: Sequence[TokenizedPool]) -> PoolBatch:
-    """Pad pools of equal K into one batch; pads are id 0 and masked."""
+    """Pad pools of equal K into one batch, with masked ids 0."""
     if not pools:
         raise ValueError("collate needs at least one pool")
     k = len(pools[0].candidate_ids)

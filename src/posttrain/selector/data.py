@@ -1,4 +1,4 @@
-"""Rows of data/rewards as tensors for training and evaluation."""
+"""Rows of data/pools as tensors for training and evaluation."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from posttrain.core.errors import UserError
+from posttrain.core.loop import device
 from posttrain.core.params import Model
-from posttrain.core.training import device
 from posttrain.selector.batch import PoolText, tokenize_pools
 from posttrain.selector.model import Selector
 from posttrain.selector.policy import log_softmax
@@ -23,9 +23,9 @@ Row = Mapping[str, Any]
 def make_pools(
     rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, model: Model, training: bool
 ) -> tuple[Pools, list[str]]:
-    """Tokenised pools with their rewards, and the ids dropped because they exceed the model's lengths.
+    """Tokenised pools with their rewards, and the ids of rows dropped because they exceed the model's lengths.
 
-    Only training rows may be dropped; elsewhere an overlong row is a `UserError`. The reference policy is uniform
+    Only training rows are dropped; elsewhere a row that is too long is a `UserError`. The reference policy is uniform
     until `with_reference` sets it.
     """
     texts = [
@@ -55,9 +55,9 @@ def make_pools(
 
 
 def with_reference(pools: Pools, selector: Selector, rows: Iterable[int], batch_size: int) -> Pools:
-    """The same pools with the log-policy that KL and DPO refer to: the selector's own, on the questions `rows`.
+    """The pools with the selector's own log-policy as the reference of KL and DPO, on the questions `rows`.
 
-    Only these may be trained on; the reference of the others stays uniform.
+    Train on these questions only: the reference of the others stays uniform.
     """
     wanted = sorted(set(rows))
     logits, _ = score_pools(selector, [pools.pools[row] for row in wanted], batch_size, device())

@@ -1,27 +1,26 @@
-"""The selector: a language model that reads the prompt once, a score per candidate, and a value of the
-pool.
+"""The selector: a language model that reads the prompt once and gives a score per candidate and a value of the pool.
 
     h_k    = mean hidden state of the tokens of candidate k after the prompt      (d,)
     l_k    = log p(candidate k | prompt), the sum over its tokens, by the language-model head
     logit  = a l_k + w2 . tanh(W1 h_k + b1) + b2    the policy is softmax over the K logits
-    value  = v2 . tanh(V1 mean_k h_k + c1) + c2     the PPO baseline, one number per pool
+    value  = v2 . tanh(V1 mean_k h_k + c1) + c2     the baseline of PPO, one number per pool
 
-At first a = 0.1 and w2 = 0: an untrained selector chooses what the language model would most likely have written, at
-a temperature of 10, as likelihoods of whole answers are far too sure on pages unlike those of the pretraining (the small
-model on real FinQA: a cross-entropy of 12 nats at a = 1, 2.3 at 0.1). Encoders have no l_k; their w2 starts random.
+Training starts from a = 0.1 and w2 = 0: an untrained selector prefers the candidate that the language model is most
+likely to write, at a temperature of 10, because likelihoods of whole answers are overconfident on pages unlike those of
+pretraining (the small model on real FinQA: a cross-entropy of 12 nats at a = 1, of 2.3 at a = 0.1). Encoders have no
+l_k; their w2 starts random.
 
-Decoders read the prompt once: its keys and values are cached, and the K candidates follow it in one row as
-a tree, in which tokens that several candidates begin with are read once too. Its root is the prompt's last
-token, so that the prompt's own pass has to leave keys and values only and its last layer's output needs no
-gradient. Under the mask a token sees the prompt and its own path in the tree; its position continues from
-the prompt's length. The logits and gradients equal those of encoding each prompt + candidate alone, up to
-rounding (with dropout, candidates draw one mask for the tokens they share, as they do for the prompt); the
-cache is not copied per candidate.
+Decoders read the prompt once. Its keys and values are cached, and the K candidates follow it in one row as a tree, in
+which shared beginnings of candidates are read once too. The root is the prompt's last token, so the pass over the prompt
+only has to provide keys and values, and its last hidden states need no gradient. A token attends to the prompt and to
+its own path in the tree; its position continues from the prompt's length. Logits and gradients equal those of encoding
+each prompt + candidate separately, up to rounding (dropout, however, uses one mask for the tokens that candidates
+share). The cache is not copied per candidate.
 
-Pairs are encoded apart (`encode_separately`) where the prefix cannot be shared: encoders such as
-BERT, whose prompt states depend on the candidate; architectures not in `SHARED_PREFIX`;
-sliding-window attention shorter than the pair; training with gradient checkpointing, which switches
-the cache off, or with sharded weights.
+Each prompt + candidate is encoded separately (`encode_separately`) where the prefix cannot be shared: for encoders such
+as BERT, whose prompt states depend on the candidate; for architectures not in `SHARED_PREFIX`; for sliding-window
+attention shorter than prompt and candidate; in training with gradient checkpointing, which disables the cache, or with
+sharded weights.
 
 Left out: tensor parallelism; pools of different K in one batch.
 """
@@ -42,7 +41,8 @@ from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel
 
 from posttrain.core import processes
 from posttrain.core.errors import UserError
-from posttrain.core.files import atomic_directory, read_json, write_json
+from posttrain.core.files import atomic_directory, write_json
+from posttrain.core.params import Lora
 from posttrain.models.architecture import (
     SHARED_PREFIX,
     hidden_size,
@@ -53,21 +53,25 @@ from posttrain.models.architecture import (
 from posttrain.models.load import (
     Dtype,
     Quantization,
-    describe_base,
     load_backbone,
     load_causal_lm,
     load_config,
     max_positions,
-    read_base,
+    read_saved,
 )
-from posttrain.models.lora import save_adapter
+from posttrain.models.lora import add_lora, save_adapter
 from posttrain.selector.batch import PoolBatch
+
+SELECTOR_FILE = "selector.json"
+FIRST_LIKELIHOOD_WEIGHT = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """What is known of the candidates of a batch, float32: `pooled` (B, K, d), the mean hidden state of each, and
-    `likelihood` (B, K), its log-probability after the prompt; None without a language-model head.
+    """The encoded candidates of a batch, in float32.
+
+    pooled: mean hidden state of each candidate, (B, K, d). likelihood: its log-probability after the prompt, (B, K); None
+    without a language-model head.
     """
 
     pooled: torch.Tensor
@@ -76,7 +80,7 @@ class Encoding:
 
 @dataclass(frozen=True, slots=True)
 class SelectorOutput:
-    """Scores of a batch: logits (B, K) and values (B,), both float32."""
+    """Logits (B, K) and values (B,) of a batch, both float32."""
 
     logits: torch.Tensor
     values: torch.Tensor
@@ -99,10 +103,10 @@ class ScoringHead(nn.Module):
 
 
 class Selector(nn.Module):
-    """Language model with a scoring head and a value head; see the module's docstring.
+    """Language model with a scoring head and a value head, as described in the module's docstring.
 
-    `backbone` is a model from `AutoModelForCausalLM` or, without likelihoods, from `AutoModel`; or a `PeftModel`
-    around one. `share_prefix=False` always encodes pairs apart.
+    backbone: a model from `AutoModelForCausalLM`, or without likelihoods from `AutoModel`; or a `PeftModel` around one.
+    share_prefix: False to always encode each prompt + candidate separately.
     """
 
     def __init__(self, backbone: nn.Module, share_prefix: bool = True) -> None:
@@ -115,13 +119,13 @@ class Selector(nn.Module):
         self.share_prefix = share_prefix and self.causal and config.model_type in SHARED_PREFIX
         self.score = ScoringHead(hidden_size(config))
         self.value = ScoringHead(hidden_size(config))
-        self.likelihood_weight = nn.Parameter(torch.tensor(0.1))
+        self.likelihood_weight = nn.Parameter(torch.tensor(FIRST_LIKELIHOOD_WEIGHT))
         if self._language_model.get_output_embeddings() is not None:
             nn.init.zeros_(self.score.outer.weight)
 
     @property
     def _language_model(self) -> PreTrainedModel:
-        """The backbone without PEFT's wrapper; adapters are inside its layers."""
+        """The backbone without PEFT's wrapper, but with the adapters inside its layers."""
         wrapped = self.backbone
         model = wrapped.get_base_model() if isinstance(wrapped, PeftModel) else wrapped
         assert isinstance(model, PreTrainedModel)
@@ -139,15 +143,15 @@ class Selector(nn.Module):
         return SelectorOutput(logits, self.value(encoding.pooled.mean(dim=1)))
 
     def encode(self, batch: PoolBatch) -> Encoding:
-        """Read every candidate of every pool after its prompt."""
+        """Encode every candidate of every pool after its prompt, with a shared prefix where possible."""
         if self._can_share(batch):
             return self.encode_shared(batch)
         return self.encode_separately(batch)
 
     def encode_shared(self, batch: PoolBatch) -> Encoding:
-        """With the prompt read once; only for causal backbones."""
+        """Encode with each prompt read once; for causal backbones only."""
         read = self._language_model.base_model
-        # The prompt needs no mask: pads are on its right, and the tree is kept from seeing them below.
+        # The prompt needs no mask: its pads are on the right, and the tree's mask below excludes them.
         prefix = read(input_ids=batch.prompt_ids, past_key_values=DynamicCache(), use_cache=True)
         tree = _grow(batch)
         last = batch.prompt_mask.sum(dim=1, keepdim=True) - 1
@@ -159,14 +163,14 @@ class Selector(nn.Module):
             past_key_values=prefix.past_key_values,
             use_cache=True,
         ).last_hidden_state
-        # A token is predicted by the state before it.
+        # A token is predicted from its parent's state.
         before = states.gather(1, tree.parent[:, :, None].expand_as(states))
         return Encoding(
             _mean(states, tree.membership), self._likelihood(before, tree.ids, tree.membership)
         )
 
     def encode_separately(self, batch: PoolBatch) -> Encoding:
-        """With each prompt + candidate as a sequence of its own: the reference, and the way of encoders."""
+        """Encode each prompt + candidate as a sequence of its own; also the reference for tests of `encode_shared`."""
         b, k, _ = batch.candidate_ids.shape
         prompt_ids = batch.prompt_ids[:, None].expand(-1, k, -1)
         prompt_mask = batch.prompt_mask[:, None].expand(-1, k, -1)
@@ -176,8 +180,7 @@ class Selector(nn.Module):
         width = int(lengths.max())
         mask = torch.arange(width, device=lengths.device) < lengths[:, None]
         ids = torch.zeros_like(mask, dtype=torch.long)
-        # Both masks hold as many real tokens per row, so this closes the gap between prompt and
-        # candidate.
+        # Both masks have the same number of real tokens per row, so this closes the gap between prompt and candidate.
         ids[mask] = gapped_ids[gapped_mask]
         inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": mask.long()}
         if self.causal:
@@ -193,9 +196,9 @@ class Selector(nn.Module):
     def _likelihood(
         self, before: torch.Tensor, ids: torch.Tensor, membership: torch.Tensor
     ) -> torch.Tensor | None:
-        """Log-probability of each candidate, (B, K) float32, from the states that predict its tokens.
+        """Log-probability of each candidate, (B, K) float32; None without a language-model head.
 
-        before: (B, S, d), ids: (B, S), membership: (B, K, S). None without a language-model head.
+        before: states (B, S, d) that predict the tokens. ids: (B, S). membership: each candidate's tokens, (B, K, S).
         """
         head = self._language_model.get_output_embeddings()
         if head is None:
@@ -213,13 +216,13 @@ class Selector(nn.Module):
             return False
         window = sliding_window(self.config)
         if processes.sharded() and (torch.is_grad_enabled() or window is not None):
-            # The prompt's pass would be gone back through when its layers are given up, and where the window decides,
-            # processes would make different numbers of passes.
+            # The backward pass would go through the prompt's layers after their release. And where the window's size
+            # decides, processes would make different numbers of passes.
             return False
         return window is None or batch.prompt_ids.shape[1] + batch.candidate_ids.shape[2] <= window
 
     def _additive_mask(self, prompt: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
-        """Mask (B, 1, S, P + S) of the tokens to see, of the prompt (B, P) and of the tree (B, S, S)."""
+        """Additive attention mask (B, 1, S, P + S) from the visible tokens of prompt (B, P) and tree (B, S, S)."""
         prompt = prompt[:, None].expand(-1, visible.shape[1], -1)
         allowed = torch.cat([prompt, visible], dim=-1)[:, None]
         dtype = next(self.backbone.parameters()).dtype
@@ -228,9 +231,7 @@ class Selector(nn.Module):
         return mask.masked_fill(~allowed, lowest)
 
     def _within_table(self, positions: torch.Tensor) -> torch.Tensor:
-        """Keep the positions of pads inside the table of position embeddings; real ones are checked
-        at loading.
-        """
+        """Keep positions of pads inside the table of position embeddings; those of real tokens fit by `check_lengths`."""
         limit = max_positions(self.config)
         return positions if limit is None else positions.clamp(max=limit - 1)
 
@@ -238,16 +239,17 @@ class Selector(nn.Module):
 def load_reader(
     model: Path, dtype: Dtype, quantization: Quantization | None = None
 ) -> PreTrainedModel:
-    """The model that a selector reads with: a decoder with its language-model head, an encoder without."""
+    """The backbone of a selector: a decoder with its language-model head, or an encoder without one."""
     load = load_causal_lm if is_causal(load_config(model)) else load_backbone
     return load(model, dtype=dtype, quantization=quantization)
 
 
 @dataclass(frozen=True, slots=True)
 class _Tree:
-    """The candidates of each pool as a tree of at most S tokens, its root the prompt's last token: ids, depth and
-    parent (B, S); which tokens are on the path to one, itself included (B, S, S); the tokens of each candidate,
-    without the root (B, K, S). Pads are at the end of a row and on no path.
+    """The candidates of each pool as a tree of at most S tokens, whose root is the prompt's last token.
+
+    ids, depth, parent: (B, S). visible: for each token, the path to it including itself, (B, S, S). membership: the tokens
+    of each candidate, without the root, (B, K, S). Pads are at the end of a row and on no path.
     """
 
     ids: torch.Tensor
@@ -263,10 +265,10 @@ def _grow(batch: PoolBatch) -> _Tree:
     root = batch.prompt_ids.gather(1, batch.prompt_mask.sum(dim=1, keepdim=True) - 1)
     ids = torch.cat([root[:, None].expand(-1, count, -1), batch.candidate_ids], dim=2)
     real = nn.functional.pad(batch.candidate_mask, (1, 0), value=True)
-    # (B, K, K, 1 + C): whether two candidates are the same up to a token.
+    # (B, K, K, 1 + C): whether two candidates are equal up to and including a token.
     equal = (ids[:, :, None] == ids[:, None]) & real[:, :, None] & real[:, None]
     same = equal.byte().cumprod(dim=3).bool()
-    # Of candidates that share a token, the first puts it into the tree.
+    # Of the candidates that share a token, the first adds it to the tree.
     owner = same.byte().argmax(dim=2)
     kept = (real & (owner == torch.arange(count, device=ids.device)[:, None])).flatten(1)
     source = (~kept).byte().argsort(dim=1, stable=True)[:, : int(kept.sum(dim=1).max())]
@@ -287,8 +289,8 @@ def _grow(batch: PoolBatch) -> _Tree:
 def _mean(states: torch.Tensor, membership: torch.Tensor) -> torch.Tensor:
     """Mean over each candidate's tokens: (B, S, d) and (B, K, S) to (B, K, d) in float32.
 
-    A new model learns from this many times sooner than from the last token's state, which at first
-    is the same end-of-sequence embedding for every candidate.
+    A new model learns from the mean many times faster than from the last token's state, which at first is the same
+    end-of-sequence embedding for every candidate.
     """
     weights = membership / membership.sum(dim=-1, keepdim=True)
     return torch.bmm(weights.float(), states.float())
@@ -297,11 +299,12 @@ def _mean(states: torch.Tensor, membership: torch.Tensor) -> torch.Tensor:
 def save_selector(
     directory: Path, selector: Selector, base: Mapping[str, Any], meta: Mapping[str, Any]
 ) -> None:
-    """Write a folder that `load_selector` reads; the same weights give the same bytes.
+    """Write a folder for `load_selector`; the same weights give the same bytes.
 
-    selector.json      `base` (the content of base.json), whether LoRA is used, and `meta` (any JSON
-    object) head.safetensors   scoring and value head adapter/           the LoRA adapter, in PEFT's
-    format; or backbone/          the whole backbone, when every weight was trained
+    selector.json      `base` (the content of base.json), `weights` (adapter or whole), and `meta` (any JSON object)
+    head.safetensors   scoring head, value head and likelihood weight
+    adapter/           the LoRA adapter in PEFT's format, or
+    backbone/          the whole backbone, if all weights are trained
     """
     backbone = selector.backbone
     with atomic_directory(directory) as temporary:
@@ -316,11 +319,35 @@ def save_selector(
             for name, tensor in selector.state_dict().items()
             if not name.startswith("backbone.")
         }
-        save_file(head, temporary / "head.safetensors")
-        lora = isinstance(backbone, PeftModel)
-        write_json(
-            temporary / "selector.json", {"base": dict(base), "lora": lora, "meta": dict(meta)}
+        _write_head(
+            temporary, head, "adapter" if isinstance(backbone, PeftModel) else "whole", base, meta
         )
+
+
+def save_untrained(
+    directory: Path, config: PreTrainedConfig, base: Mapping[str, Any], seed: int
+) -> None:
+    """Write the folder of an untrained selector: the base model with heads initialised from the seed."""
+    torch.manual_seed(seed)
+    heads = nn.Module()
+    heads.score, heads.value = (ScoringHead(hidden_size(config)) for _ in range(2))
+    heads.likelihood_weight = nn.Parameter(torch.tensor(FIRST_LIKELIHOOD_WEIGHT))
+    if is_causal(config):
+        nn.init.zeros_(heads.score.outer.weight)
+    with atomic_directory(directory) as temporary:
+        _write_head(temporary, heads.state_dict(), "base", base, {"seed": seed})
+
+
+def _write_head(
+    directory: Path,
+    head: Mapping[str, torch.Tensor],
+    weights: str,
+    base: Mapping[str, Any],
+    meta: Mapping[str, Any],
+) -> None:
+    save_file(dict(head), directory / "head.safetensors")
+    content = {"base": dict(base), "weights": weights, "meta": dict(meta)}
+    write_json(directory / SELECTOR_FILE, content)
 
 
 def load_selector(
@@ -330,28 +357,26 @@ def load_selector(
     device: torch.device | str = "cpu",
     trainable: bool = False,
     quantization: Quantization | None = None,
+    lora: Lora | None = None,
 ) -> tuple[Selector, dict[str, Any]]:
-    """The selector in `directory` on the base in `base_directory`, in evaluation mode, and its
-    `meta`.
+    """The selector in `directory` on the base in `base_directory`, in evaluation mode, and its `meta`.
 
-    `trainable` leaves the adapter (or the backbone) and the heads ready for more training.
-    `UserError` when a file is missing or broken, or the adapter belongs to another base.
+    trainable: whether the adapter (or the backbone) and the heads can be trained further. lora: new adapter of an
+    untrained selector, initialised from the global random state. Raises `UserError` if a file is missing or broken, or if
+    the selector was trained on another base.
     """
-    saved = read_json(directory / "selector.json")
-    base = read_base(base_directory)
-    if saved["base"] != base:
-        raise UserError(
-            f"{directory}: trained on {describe_base(saved['base'])}, "
-            f"but {base_directory} holds {describe_base(base)}"
-        )
+    saved = read_saved(directory / SELECTOR_FILE, base_directory)
     try:
-        if saved["lora"]:
-            bare = load_reader(base_directory, dtype, quantization)
-            backbone = PeftModel.from_pretrained(
-                bare, directory / "adapter", is_trainable=trainable
-            )
-        else:
+        if saved["weights"] == "whole":
             backbone = load_reader(directory / "backbone", dtype)
+        else:
+            backbone = load_reader(base_directory, dtype, quantization)
+        if saved["weights"] == "adapter":
+            backbone = PeftModel.from_pretrained(
+                backbone, directory / "adapter", is_trainable=trainable
+            )
+        elif saved["weights"] == "base" and lora is not None:
+            backbone = add_lora(backbone, **lora.model_dump())
         selector = Selector(backbone)
         head = load_file(directory / "head.safetensors")
     except (OSError, SafetensorError, ValueError) as error:

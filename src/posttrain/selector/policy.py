@@ -8,9 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from posttrain.core.training import Stats
+from posttrain.core.loop import Stats
 
-# Tensors of B rows: rewards (B, K), reference (B, K), and what a rollout adds.
+# Tensors of B rows: rewards (B, K), the reference log-policy (B, K), and those that a rollout adds.
 Batch = dict[str, Tensor]
 
 
@@ -20,12 +20,12 @@ def log_softmax(logits: Tensor) -> Tensor:
 
 
 def sample(log_policy: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """`count` actions per row, drawn with replacement: (B, K) to (B, count) int64."""
+    """`count` actions per row, sampled with replacement: (B, K) to (B, count) int64."""
     return torch.multinomial(log_policy.exp(), count, replacement=True, generator=generator)
 
 
 def entropy(log_policy: Tensor) -> Tensor:
-    """(B, K) to (B,), in nats."""
+    """H(policy), (B, K) to (B,), in nats."""
     return -(log_policy.exp() * log_policy).sum(dim=-1)
 
 
@@ -35,12 +35,12 @@ def kl_divergence(log_policy: Tensor, log_other: Tensor) -> Tensor:
 
 
 def expected_reward(log_policy: Tensor, rewards: Tensor) -> Tensor:
-    """(B, K) and (B, K) to (B,)."""
+    """Expected reward under the policy, (B, K) and (B, K) to (B,)."""
     return (log_policy.exp() * rewards).sum(dim=-1)
 
 
 def describe(log_policy: Tensor, batch: Batch) -> Stats:
-    """What every algorithm logs of the policy on a batch."""
+    """Statistics of the policy on a batch, logged by every method."""
     log_policy = log_policy.detach()
     chosen = log_policy.argmax(dim=-1, keepdim=True)
     return {

@@ -1,11 +1,10 @@
-"""Score pools with a selector, without gradients.
+"""Score pools with a selector, without gradients and dropout.
 
-Pools are sorted by length, longest first, and cut into batches: little is padded, and a batch that
-does not fit in memory fails at once. The results come back in the order of the input, on the CPU.
-Dropout is off while scoring, so the same weights give the same scores. Several processes share the
-batches, and each gets all scores.
+Pools are sorted by length, longest first, and cut into batches, so that there is little padding and a batch that does not
+fit in memory fails at once. Results are on the CPU, in the order of the input. Several processes share the batches, and
+each gets all scores.
 
-Left out: pools of different K in one call (`UserError`).
+Left out: pools of different K in one call.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from posttrain.core import processes
 from posttrain.core.errors import UserError
-from posttrain.core.training import evaluating
+from posttrain.core.loop import evaluating
 from posttrain.selector.batch import TokenizedPool, collate
 from posttrain.selector.model import Selector
 
@@ -30,8 +29,7 @@ def score_pools(
 ) -> tuple[Tensor, Tensor]:
     """Logits (N, K) and values (N,) of N pools, float32, in the order of the input.
 
-    `batch_size` is in pools; it changes the scores by rounding only. `UserError` when pools differ
-    in K.
+    batch_size: pools per forward pass; it affects the scores by rounding only. Raises `UserError` if pools differ in K.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be positive, got {batch_size}")
@@ -42,7 +40,7 @@ def score_pools(
                 f"{pool.id}: {len(pool.candidate_ids)} candidates where {pools[0].id} has {count}"
             )
     logits, values = torch.zeros(len(pools), count), torch.zeros(len(pools))
-    # Not inference_mode: what a forward pass caches in the model must stay usable in training.
+    # Not inference_mode: tensors that a forward pass caches in the model must stay usable in training.
     with evaluating(selector), torch.no_grad():
         for rows, counts in processes.share(processes.batches(longest_first(pools), batch_size)):
             output = selector(collate([pools[row] for row in rows]).to(device))
@@ -53,10 +51,7 @@ def score_pools(
 
 
 def longest_first(pools: Sequence[TokenizedPool]) -> list[int]:
-    """Indices of the pools by length, longest first, ties in their own order.
-
-    Prompt first: its width is padded for the whole batch.
-    """
+    """Indices of the pools by length of the prompt, then of the whole pool, longest first; ties in the given order."""
     return sorted(
         range(len(pools)),
         key=lambda row: (-len(pools[row].prompt_ids), -pools[row].length),

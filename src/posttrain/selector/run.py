@@ -1,45 +1,47 @@
-"""What both training stages of the selector do around the loop: load, train, save, write curves."""
+"""Training runs of the selector (load, train, save, write curves), and scores of a trained one."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from posttrain.core import processes
-from posttrain.core.checkpoint import CheckpointFile, claim, release
+from posttrain.core.checkpoint import forget, work_folder
 from posttrain.core.curves import Progress, write_curves
 from posttrain.core.files import atomic_directory, read_jsonl
-from posttrain.core.manifest import digest, write_manifest
-from posttrain.core.params import Model, Optimization
-from posttrain.core.training import VALIDATION, History, choose, device
+from posttrain.core.loop import VALIDATION, choose, device
+from posttrain.core.manifest import build_manifest, digest, write_manifest
+from posttrain.core.params import FINE_TUNED, UNTRAINED, Model, Params
+from posttrain.core.settings import Optimization
 from posttrain.models.architecture import recompute_activations
-from posttrain.models.load import load_tokenizer, read_base
+from posttrain.models.load import BASE, load_tokenizer, read_base
 from posttrain.selector.data import make_pools
-from posttrain.selector.model import Selector, load_reader, load_selector, save_selector
+from posttrain.selector.model import Selector, load_selector, save_selector
 from posttrain.selector.predict import score_pools
-from posttrain.selector.train import Algorithm, Pools, Schedule, train
+from posttrain.selector.train import Method, Pools, Run, Schedule, train, validate
 
-BASE = Path("models/base")
-REWARDS = Path("data/rewards")
+POOLS = Path("data/pools")
 
 
 def model_directory(policy: str, seed: int) -> Path:
-    """Where the training stages put the selector."""
-    if policy == "sft":
-        return Path("models/sft_selector") / str(seed)
-    return Path("models/rl_selector") / f"{policy}-{seed}"
+    """The folder of a policy's selector."""
+    return Path("models/selector") / policy / str(seed)
 
 
 def load_policy(policy: str, seed: int, model: Model, trainable: bool = False) -> Selector:
-    """The policy's selector; base is one that saw no training, which chooses by the language model alone."""
-    if policy == "base":
-        torch.manual_seed(seed)
-        return Selector(load_reader(BASE, model.dtype, model.quantization)).to(device()).eval()
+    """The selector of a policy. The untrained one chooses by the language model alone."""
+    torch.manual_seed(seed)
     selector, _ = load_selector(
-        model_directory(policy, seed), BASE, model.dtype, device(), trainable, model.quantization
+        model_directory(policy, seed),
+        BASE,
+        model.dtype,
+        device(),
+        trainable,
+        model.quantization,
+        lora=model.lora if trainable else None,
     )
     return selector
 
@@ -54,9 +56,9 @@ def by_likelihood(model: torch.nn.Module) -> Selector:
 def score_rows(
     selector: Selector, rows: Sequence[Mapping[str, Any]], model: Model
 ) -> list[list[float]]:
-    """The selector's logits of the candidates of each row, whose pools may differ in size."""
+    """The selector's logits of each row's candidates; rows may differ in K."""
     tokenizer = load_tokenizer(BASE)
-    # A drawn text may tokenise to more tokens than were drawn.
+    # A sampled text may tokenise to more tokens than were sampled.
     roomy = model.model_copy(update={"max_candidate_tokens": 2 * model.max_candidate_tokens})
     scores: dict[int, list[float]] = {}
     for size in sorted({len(row["candidates"]) for row in rows}):
@@ -68,62 +70,62 @@ def score_rows(
 
 
 def load_data(model: Model, evaluation_questions: int) -> tuple[Pools, Pools, list[str]]:
-    """Training pools, those of the validation questions, and the ids of training examples that are too long."""
+    """Training pools, validation pools, and the ids of training examples dropped as too long."""
     tokenizer = load_tokenizer(BASE)
-    data, dropped = make_pools(read_jsonl(REWARDS / "train.jsonl"), tokenizer, model, training=True)
-    rows = choose(read_jsonl(REWARDS / "val.jsonl"), evaluation_questions, VALIDATION)
+    data, dropped = make_pools(read_jsonl(POOLS / "train.jsonl"), tokenizer, model, training=True)
+    rows = choose(read_jsonl(POOLS / "val.jsonl"), evaluation_questions, VALIDATION)
     val, _ = make_pools(rows, tokenizer, model, training=False)
     return data, val, dropped
 
 
 def train_and_save(
-    name: str,
-    selector: Selector,
-    algorithm: Algorithm,
-    config: Optimization,
-    schedule: Schedule,
-    data: Pools,
-    val: Pools,
-    *,
-    model: Model,
+    params: Params,
+    policy: str,
     seed: int,
-    manifest: Mapping[str, Any],
-    output: Path,
-    curves: Path,
+    method: Method,
+    settings: Optimization,
+    prepare: Callable[[Pools, Model], tuple[Selector, Pools, Schedule]],
 ) -> None:
-    """Train, then put the model in `output`, with its manifest, and its curves in `curves`."""
+    """Train the selector of a policy, and write it with its manifest and curves.
+
+    prepare: from the training pools, returns the selector to train, the pools with their reference policy, and the
+    schedule.
+    """
+    model = params.selected_model
+    start = model_directory(UNTRAINED if policy == FINE_TUNED else FINE_TUNED, seed)
+    stage = "selector_sft" if policy == FINE_TUNED else f"selector_rl/{policy}"
+    manifest = build_manifest(
+        stage,
+        params.sections("selector.common", f"selector.{policy}", "model"),
+        [BASE, start, POOLS / "train.jsonl", POOLS / "val.jsonl"],
+        policy=policy,
+        seed=seed,
+    )
+    data, val, dropped = load_data(model, settings.evaluation_questions)
+    print(f"{len(data)} training questions, {len(dropped)} dropped as too long for {params.model}")
     torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
+    selector, data, schedule = prepare(data, model)
     if model.gradient_checkpointing:
         recompute_activations(selector.backbone)
-    run = digest(manifest)
-    claim(run)
-    checkpoint = CheckpointFile(run)
-    progress = Progress(name)
-
-    def report(done: int, total: int, history: History) -> None:
-        shown = {key: history.train[-1][key] for key in ("loss", "reward")} if history.train else {}
-        progress(done, total, {**shown, "val": history.val[-1]["reward"]})
-
-    history = train(
-        selector,
-        algorithm,
-        config,
-        schedule,
-        data,
-        val,
-        batch_size=model.batch_size,
+    work = work_folder(digest(manifest))
+    progress = Progress(f"selector/{policy}/{seed}", params.tracking)
+    run = Run(
+        model=selector,
         seed=seed,
-        checkpoint=checkpoint,
-        report=report,
+        work=work,
+        evaluate=lambda trained: validate(trained, val, model.batch_size),
+        report=progress,
+        data=data,
+        batch_size=model.batch_size,
     )
+    history = train(run, method, settings, schedule)
     progress.close()
     if not processes.is_main():
         return
-    best = max(history.val[1:], key=lambda row: (row["reward"], row["step"]))
-    meta = {"best_step": best["step"], "val_reward": best["reward"]}
-    with atomic_directory(output) as temporary:
+    meta = {"best_step": history.best["step"], "val_reward": history.best["reward"]}
+    with atomic_directory(model_directory(policy, seed)) as temporary:
         save_selector(temporary, selector, read_base(BASE), meta)
         write_manifest(temporary, manifest)
+    curves = Path("plots/curves/selector") / policy / str(seed)
     write_curves(curves, {"train": history.train, "val": history.val})
-    checkpoint.remove()
-    release(run)
+    forget(work)

@@ -1,15 +1,15 @@
-"""The training loop of the selector, the same for supervised fine-tuning and every RL method.
+"""The training of the selector, the same for supervised fine-tuning and every RL method.
 
-One step: take a batch of questions, let the algorithm make its rollout (`rollout`), then pass over the batch
-`inner_epochs` times in `minibatches` optimizer steps on the algorithm's `loss`. An algorithm is a module with these two
-functions: `sft`, `ppo`, `grpo`, `rloo`, `dpo`, `exact`.
+One step takes a batch of questions, calls the method's `rollout` on it, and then makes `inner_epochs` passes of
+`minibatches` optimizer steps each over the batch, on the method's `loss`. A method is a module of `methods` with
+`Settings` and these two functions. `core.loop` loops over the steps and keeps the weights of the best validation reward.
 
 All randomness of a step derives from (seed, step), so a run resumed from a checkpoint repeats exactly what the
-uninterrupted one would have done. The weights returned are those of the best validation reward.
+uninterrupted one would have done.
 
-Several processes (`posttrain.core.processes`) train the same batches: each draws the same actions from scores that they
-computed together, takes its share of a minibatch's passes, and steps on the sum of all gradients. What differs from one
-process is rounding, and which dropout masks are drawn.
+Several processes (`posttrain.core.processes`) train on the same batches: they score a batch together and sample the same
+actions, then each takes its share of a minibatch's passes and steps on the sum of all gradients. The result differs from
+that of one process only by rounding and dropout masks.
 """
 
 from __future__ import annotations
@@ -22,19 +22,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from posttrain.core import processes
-from posttrain.core.checkpoint import CheckpointFile
-from posttrain.core.params import Optimization
-from posttrain.core.training import (
-    History,
-    Stats,
-    below,
-    load_trainable_state,
-    optimizer_tensors,
-    rate_share,
-    restore_optimizer,
-    trainable_state,
-)
+from posttrain.core import loop, processes
+from posttrain.core.loop import History, Stats, rate_share
+from posttrain.core.settings import Optimization
 from posttrain.models.sharding import check_trainable
 from posttrain.models.tokens import length_buckets
 from posttrain.selector.batch import TokenizedPool, collate
@@ -43,23 +33,23 @@ from posttrain.selector.policy import Batch, expected_reward, log_softmax
 from posttrain.selector.predict import score_pools
 
 
-class Algorithm(Protocol):
-    """A module of this package: how actions are drawn, and the loss on them."""
+class Method(Protocol):
+    """A module of `selector/methods`: `rollout` adds to the batch, by sampling or not, what `loss` is computed from."""
 
     def rollout(
         self,
         act: Callable[[], SelectorOutput],
         batch: Batch,
-        config: Any,
+        settings: Any,
         generator: torch.Generator,
     ) -> Batch: ...
 
-    def loss(self, output: SelectorOutput, batch: Batch, config: Any) -> tuple[Tensor, Stats]: ...
+    def loss(self, output: SelectorOutput, batch: Batch, settings: Any) -> tuple[Tensor, Stats]: ...
 
 
 @dataclass(frozen=True)
 class Pools:
-    """N tokenised pools and what is known of their candidates: rewards and reference log-policy, (N, K) each."""
+    """N tokenised pools with the rewards and the reference log-policy of their candidates, (N, K) each."""
 
     pools: Sequence[TokenizedPool]
     rewards: Tensor
@@ -71,11 +61,23 @@ class Pools:
 
 @dataclass(frozen=True)
 class Schedule:
-    """What is trained when: batches of question indices, and how each is passed over."""
+    """The batches of question indices, and the passes and optimizer steps per pass over each."""
 
     batches: Sequence[Sequence[int]]
     inner_epochs: int = 1
     minibatches: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run(loop.Run):
+    """A training run of the selector.
+
+    data: the training pools. batch_size: questions per forward pass; gradients are averaged over a minibatch, however many
+    passes it takes.
+    """
+
+    data: Pools
+    batch_size: int
 
 
 def epochs_of_batches(
@@ -93,7 +95,7 @@ def epochs_of_batches(
 def steps_of_batches(
     pools: Sequence[TokenizedPool], batch_size: int, steps: int, seed: int
 ) -> list[list[int]]:
-    """`steps` full batches, going over the questions as often as that takes."""
+    """`steps` full batches, repeating the questions as often as needed."""
     if len(pools) < batch_size:
         batch_size = len(pools)
     per_epoch = len(pools) // batch_size
@@ -101,76 +103,18 @@ def steps_of_batches(
     return [batch for batch in batches if len(batch) == batch_size][:steps]
 
 
-def train(
-    selector: Selector,
-    algorithm: Algorithm,
-    config: Optimization,
-    schedule: Schedule,
-    data: Pools,
-    val: Pools,
-    *,
-    batch_size: int,
-    seed: int,
-    checkpoint: CheckpointFile,
-    report: Callable[[int, int, History], None],
-) -> History:
-    """Train `selector` in place; it ends with the weights of its best validation.
-
-    batch_size: questions per forward pass. Gradients are averaged over a minibatch, however many passes it takes.
-    report: called after each step with (steps done, steps in all, history).
-    """
+def train(run: Run, method: Method, settings: Optimization, schedule: Schedule) -> History:
+    """Train the selector `run.model` in place; it ends with the weights of its best validation."""
+    selector: Selector = run.model
     check_trainable(selector.backbone, "the selector")
-    device = next(selector.parameters()).device
-    parameters = {name: p for name, p in selector.named_parameters() if p.requires_grad}
-    optimizer = torch.optim.AdamW(parameters.values(), weight_decay=config.weight_decay)
+    parameters = [p for p in selector.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, weight_decay=settings.weight_decay)
+
+    def take_step(step: int) -> Stats:
+        return _take_step(run, method, settings, schedule, optimizer, step)
+
     steps = len(schedule.batches)
-    evaluate_at = {round(steps * (i + 1) / config.evaluations) for i in range(config.evaluations)}
-    save_at = {max(1, round(steps * (i + 1) / 10)) for i in range(9)}
-    history = History()
-    best: dict[str, Tensor] = {}
-    done = 0
-
-    if (saved := checkpoint.load()) is not None:
-        done = saved.state["done"]
-        history = History(saved.state["train"], saved.state["val"])
-        best = below(saved.tensors, "best")
-        load_trainable_state(selector, below(saved.tensors, "model"))
-        restore_optimizer(optimizer, parameters, saved.tensors)
-    else:
-        history.val.append({"step": 0.0, **validate(selector, val, batch_size)})
-    report(done, steps, history)
-
-    for step in range(done, steps):
-        stats = _take_step(
-            selector,
-            algorithm,
-            config,
-            schedule,
-            data,
-            optimizer,
-            parameters,
-            step,
-            batch_size,
-            seed,
-            device,
-        )
-        history.train.append({"step": float(step + 1), **stats})
-        if step + 1 in evaluate_at:
-            result = validate(selector, val, batch_size)
-            history.val.append({"step": float(step + 1), **result})
-            # The start is on the curve, but it is not a result of this training.
-            if result["reward"] >= max(row["reward"] for row in history.val[1:]):
-                best = trainable_state(selector)
-        if step + 1 in save_at:
-            tensors: dict[str, Tensor] = {f"model/{name}": p for name, p in parameters.items()}
-            tensors |= {f"best/{name}": tensor for name, tensor in best.items()}
-            tensors |= optimizer_tensors(optimizer, parameters)
-            state = {"done": step + 1, "train": history.train, "val": history.val}
-            if processes.is_main():
-                checkpoint.save(tensors, state)
-        report(step + 1, steps, history)
-    load_trainable_state(selector, best)
-    return history
+    return loop.train(run, {"model": selector}, optimizer, settings, steps, take_step)
 
 
 def validate(selector: Selector, val: Pools, batch_size: int) -> Stats:
@@ -185,31 +129,28 @@ def validate(selector: Selector, val: Pools, batch_size: int) -> Stats:
 
 
 def _take_step(
-    selector: Selector,
-    algorithm: Algorithm,
-    config: Any,
+    run: Run,
+    method: Method,
+    settings: Any,
     schedule: Schedule,
-    data: Pools,
     optimizer: torch.optim.Optimizer,
-    parameters: dict[str, torch.nn.Parameter],
     step: int,
-    batch_size: int,
-    seed: int,
-    device: torch.device,
 ) -> Stats:
-    """One rollout batch; statistics are means over its optimizer steps."""
+    """The optimizer steps of one rollout batch; statistics are means over them."""
+    selector, data = run.model, run.data
     rows = list(schedule.batches[step])
-    generator = torch.Generator().manual_seed(random.Random(f"{seed}/{step}").getrandbits(48))
+    generator = torch.Generator().manual_seed(random.Random(f"{run.seed}/{step}").getrandbits(48))
     own = f"/{processes.index()}" if processes.index() else ""
-    torch.manual_seed(random.Random(f"dropout/{seed}/{step}{own}").getrandbits(48))
+    torch.manual_seed(random.Random(f"dropout/{run.seed}/{step}{own}").getrandbits(48))
     pools = [data.pools[row] for row in rows]
+    device = next(selector.parameters()).device
 
     def act() -> SelectorOutput:
-        logits, values = score_pools(selector, pools, batch_size, device)
+        logits, values = score_pools(selector, pools, run.batch_size, device)
         return SelectorOutput(logits, values)
 
     batch = {"rewards": data.rewards[rows], "reference": data.reference[rows]}
-    batch = algorithm.rollout(act, batch, config, generator)
+    batch = method.rollout(act, batch, settings, generator)
     totals: dict[str, list[float]] = {}
     total = schedule.inner_epochs * schedule.minibatches
     for update in range(total):
@@ -217,18 +158,19 @@ def _take_step(
             order = torch.randperm(len(rows), generator=generator)
             minibatches = order.tensor_split(schedule.minibatches)
         chosen = minibatches[update % schedule.minibatches]
-        rate = config.learning_rate * rate_share(
-            (step + update / total) / len(schedule.batches), config.warmup
+        rate = settings.learning_rate * rate_share(
+            (step + update / total) / len(schedule.batches), settings.warmup
         )
         for group in optimizer.param_groups:
             group["lr"] = rate
         optimizer.zero_grad()
-        stats = _accumulate(selector, algorithm, config, pools, batch, chosen, batch_size, device)
+        stats = _accumulate(run, method, settings, pools, batch, chosen)
         for name, value in stats.items():
             totals.setdefault(name, []).append(value)
         if stats.get("stop", 0.0) > 0:
             break
-        norm = torch.nn.utils.clip_grad_norm_(parameters.values(), config.max_grad_norm)
+        parameters = optimizer.param_groups[0]["params"]
+        norm = torch.nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm)
         totals.setdefault("grad_norm", []).append(float(norm))
         optimizer.step()
     return {name: sum(values) / len(values) for name, values in totals.items()} | {
@@ -237,23 +179,23 @@ def _take_step(
 
 
 def _accumulate(
-    selector: Selector,
-    algorithm: Algorithm,
-    config: Any,
+    run: Run,
+    method: Method,
+    settings: Any,
     pools: Sequence[TokenizedPool],
     batch: Batch,
     chosen: Tensor,
-    batch_size: int,
-    device: torch.device,
 ) -> Stats:
-    """Gradients of the mean loss over the chosen questions, in passes of `batch_size`, of all processes."""
-    # Passes of similar length waste fewest tokens on padding.
+    """Accumulate the gradients of the mean loss over the chosen questions, in passes shared by all processes."""
+    selector = run.model
+    device = next(selector.parameters()).device
+    # Rows of similar length in a pass need the least padding.
     rows = sorted(chosen.tolist(), key=lambda row: pools[row].length)
     totals: Stats = {}
-    for part, counts in processes.share(processes.batches(rows, batch_size)):
+    for part, counts in processes.share(processes.batches(rows, run.batch_size)):
         output = selector(collate([pools[row] for row in part]).to(device))
         selected = {name: tensor[part].to(device) for name, tensor in batch.items()}
-        loss, stats = algorithm.loss(output, selected, config)
+        loss, stats = method.loss(output, selected, settings)
         share = len(part) / len(rows) if counts else 0.0
         (loss * share).backward()  # type: ignore[no-untyped-call]
         for name, value in {"loss": float(loss.detach()), **stats}.items():

@@ -1,75 +1,83 @@
-"""Verifiable tasks. A task is one package that owns its data, prompt, scorer and candidates.
+"""Verifiable tasks: packages that define questions, how they are asked, and how answers are scored.
 
-The rest of the project reaches it through `get_task(name)`, the module `posttrain.tasks.NAME.task`, whose
-functions are the protocol below. An example is one JSON object; outside the task only `id`, `question`,
-`input_text`, `target_answer` and `target_program` may be read from it. `docs/adding-a-task.md` adds one.
+The rest of the project reaches a task through `get_task(name)`, which offers the functions of the module
+`posttrain.tasks.NAME.task`. Three are required (`examples`, `prompt`, `score`); `Task` gives each of the others a
+default. An example is one JSON object with `id`, `question` and whatever the task itself needs; stage `examples` adds
+`prompts` (variant -> text), `target` (the gold answer's text) and `tolerance`. How to add a task:
+`docs/adding-a-task.md`.
 """
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Protocol, TypeVar
 
+from posttrain.core.errors import UserError
+from posttrain.core.files import atomic_directory
 from posttrain.core.params import Params, Variant
 from posttrain.core.schema import Section, check
 
 SPLITS = ("train", "val", "test")
+NEEDED = ("examples", "prompt", "score")
 
 Example = Mapping[str, Any]
 Options = TypeVar("Options", bound=Section)
 
 
-class Score(Protocol):
-    """The verdict on one answer. `status` is scored, unparseable or unscorable.
+@dataclass(frozen=True, slots=True)
+class Score:
+    """The verdicts on one answer; `correct` is the main one.
 
-    `value` is what the program executes to (a task without programs: the stated answer), `answer`
-    what the text states; None where there is none. `execution_correct`, the headline, and
-    `program_correct` judge the program, `answer_strict` and `answer_lenient` the stated answer.
-    `quality` has parts in [0, 1], of those that `preferences.quality` names: how good the way to a
-    right answer is.
+    parts: of the reward, by name, each in [0, 1]; their weights are `reward.weights` in params.yaml.
+    status: scored | unparseable (no answer in the text) | unscorable (the example's own gold answer does not hold).
+    value: result of the answer's program, by which a majority is counted. answer: the result that the text states. Both
+    are the same in a task without programs, and None if there is none.
+    program_correct: whether the way to the answer is right too. answer_strict, answer_lenient: verdicts on the stated
+    answer alone. All three default to `correct`.
+    self_consistent: whether the stated answer is the program's own; by default, whether the answer is scored.
+    failure: name of the first mistake; for a wrong answer by default wrong_answer, or the status if not scored.
+    quality: parts in [0, 1] that rank right answers among themselves, weighted by `generator.pairs.quality`.
     """
 
-    @property
-    def status(self) -> str: ...
-    @property
-    def components(self) -> dict[str, float]: ...
-    @property
-    def execution_correct(self) -> bool: ...
-    @property
-    def program_correct(self) -> bool: ...
-    @property
-    def answer_strict(self) -> bool: ...
-    @property
-    def answer_lenient(self) -> bool: ...
-    @property
-    def value(self) -> float | str | None: ...
-    @property
-    def answer(self) -> float | str | None: ...
-    @property
-    def self_consistent(self) -> bool: ...
-    @property
-    def failure(self) -> str | None: ...
-    @property
-    def quality(self) -> dict[str, float]: ...
+    correct: bool
+    parts: dict[str, float]
+    status: str = "scored"
+    value: float | str | None = None
+    answer: float | str | None = None
+    program_correct: bool | None = None
+    answer_strict: bool | None = None
+    answer_lenient: bool | None = None
+    self_consistent: bool | None = None
+    failure: str | None = None
+    quality: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        scored = self.status == "scored"
+        for name in ("program_correct", "answer_strict", "answer_lenient"):
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, self.correct)
+        if self.self_consistent is None:
+            object.__setattr__(self, "self_consistent", scored)
+        if self.failure is None and not self.correct:
+            object.__setattr__(self, "failure", "wrong_answer" if scored else self.status)
 
 
-class Candidate(Protocol):
-    """One answer of a pool: its text, its kind (gold, plausible, corrupted) and the edit that made it."""
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One answer of a pool. `kind` is gold, plausible or corrupted; `edit` says how it differs from gold."""
 
-    @property
-    def text(self) -> str: ...
-    @property
-    def kind(self) -> str: ...
-    @property
-    def edit(self) -> str: ...
+    text: str
+    kind: str
+    edit: str
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A stretch of a page. `place` is what a program may call it ("B3", "T1"), or empty."""
+    """A stretch of a page; `place` is its name in programs ("B3", "T1"), or empty."""
 
     text: str
     place: str = ""
@@ -77,7 +85,7 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line of text; the texts of its pieces in a row are the line."""
+    """A line of text, which is its pieces joined together."""
 
     pieces: tuple[Piece, ...]
 
@@ -91,10 +99,10 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class ExplainedStep:
-    """One step of a program: as written, and with what stands on the page in the places it names.
+    """One step of a program: `text` as written, `literal` with the page's words in the places it names.
 
-    `value` is what the scorer's executor gives for the program up to here, `error` why it gives none. Both are None
-    in steps after one that fails.
+    `value` is the scorer's value of the program up to here, `error` the reason why it has none. Both are None after a
+    step that fails.
     """
 
     operation: str
@@ -108,8 +116,8 @@ class ExplainedStep:
 class Explanation:
     """An answer taken apart for a reader.
 
-    page: what models read, in parts. steps: of the answer's program; none where `error` says why there is no program.
-    places: those on the page that the program reads. answer: the stated answer, None if there is none.
+    page: the text that models read, in parts. steps: of the answer's program; none if there is no program, for the
+    reason in `error`. places: those on the page that the program reads. answer: the stated answer, or None.
     """
 
     page: tuple[Line | Table, ...]
@@ -119,55 +127,99 @@ class Explanation:
     error: str | None
 
 
-class Task(Protocol):
-    """What a task package offers."""
+Make = Callable[[Example, int], Sequence[Candidate]]
 
-    def fetch(self, params: Params, directory: Path) -> None:
-        """Put the raw data set in `directory`."""
 
-    def audit(self, source: Path, directory: Path) -> dict[str, Any]:
-        """Check the raw data; write the sound rows by file and rejected.jsonl; return the metrics."""
+def no_files(params: Params, directory: Path) -> None:
+    """Create an empty `directory`, as generated examples need no raw data; `UserError` for a stored data set."""
+    if params.selected_dataset.source != "generated":
+        raise UserError(
+            f"datasets.{params.dataset}: task {params.selected_dataset.task} reads no files, so source must be "
+            "generated; a task that reads some offers `fetch` (posttrain.tasks.fetching.fetch_files is one)"
+        )
+    with atomic_directory(directory):
+        pass
 
-    def prepare(self, params: Params, source: Path, directory: Path) -> dict[str, Any]:
-        """Turn audited rows into examples, {train,val,test}.jsonl; return the metrics."""
 
-    def candidate_maker(
-        self, params: Params, train: Iterable[Example]
-    ) -> Callable[[Example, int], Sequence[Candidate]]:
-        """What makes n distinct candidates for an example of any split, gold once, always the same.
+def keep_all(source: Path, directory: Path) -> dict[str, Any]:
+    """Copy all files of `source` unchanged."""
+    files = sorted(path for path in source.rglob("*") if path.is_file())
+    with atomic_directory(directory) as output:
+        shutil.copytree(source, output, dirs_exist_ok=True)
+    return {"files": len(files)}
 
-        What is typical of an answer is learned from `train` alone.
-        """
 
-    def render_prompt(self, example: Example, variant: Variant = "direct") -> str:
-        """The text that a model reads before it answers or before it sees a candidate.
+def nothing_measured(examples: Iterable[Example]) -> dict[str, Any]:
+    """No measures."""
+    return {}
 
-        `variant` is how it asks; the form of the answer is the same in all.
-        """
 
-    def render_target(self, example: Example) -> str:
-        """The gold answer as a model should write it."""
+def stored_target(example: Example) -> str:
+    """The example's `target_answer`; `UserError` if it has none."""
+    if "target_answer" not in example:
+        raise UserError(
+            f"example {example.get('id')!r} has no field 'target_answer', and its task offers no `target`"
+        )
+    return str(example["target_answer"])
 
-    def prompt_hash(self, variant: Variant = "direct") -> str:
-        """Changes whenever the text of prompts of that variant, or of answers, does."""
 
-    def score(self, text: str, example: Example, tolerance: float) -> Score:
-        """The one scorer."""
+def as_written(text: str, example: Example) -> str:
+    """The text itself."""
+    return text
 
-    def calculate(self, text: str, example: Example) -> str:
-        """The answer with what its calculation gives as the result it states; unchanged where it has none.
 
-        No verdict on the calculation changes by that.
-        """
+def lines(example: Example, text: str) -> Explanation:
+    """The lines of the question, and the text as the stated answer."""
+    page = tuple(Line((Piece(line),)) for line in example["question"].splitlines())
+    return Explanation(page, (), (), text.strip() or None, None)
 
-    def reward(self, components: Mapping[str, float], weights: Mapping[str, float]) -> float:
-        """The weighted mean of a score's components, in [0, 1]."""
 
-    def explain(self, example: Example, text: str) -> Explanation:
-        """The page, and what an answer to its question does step by step; any text is explained."""
+def nothing_to_tell(params: Params) -> dict[str, str]:
+    """No lines."""
+    return {}
 
-    def describe(self, params: Params) -> dict[str, str]:
-        """Lines of the report: how `params` makes pages and answers."""
+
+class Prompt(Protocol):
+    """`prompt` of a task."""
+
+    def __call__(self, example: Example, variant: Variant = "direct") -> str: ...
+
+
+@dataclass(frozen=True)
+class Task:
+    """The functions of a task; those with a default may be missing in its module.
+
+    examples(params, split, source)   the examples of a split, from the folder that `audit` wrote
+    prompt(example, variant)          the text that a model reads before it answers or sees a candidate; `variant` is
+                                      the way of asking (direct | reflective | deliberative), and the form of the
+                                      answer is the same in all
+    score(text, example)              the one scorer: any text gets a score, in bounded time
+
+    fetch(params, directory)          puts raw data into a new folder
+    audit(source, directory)          puts the sound rows of the raw data into a new folder, and the others, with
+                                      reasons, into its rejected.jsonl; returns metrics
+    measure(examples)                 metrics of a split's examples, which may be iterated over more than once
+    target(example)                   the gold answer as a model should write it
+    candidates(params, train)         learns from the training examples what answers look like; returns
+                                      make(example, n): n distinct candidates, gold once, always the same.
+                                      None: the gold answers of other questions (`posttrain.pools.others`)
+    calculate(text, example)          the answer, stating the result of its own calculation; no verdict on the
+                                      calculation changes by that
+    explain(example, text)            the page, and an answer's steps; any text is explained
+    describe(params)                  lines of the report on how `params` makes questions and answers
+    """
+
+    examples: Callable[[Params, str, Path], Iterable[dict[str, Any]]]
+    prompt: Prompt
+    score: Callable[[str, Example], Score]
+    fetch: Callable[[Params, Path], None] = no_files
+    audit: Callable[[Path, Path], dict[str, Any]] = keep_all
+    measure: Callable[[Iterable[Example]], dict[str, Any]] = nothing_measured
+    target: Callable[[Example], str] = stored_target
+    candidates: Callable[[Params, Iterable[Example]], Make] | None = None
+    calculate: Callable[[str, Example], str] = as_written
+    explain: Callable[[Example, str], Explanation] = lines
+    describe: Callable[[Params], dict[str, str]] = nothing_to_tell
 
 
 def read_options(params: Params, kind: type[Options]) -> Options:
@@ -177,5 +229,12 @@ def read_options(params: Params, kind: type[Options]) -> Options:
 
 
 def get_task(name: str) -> Task:
-    """The task package of that name."""
-    return cast(Task, import_module(f"posttrain.tasks.{name}.task"))
+    """The task of that name; `UserError` if its module lacks one of the three required functions."""
+    module = import_module(f"posttrain.tasks.{name}.task")
+    offered = {
+        part.name: getattr(module, part.name) for part in fields(Task) if hasattr(module, part.name)
+    }
+    for needed in NEEDED:
+        if needed not in offered:
+            raise UserError(f"src/posttrain/tasks/{name}/task.py: has no function {needed}")
+    return Task(**offered)

@@ -1,4 +1,4 @@
-"""What the audits of all tasks share: rows left out with a reason, and the lengths of texts."""
+"""Tools for the audits of all tasks: rejecting rows with a reason, and measuring the lengths of texts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _TOKEN = re.compile(r"\w+|[^\w\s]")
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """A row that was left out: where it was and why (`reason` is a class, `detail` one line)."""
+    """A row that was left out: its position, and why (`reason` is a class, `detail` one line)."""
 
     split: str
     row: int
@@ -41,7 +41,7 @@ Keep = Callable[[str, Iterator[dict[str, Any]]], None]
 
 
 class Profile(Protocol):
-    """What the metrics tell of the rows of a split, added one by one; `rows` of them so far."""
+    """Counts over the rows of a split, added one by one; `rows` is their number so far."""
 
     rows: int
 
@@ -57,10 +57,10 @@ def audit_split(
     rejected: list[Rejected],
     keep: Keep,
 ) -> dict[str, Any]:
-    """The metrics of a split, whose rows are looked at one by one.
+    """Audit a split row by row, and return its metrics.
 
-    `problem(row, index)` is (reason, detail) for a row that must be left out, which is added to `rejected`, and None for
-    a sound one, which `keep` is given.
+    problem(row, index): (reason, detail) for a row that must be left out, which is added to `rejected`; None for a
+    sound row, which is passed to `keep`.
     """
     before = len(rejected)
 
@@ -84,7 +84,7 @@ def audit_split(
 
 
 def let_go(split: str, rows: Iterator[dict[str, Any]]) -> None:
-    """A `Keep` for those who want the metrics alone."""
+    """A `Keep` that drops the rows, for the metrics alone."""
     for _ in rows:
         pass
 
@@ -94,8 +94,8 @@ def write_audit(
 ) -> Audit:
     """Write each split's sound rows and rejected.jsonl into `directory`.
 
-    audit_splits: audits the splits of `files` and gives the sound rows of each to its argument, which writes them as
-    they come. `UserError` when a split keeps no row.
+    audit_splits: audits the splits of `files` and passes the sound rows of each to its argument, which writes them as
+    they come. `UserError` if a split keeps no row.
     """
     result = audit_splits(lambda split, rows: write_jsonl(directory / f"{split}.jsonl", rows))
     for split, name in files.items():
@@ -109,7 +109,7 @@ def write_audit(
 
 
 def describe_lengths(lengths: Sequence[int]) -> dict[str, float]:
-    """Mean, quantiles (nearest rank) and maximum, zeros for none; how many are over each of `LENGTH_LIMITS`."""
+    """Mean, quantiles (nearest rank) and maximum, all 0 for no lengths; the number over each of `LENGTH_LIMITS`."""
     over = {f"over_{limit}": sum(length > limit for length in lengths) for limit in LENGTH_LIMITS}
     if not lengths:
         return dict.fromkeys(("mean", "p50", "p90", "p95", "p99", "max"), 0.0) | over
@@ -130,5 +130,5 @@ def describe_lengths(lengths: Sequence[int]) -> dict[str, float]:
 
 
 def count_words(text: str) -> int:
-    """Words and punctuation marks."""
+    """The number of words and punctuation marks."""
     return len(_TOKEN.findall(text))

@@ -1,9 +1,8 @@
-"""Bring a data set to one folder, in its original layout: generated, copied, or downloaded and checked.
+"""Fetching a data set into one folder, in its original layout: generated, copied, or downloaded and checked.
 
-The download takes each file at the pinned commit and accepts it only when its git blob id is the
-one in params.yaml. A broken download leaves a `.part` file in the scratch folder, named by the blob
-id it should become, and the next one continues it; a file that turns out wrong is deleted. The
-output folder appears whole, when all its files are right.
+A download takes each file at the pinned commit, and accepts it only if its git blob id is the one in params.yaml. A
+broken download leaves a `.part` file, named by the expected blob id, in the folder `SCRATCH`, and the next one
+continues it; a wrong file is deleted. The output folder appears only when all its files are right.
 """
 
 from __future__ import annotations
@@ -40,8 +39,8 @@ def fetch_dataset(
 ) -> None:
     """Put the data set that `params` chooses into `directory`.
 
-    paths: of its files in the repository, whose names they keep. generate: writes the files of a generated data
-    set. check: the rows of a file, which raises `UserError` for one that is not whole.
+    paths: of its files in the repository; they keep their names. generate: writes the files of a generated data set.
+    check: yields the rows of a file, and raises `UserError` if one is not whole.
     """
     dataset, key = params.selected_dataset, f"datasets.{params.dataset}"
     if isinstance(dataset, GeneratedDataset):
@@ -52,6 +51,25 @@ def fetch_dataset(
         fetch_hub(directory, dataset.repository, dataset.commit, dataset.blobs, paths, key)
 
 
+def fetch_files(params: Params, directory: Path) -> None:
+    """`fetch` for a task that reads stored files as they are: those named in `blobs` of the data set's entry.
+
+    They are copied from the folder `path` (all of its files if `blobs` is empty), or downloaded from the root of the
+    repository. `UserError` for a generated data set.
+    """
+    dataset, key = params.selected_dataset, f"datasets.{params.dataset}"
+    if isinstance(dataset, GeneratedDataset):
+        raise UserError(f"{key}.source: generated, but task {dataset.task} reads files")
+    names = [*dataset.blobs]
+    if dataset.path is None:
+        fetch_hub(directory, dataset.repository, dataset.commit, dataset.blobs, names, key)
+        return
+    folder = Path(dataset.path)
+    if not names and folder.is_dir():
+        names = sorted(path.name for path in folder.iterdir() if path.is_file())
+    fetch_path(directory, folder, names, lambda file: (), key)
+
+
 def fetch_path(
     output: Path,
     source: Path,
@@ -59,7 +77,7 @@ def fetch_path(
     check: Callable[[Path], Iterable[object]],
     key: str,
 ) -> None:
-    """Copy the files of `source` into `output`, once each is seen to be whole."""
+    """Copy the files of `source` into `output`, after checking that each is whole."""
     names = [Path(path).name for path in paths]
     if not source.is_dir():
         raise UserError(f"{key}.path: {source} is not a folder")
@@ -85,8 +103,7 @@ def fetch_hub(
 ) -> None:
     """Download the files at `paths` of `repository` at `commit`.
 
-    `blobs` maps file names to their git blob ids; `key` is the data set's place in params.yaml, for
-    messages.
+    blobs: maps file names to their git blob ids. key: the data set's key in params.yaml, for messages.
     """
     names = {Path(path).name: path for path in paths}
     missing = [name for name in names if name not in blobs]
@@ -115,11 +132,10 @@ class Unreachable(UserError):
 
 
 def download(url: str, part: Path, blob: str) -> None:
-    """Fill `part` with what `url` serves, continuing what is there; its git blob id must be `blob`.
+    """Download `url` into `part`, continuing what is there; the git blob id must be `blob`.
 
-    `UserError` when the server cannot be reached, refuses, breaks off (`part` is kept), or serves
-    other content (`part` is deleted). A continued download that ends wrong is started over once:
-    its beginning may be another file's.
+    `UserError` if the server cannot be reached, refuses, breaks off (`part` is kept), or serves other content (`part`
+    is deleted). A continued download with other content is started over once, as its beginning may be another file's.
     """
     part.parent.mkdir(parents=True, exist_ok=True)
     continued = part.exists() and part.stat().st_size > 0
@@ -137,7 +153,7 @@ def download(url: str, part: Path, blob: str) -> None:
 
 
 def _transfer(url: str, part: Path) -> None:
-    """Append what `part` lacks, or replace it when the server sends everything."""
+    """Append the rest of the file to `part`, or replace it if the server sends the whole file."""
     have = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"Accept-Encoding": "identity"})
     if have:

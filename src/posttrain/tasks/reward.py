@@ -1,4 +1,4 @@
-"""The reward of a verdict, the same sum for every task: the weighted mean of four components."""
+"""The reward of an answer, for every task: the weighted mean of its score's parts."""
 
 from __future__ import annotations
 
@@ -7,21 +7,28 @@ from collections.abc import Mapping
 
 from posttrain.core.errors import UserError
 
-COMPONENTS = ("exact_match", "numeric_close", "program_valid", "format_valid")
 
+def reward(parts: Mapping[str, float], weights: Mapping[str, float]) -> float:
+    """sum of weight * part / sum of weights, in [0, 1].
 
-def reward(components: Mapping[str, float], weights: Mapping[str, float]) -> float:
-    """The weighted mean of the components, in [0, 1]: sum of weight * component / sum of
-    weights."""
+    weights: by name of the part; those of parts that the task does not offer are ignored. `UserError` for a part
+    without a weight, for a weight that is negative or not finite, and if no weight is above 0.
+    """
     total = 0.0
     weighted = 0.0
-    for name, weight in weights.items():
-        if name not in components:
-            raise UserError(f"reward weight {name!r} is not one of {', '.join(COMPONENTS)}")
+    for name, part in parts.items():
+        weight = weights.get(name)
+        if weight is None:
+            raise UserError(
+                f"params.yaml: reward.weights: no weight for {name!r}, a part of this task's reward "
+                f"(named are {', '.join(weights)})"
+            )
         if not (math.isfinite(weight) and weight >= 0):
             raise UserError(f"reward weight {name} must be a number of 0 or more, not {weight}")
         total += weight
-        weighted += weight * components[name]
+        weighted += weight * part
     if total <= 0:
-        raise UserError("at least one reward weight must be above 0")
+        raise UserError(
+            f"params.yaml: reward.weights: at least one of {', '.join(parts)} must be above 0"
+        )
     return weighted / total

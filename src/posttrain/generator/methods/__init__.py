@@ -1,1 +1,1 @@
-"""How the generator is trained: one file a method."""
+"""The methods that train the generator, one file each."""

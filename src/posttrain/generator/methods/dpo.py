@@ -13,34 +13,32 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from datasets import Dataset
 from safetensors.torch import save
-from torch import Tensor
-from transformers import PreTrainedTokenizerBase
+from torch import Tensor, nn
 from trl.trainer import dpo_trainer
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
+from trl.trainer.utils import FusedCausalLMOutput
 
 from posttrain.core import processes
-from posttrain.core.params import GeneratorDPO
-from posttrain.core.training import History, evaluating
-from posttrain.generator.data import Row
-from posttrain.generator.trl import (
-    Evaluate,
-    Quiet,
-    Report,
-    Watch,
-    common_arguments,
-    passes,
-    run,
-)
+from posttrain.core.loop import History, evaluating
+from posttrain.core.schema import Positive, Rate
+from posttrain.generator import shared, trl
+from posttrain.generator.data import IGNORED, Row
+from posttrain.generator.run import Run
+from posttrain.generator.settings import RL
 from posttrain.models.tokens import pad
 
-BEST_BY = "reward"
+
+class Settings(RL):
+    pairs_per_step: Positive
+    beta: Rate
 
 
 class PairLogProbs(NamedTuple):
@@ -69,65 +67,83 @@ def _hash_trained(model: Any) -> str:
 dpo_trainer.hash_module = _hash_trained  # type: ignore[attr-defined, assignment]
 
 
-class Trainer(Quiet, DPOTrainer):
-    """TRL's, on rows that are token ids already."""
+class Trainer(trl.Quiet, DPOTrainer):
+    """TRL's, on rows that are token ids already, and with the prompt of a pair read once."""
 
     def _prepare_dataset(self, dataset: Dataset, *others: Any) -> Dataset:
         return dataset
 
+    def compute_ref_log_probs(self, model: Any, inputs: dict[str, Tensor]) -> Any:
+        inherited: Any = super()
+        return inherited.compute_ref_log_probs(self._reading_once(model, inputs), inputs)
 
-def train(
-    model: Any,
-    tokenizer: PreTrainedTokenizerBase,
-    rows: Sequence[Row],
-    held_out: Sequence[Row],
-    config: GeneratorDPO,
-    *,
-    batch_size: int,
-    seed: int,
-    work: Path,
-    evaluate: Evaluate,
-    report: Report,
-) -> tuple[History, dict[str, float]]:
-    """Train `model` in place on rows of `data.pair_rows`; it ends with the weights of its best validation.
+    def _compute_loss(self, model: Any, inputs: dict[str, Tensor], *others: Any) -> Any:
+        inherited: Any = super()
+        return inherited._compute_loss(self._reading_once(model, inputs), inputs, *others)
 
-    Beside the curves, what the training did to pairs it has not seen: `preference_accuracy_before` and `_after`,
-    `_after` for the weights kept, and `implicit_accuracy`, the share of those pairs whose margin is positive.
-    batch_size: pairs per pass.
-    work: folder of this run's checkpoints; the caller removes it when the result is in place.
+    def _reading_once(self, model: Any, inputs: dict[str, Tensor]) -> Any:
+        once = shared.reads_once(self.model, inputs["input_ids"].shape[1])
+        return partial(_scores_of_pairs, model) if once else model
+
+
+def _scores_of_pairs(
+    model: Any, *, input_ids: Tensor, labels: Tensor, **others: Any
+) -> FusedCausalLMOutput:
+    """What TRL asks of `model(...)`: scores (2 N, L - 1) of the labelled tokens of N chosen rows and, after them, N rejected
+    ones, padded on the right.
     """
-    order = random.Random(f"dpo/{seed}").sample(range(len(rows)), len(rows))
-    pairs_per_step = min(config.pairs_per_step, len(rows))
-    seen = [rows[index] for index in order[: config.steps * pairs_per_step]]
-    size, count = passes(pairs_per_step, batch_size, "rl.generator.dpo.pairs_per_step")
-    before = pair_log_probs(model, held_out, batch_size)
-    watch = Watch(model, evaluate, BEST_BY, config.evaluations, report)
+    found: dict[str, list[Tensor]] = {}
+    written = labels != IGNORED
+    for pair in range(len(input_ids) // 2):
+        ids, own = input_ids[pair :: len(input_ids) // 2], written[pair :: len(written) // 2]
+        start = int(own[0].int().argmax())  # the prompt's length
+        scores = shared.scores(model, ids[0, :start], ids[:, start:], own[:, start:])
+        for name, values in scores.items():
+            found.setdefault(name, []).append(nn.functional.pad(values, (start - 1, 0)))
+    stacked = {name: torch.stack(values, dim=1) for name, values in found.items()}
+    return FusedCausalLMOutput(**{name: both.flatten(0, 1) for name, both in stacked.items()})
+
+
+def train(run: Run, settings: Settings) -> History:
+    """Train `run.model` in place on preference pairs; it ends with the weights of its best validation.
+
+    `meta` tells what the training did to pairs that it has not seen: `preference_accuracy_before` and `_after`, `_after`
+    for the weights kept, and `implicit_accuracy`, the share of those pairs whose margin is positive.
+    """
+    rows, held_out = run.data.pairs("train"), run.data.pairs("held_out")
+    order = random.Random(f"dpo/{run.seed}").sample(range(len(rows)), len(rows))
+    pairs_per_step = min(settings.pairs_per_step, len(rows))
+    seen = [rows[index] for index in order[: settings.steps * pairs_per_step]]
+    size, count = trl.passes(pairs_per_step, run.batch_size, "generator.dpo.pairs_per_step")
+    before = pair_log_probs(run.model, held_out, run.batch_size)
+    watch = trl.Watch(run, "reward", settings.evaluations)
     trainer = Trainer(
-        model,
+        run.model,
         args=DPOConfig(
-            **common_arguments(config, model, seed, work),
+            **trl.common_arguments(run, settings),
             per_device_train_batch_size=size,
             gradient_accumulation_steps=count,
-            max_steps=config.steps,
+            max_steps=settings.steps,
             dataloader_drop_last=True,
-            beta=config.beta,
+            beta=settings.beta,
             loss_type=["sigmoid"],
             max_length=None,
             precompute_ref_log_probs=True,
             disable_dropout=True,
         ),
-        train_dataset=_dataset(seen, work),
-        processing_class=tokenizer,
+        train_dataset=_dataset(seen, run.work),
+        processing_class=run.tokenizer,
         callbacks=[watch],
     )
-    history = run(trainer, watch, work)
-    after = pair_log_probs(model, held_out, batch_size)
+    history = trl.train(trainer, watch)
+    after = pair_log_probs(run.model, held_out, run.batch_size)
     margin = PairLogProbs(after.chosen - before.chosen, after.rejected - before.rejected)
-    return history, {
+    history.meta = {
         "preference_accuracy_before": before.accuracy,
         "preference_accuracy_after": after.accuracy,
         "implicit_accuracy": margin.accuracy,
     }
+    return history
 
 
 def _dataset(rows: Sequence[Row], work: Path) -> Dataset:

@@ -6,41 +6,36 @@ loss = - mean over the batch's completion tokens of log policy(token | prompt, t
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from accelerate.utils import broadcast_object_list
 from datasets import Dataset
 from torch.utils.data import Sampler
-from transformers import PreTrainedTokenizerBase
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
 from posttrain.core import processes
-from posttrain.core.params import GeneratorSFT
-from posttrain.core.training import History
+from posttrain.core.loop import History
+from posttrain.core.schema import Positive
+from posttrain.core.settings import Optimization
+from posttrain.generator import trl
 from posttrain.generator.data import IGNORED, Row
-from posttrain.generator.trl import (
-    Evaluate,
-    Quiet,
-    Report,
-    Watch,
-    common_arguments,
-    passes,
-    run,
-)
-
-BEST_BY = "execution_accuracy"
+from posttrain.generator.run import Run
 
 
-# What fills the last batch of an epoch up until each process has as many rows: nothing to learn, nothing counted.
+class Settings(Optimization):
+    epochs: Positive
+
+
+# Fills up the last batch of an epoch, so that all processes have the same number of rows; no label counts.
 EMPTY: Row = {"input_ids": [0, 0], "labels": [IGNORED, IGNORED]}
 
 
 class Order(Sampler[int]):
-    """The order of one process for several: the rows in batches of similar length, the same on all processes, and
-    behind them the empty row, which comes last in the data, as often as it takes.
+    """The order of the rows on several processes, the same on all: that of a single one, in batches of similar length.
+
+    The empty row, the last of the data, follows as often as it takes to fill the last batch.
     """
 
     def __init__(self, lengths: Sequence[int], batch_size: int, multiple: int) -> None:
@@ -55,8 +50,8 @@ class Order(Sampler[int]):
         yield from [*order, *[len(order)] * self.missing]
 
 
-class Trainer(Quiet, SFTTrainer):
-    """TRL's, quiet, with the batches of one process whatever the number of processes."""
+class Trainer(trl.Quiet, SFTTrainer):
+    """TRL's trainer, with the same batches for any number of processes."""
 
     args: Any
 
@@ -71,40 +66,25 @@ class Trainer(Quiet, SFTTrainer):
         return Order(lengths[:-1], batch_size, own * many)
 
 
-def train(
-    model: Any,
-    tokenizer: PreTrainedTokenizerBase,
-    rows: Sequence[Row],
-    config: GeneratorSFT,
-    *,
-    batch_size: int,
-    accumulation: int,
-    seed: int,
-    work: Path,
-    evaluate: Evaluate,
-    report: Report,
-) -> History:
-    """Train `model` in place on rows of `data.prompt_completion_rows`; it ends with the weights of its best validation.
-
-    batch_size, accumulation: rows per pass and passes per optimizer step.
-    work: folder of this run's checkpoints; the caller removes it when the result is in place.
-    """
-    watch = Watch(model, evaluate, BEST_BY, config.evaluations, report)
-    size, count = passes(batch_size * accumulation, batch_size, "batch_size * accumulation")
-    data = list(rows) if processes.count() == 1 else [*rows, EMPTY]
+def train(run: Run, settings: Settings) -> History:
+    """Train `run.model` in place on the gold answers; it ends with the weights of its best validation."""
+    rows = run.data.gold_answers()
+    watch = trl.Watch(run, "execution_accuracy", settings.evaluations)
+    batch = run.batch_size * run.accumulation
+    size, count = trl.passes(batch, run.batch_size, "batch_size * accumulation")
     trainer = Trainer(
-        model,
+        run.model,
         args=SFTConfig(
-            **common_arguments(config, model, seed, work),
+            **trl.common_arguments(run, settings),
             per_device_train_batch_size=size,
             gradient_accumulation_steps=count,
-            num_train_epochs=config.epochs,
+            num_train_epochs=settings.epochs,
             train_sampling_strategy="group_by_length",
             max_length=None,
             dataset_kwargs={"skip_prepare_dataset": True},
         ),
-        train_dataset=Dataset.from_list(data),
-        processing_class=tokenizer,
+        train_dataset=Dataset.from_list(rows if processes.count() == 1 else [*rows, EMPTY]),
+        processing_class=run.tokenizer,
         callbacks=[watch],
     )
-    return run(trainer, watch, work)
+    return trl.train(trainer, watch)

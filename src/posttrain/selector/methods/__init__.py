@@ -1,1 +1,1 @@
-"""How the selector is trained: one file a method."""
+"""The methods that train the selector, one per file."""

@@ -11,8 +11,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from posttrain.core.params import GRPO
-from posttrain.core.training import Stats
+from posttrain.core.loop import Stats
+from posttrain.core.schema import AtLeastTwo, Rate
 from posttrain.selector.model import SelectorOutput
 from posttrain.selector.policy import (
     Batch,
@@ -22,15 +22,21 @@ from posttrain.selector.policy import (
     log_softmax,
     sample,
 )
+from posttrain.selector.settings import KLPenalised
+
+
+class Settings(KLPenalised):
+    samples: AtLeastTwo
+    clip_range: Rate
 
 
 def rollout(
-    act: Callable[[], SelectorOutput], batch: Batch, config: GRPO, generator: torch.Generator
+    act: Callable[[], SelectorOutput], batch: Batch, settings: Settings, generator: torch.Generator
 ) -> Batch:
-    """Draw actions from the current policy; the advantage is the reward within its group."""
+    """Sample actions from the current policy; the advantage is the reward standardised within its group."""
     old = act()
     old_log_policy = log_softmax(old.logits)
-    actions = sample(old_log_policy, config.samples, generator)
+    actions = sample(old_log_policy, settings.samples, generator)
     returns = batch["rewards"].gather(1, actions)
     advantages = returns - returns.mean(dim=1, keepdim=True)
     advantages = advantages / (returns.std(dim=1, keepdim=True) + 1e-4)
@@ -43,14 +49,16 @@ def rollout(
     }
 
 
-def loss(output: SelectorOutput, batch: Batch, config: GRPO) -> tuple[Tensor, Stats]:
+def loss(output: SelectorOutput, batch: Batch, settings: Settings) -> tuple[Tensor, Stats]:
     log_policy = log_softmax(output.logits)
     actions, advantages = batch["actions"], batch["advantages"]
     ratio = (log_policy.gather(1, actions) - batch["old_log_policy"].gather(1, actions)).exp()
-    clipped = ratio.clamp(1 - config.clip_range, 1 + config.clip_range)
+    clipped = ratio.clamp(1 - settings.clip_range, 1 + settings.clip_range)
     objective = torch.minimum(ratio * advantages, clipped * advantages).mean()
     kl = kl_divergence(log_policy, batch["reference"]).mean()
-    objective = objective - config.kl_coef * kl + config.entropy_coef * entropy(log_policy).mean()
+    objective = (
+        objective - settings.kl_coef * kl + settings.entropy_coef * entropy(log_policy).mean()
+    )
     return -objective, {
         **describe(log_policy, batch),
         "clip_fraction": float((clipped != ratio).float().mean()),

@@ -13,8 +13,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from posttrain.core.params import PPO
-from posttrain.core.training import Stats
+from posttrain.core.loop import Stats
+from posttrain.core.schema import NonNegative, Positive, Rate
 from posttrain.selector.model import SelectorOutput
 from posttrain.selector.policy import (
     Batch,
@@ -24,15 +24,24 @@ from posttrain.selector.policy import (
     log_softmax,
     sample,
 )
+from posttrain.selector.settings import KLPenalised
+
+
+class Settings(KLPenalised):
+    samples: Positive
+    clip_range: Rate
+    value_coef: NonNegative
+    value_clip_range: Rate
+    target_kl: Rate | None
 
 
 def rollout(
-    act: Callable[[], SelectorOutput], batch: Batch, config: PPO, generator: torch.Generator
+    act: Callable[[], SelectorOutput], batch: Batch, settings: Settings, generator: torch.Generator
 ) -> Batch:
-    """Draw actions from the current policy; the advantage is the reward above the value."""
+    """Sample actions from the current policy; the advantage is the reward minus the value, normalised over the batch."""
     old = act()
     old_log_policy = log_softmax(old.logits)
-    actions = sample(old_log_policy, config.samples, generator)
+    actions = sample(old_log_policy, settings.samples, generator)
     returns = batch["rewards"].gather(1, actions)
     advantages = returns - old.values[:, None]
     advantages = (advantages - advantages.mean()) / (advantages.std(correction=0) + 1e-8)
@@ -46,27 +55,29 @@ def rollout(
     }
 
 
-def loss(output: SelectorOutput, batch: Batch, config: PPO) -> tuple[Tensor, Stats]:
+def loss(output: SelectorOutput, batch: Batch, settings: Settings) -> tuple[Tensor, Stats]:
     log_policy = log_softmax(output.logits)
     actions, advantages = batch["actions"], batch["advantages"]
     ratio = (log_policy.gather(1, actions) - batch["old_log_policy"].gather(1, actions)).exp()
-    clipped = ratio.clamp(1 - config.clip_range, 1 + config.clip_range)
+    clipped = ratio.clamp(1 - settings.clip_range, 1 + settings.clip_range)
     objective = torch.minimum(ratio * advantages, clipped * advantages).mean()
-    value_loss = _value_loss(output.values, batch, config.value_clip_range)
+    value_loss = _value_loss(output.values, batch, settings.value_clip_range)
     kl = kl_divergence(log_policy, batch["reference"]).mean()
-    objective = objective - config.kl_coef * kl + config.entropy_coef * entropy(log_policy).mean()
+    objective = (
+        objective - settings.kl_coef * kl + settings.entropy_coef * entropy(log_policy).mean()
+    )
     moved = float(kl_divergence(batch["old_log_policy"], log_policy.detach()).mean())
-    return -objective + config.value_coef * value_loss, {
+    return -objective + settings.value_coef * value_loss, {
         **describe(log_policy, batch),
         "clip_fraction": float((clipped != ratio).float().mean()),
         "value_loss": float(value_loss.detach()),
         "old_kl": moved,
-        "stop": float(config.target_kl is not None and moved > config.target_kl),
+        "stop": float(settings.target_kl is not None and moved > settings.target_kl),
     }
 
 
 def _value_loss(values: Tensor, batch: Batch, clip_range: float) -> Tensor:
-    """Half squared error; the larger of the plain one and that of a value kept near its old one."""
+    """Half the mean squared error, of the value or of the value clipped near its old one, whichever is larger."""
     old = batch["old_values"]
     near = old + (values - old).clamp(-clip_range, clip_range)
     error = (values[:, None] - batch["returns"]).square()

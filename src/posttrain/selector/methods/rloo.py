@@ -11,8 +11,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from posttrain.core.params import RLOO
-from posttrain.core.training import Stats
+from posttrain.core.loop import Stats
+from posttrain.core.schema import AtLeastTwo
 from posttrain.selector.model import SelectorOutput
 from posttrain.selector.policy import (
     Batch,
@@ -22,27 +22,34 @@ from posttrain.selector.policy import (
     log_softmax,
     sample,
 )
+from posttrain.selector.settings import KLPenalised
+
+
+class Settings(KLPenalised):
+    samples: AtLeastTwo
 
 
 def rollout(
-    act: Callable[[], SelectorOutput], batch: Batch, config: RLOO, generator: torch.Generator
+    act: Callable[[], SelectorOutput], batch: Batch, settings: Settings, generator: torch.Generator
 ) -> Batch:
-    """Draw actions from the current policy; the advantage is the reward above the others' mean."""
+    """Sample actions from the current policy; the advantage is the reward minus the mean of the others."""
     old = act()
     old_log_policy = log_softmax(old.logits)
-    actions = sample(old_log_policy, config.samples, generator)
+    actions = sample(old_log_policy, settings.samples, generator)
     returns = batch["rewards"].gather(1, actions)
-    others = (returns.sum(dim=1, keepdim=True) - returns) / (config.samples - 1)
+    others = (returns.sum(dim=1, keepdim=True) - returns) / (settings.samples - 1)
     advantages = returns - others
     return {**batch, "actions": actions, "advantages": advantages, "returns": returns}
 
 
-def loss(output: SelectorOutput, batch: Batch, config: RLOO) -> tuple[Tensor, Stats]:
+def loss(output: SelectorOutput, batch: Batch, settings: Settings) -> tuple[Tensor, Stats]:
     log_policy = log_softmax(output.logits)
     actions, advantages = batch["actions"], batch["advantages"]
     objective = (advantages * log_policy.gather(1, actions)).mean()
     kl = kl_divergence(log_policy, batch["reference"]).mean()
-    objective = objective - config.kl_coef * kl + config.entropy_coef * entropy(log_policy).mean()
+    objective = (
+        objective - settings.kl_coef * kl + settings.entropy_coef * entropy(log_policy).mean()
+    )
     return -objective, {
         **describe(log_policy, batch),
         "zero_advantage": float((advantages == 0).all(dim=1).float().mean()),

@@ -10,23 +10,28 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from posttrain.core.params import SelectorSFT
-from posttrain.core.training import Stats
+from posttrain.core.loop import Stats
+from posttrain.core.schema import Positive
+from posttrain.core.settings import Optimization
 from posttrain.selector.model import SelectorOutput
 from posttrain.selector.policy import Batch, describe, log_softmax
+
+
+class Settings(Optimization):
+    epochs: Positive
 
 
 def rollout(
     act: Callable[[], SelectorOutput],
     batch: Batch,
-    config: SelectorSFT,
+    settings: Settings,
     generator: torch.Generator,
 ) -> Batch:
     """Nothing is sampled."""
     return batch
 
 
-def loss(output: SelectorOutput, batch: Batch, config: SelectorSFT) -> tuple[Tensor, Stats]:
+def loss(output: SelectorOutput, batch: Batch, settings: Settings) -> tuple[Tensor, Stats]:
     log_policy = log_softmax(output.logits)
     best = batch["rewards"] >= batch["rewards"].amax(dim=-1, keepdim=True)
     objective = log_policy.masked_fill(~best, -torch.inf).logsumexp(dim=-1).mean()

@@ -1,18 +1,18 @@
-"""Check every row of every split before anything trains on it: what is wrong is listed with its
-reason and left out.
+"""The audit of every row of every split before training: wrong rows are left out and listed with a reason.
 
-A broken file (truncated JSON, a missing or ill-typed field) ends the audit with one line, see
-`load`. A row that is whole but makes no sense is rejected:
+A broken file (truncated JSON, a missing or ill-typed field) ends the audit with one line, see `load`. A row that is
+whole but makes no sense is rejected:
 
     duplicate_id          an earlier row, of this or another split, has the same id
     empty_table           the program reads a table that has no rows
-    number_not_finite     a table cell is "nan", "inf" or over 1e15 in size (rejected if the program
-    touches its row) program_invalid       the program does not parse or does not execute
+    number_not_finite     a table cell is "nan", "inf" or over 1e15 in size, in a row that the program reads
+    program_invalid       the program does not parse or does not execute
     answer_mismatch       the program's value is not `exe_ans`
 
-Everything else that a careful person would look at is counted: disagreements of the human `answer`
-by class, lengths and what each limit would cut, and leakage between splits. Left out: whether the
-question is answerable from the page.
+The metrics also count disagreements of the human `answer` by class, lengths and how many texts exceed each limit, and
+leakage between splits.
+
+Left out: whether the question can be answered from the page.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ Row = Mapping[str, Any]
 def audit(source: Path, directory: Path) -> dict[str, Any]:
     """Write {train,val,test}.jsonl and rejected.jsonl of `source`'s split files into `directory`.
 
-    Returns the metrics of `audit_splits`; `UserError` when a split keeps no row.
+    Returns the metrics of `audit_splits`; `UserError` if a split keeps no row.
     """
     splits = {split: iterate_split(source / name) for split, name in SPLIT_FILES.items()}
     with atomic_directory(directory) as output:
@@ -70,10 +70,7 @@ def audit_splits(
     keep: Keep = let_go,
     count_tokens: Callable[[str], int] = count_words,
 ) -> Audit:
-    """Audit all splits together, row by row.
-
-    `keep(split, rows)` is given each split's sound rows; `count_tokens` measures lengths.
-    """
+    """Audit all splits together, row by row; `keep(split, rows)` gets the sound rows, `count_tokens` measures lengths."""
     rejected: list[Rejected] = []
     seen: dict[str, str] = {}
     profiles: dict[str, _Profile] = {}
@@ -129,7 +126,7 @@ def _same_number(cells: Sequence[str], *operands: str) -> bool:
 
 
 def _strange_cells(cells: Sequence[str]) -> list[str]:
-    """Cells that hold "nan" or "inf", or a number too large to be one of a report."""
+    """The cells that hold "nan", "inf", or a number too large for a report."""
     strange = []
     for cell in cells[1:]:
         for word in cell.replace("$", " ").replace(",", "").split():
@@ -137,7 +134,7 @@ def _strange_cells(cells: Sequence[str]) -> list[str]:
                 value = float(word.rstrip("%"))
             except ValueError:
                 continue
-            # "nan" and "inf" read as numbers, and so does "1e400", which is infinite.
+            # float() reads "nan", "inf" and "1e400", which is infinite.
             if not math.isfinite(value) or abs(value) > HUGE:
                 strange.append(cell)
                 break
@@ -145,7 +142,7 @@ def _strange_cells(cells: Sequence[str]) -> list[str]:
 
 
 class _Profile:
-    """What the metrics tell of the rows of a split, added one by one."""
+    """Counts over the rows of a split, added one by one."""
 
     def __init__(self, count_tokens: Callable[[str], int]) -> None:
         self.rows = 0
@@ -201,11 +198,11 @@ def page_text(row: Row) -> str:
 
 
 def answer_class(answer: object, expected: float | str) -> str:
-    """How a human `answer` relates to `exe_ans`.
+    """The relation of a human `answer` to `exe_ans`.
 
-    agrees (after rounding to the digits that the human wrote, "7%" and "7" both standing for 0.07
-    or 7 as the text says), empty, or the first reason that explains a disagreement: sign,
-    percent_scale (a factor of 100), rounding (within 1 % or one unit of the last digit), other.
+    agrees (after rounding to the digits that the human wrote; a "%" or "percent" stands for a hundredth), empty, or the
+    first reason that explains a disagreement: percent_scale (a factor of 100), sign, rounding (within 1 % or one unit
+    of the last digit), other.
     """
     text = str(answer).strip().lower() if answer is not None else ""
     if not text:
@@ -239,12 +236,12 @@ def _is_near(stated: float, truth: float, unit: float) -> bool:
 
 
 def _rounds_to(stated: float, truth: float, unit: float) -> bool:
-    # A little over half a unit: exe_ans is itself rounded to five decimals.
+    # A little over half a unit, as exe_ans is itself rounded to five decimals.
     return abs(stated - truth) <= 0.5 * unit * (1 + 1e-6) + 1e-9 * abs(truth) + 5e-6
 
 
 def _leakage(splits: Mapping[str, Mapping[str, Sequence[Hashable]]]) -> dict[str, dict[str, int]]:
-    """For each pair of splits, how many rows of the second share each kind of key with the first."""
+    """For each pair of splits and each kind of key, the number of rows of the second whose key is in the first."""
     return {
         f"{first}_{second}": {
             kind: sum(key in known for key in splits[second][kind])

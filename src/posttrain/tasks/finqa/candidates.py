@@ -1,18 +1,18 @@
 """Candidate pools: K distinct answers to one question, one of them the gold answer, in random order.
 
-A pool must not be solvable without reading the page. What gives gold away in a naive pool is that every other
-candidate is one edit away from it (it is the centre) and that edits leave odd programs. So a pool is a grid:
+A pool must not be solvable without reading the page. In a naive pool gold gives itself away: all other candidates are
+one edit away from it, so it is the centre, and edits leave odd programs. So a pool is a grid:
 
-* columns are operand choices: one or two coordinates of the gold operands (a row or a column of the table, a
-  number of the text) range over a window of neighbours in which gold has a random place, and an operand that
-  occurs twice moves twice, as it does for a person who misread the table;
-* rows are program shapes: gold's, and others drawn from the training programs by their frequency.
+* Columns are operand choices. One or two coordinates of the gold operands (a row or a column of the table, a number of
+  the text) range over a window of neighbours, in which gold has a random position. An operand that occurs twice moves
+  twice, as for a person who misreads the table.
+* Rows are program shapes: gold's, and others sampled from the training programs by their frequency.
 
-Every cell of the grid is as close to the others as gold is. The rest of the pool are the special kinds: noise,
-swapped operands, changed step order or constant, formatting variant; missing step, random answer, format error.
-The stated answer is what the program executes to, except in the last two. A formatting variant is right, and
-the only other candidate that can be: whatever else executes to the gold answer is redrawn. How well trivial
-rules do all the same is measured by `posttrain.pools.blind`.
+Every cell of the grid is as close to the others as gold is. The rest of the pool are special kinds: noise, swapped
+operands, changed step order or constant, formatting variant; missing step, random answer, format error. The stated
+answer is the program's value, except in the last two. A formatting variant is right, and the only other candidate that
+can be: any other that executes to the gold answer is sampled again. How well blind baselines still do is measured by
+`posttrain.pools.blind`.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from itertools import product
 from typing import Any
 
 from posttrain.core.errors import UserError
+from posttrain.core.params import Params
+from posttrain.tasks import Candidate, Example
 from posttrain.tasks.finqa.program import (
     CONSTANTS,
     Answer,
@@ -47,27 +49,18 @@ PLAUSIBLE = {"noise": 2.0, "swap": 2.0, "order": 1.0, "constant": 1.0, "format":
 CORRUPTED = {"missing_step": 1.0, "random_answer": 1.0, "format_error": 1.0}
 ATTEMPTS = 50
 WINDOW = 8  # most values that one coordinate takes in a grid
-COMMON = 0.1  # a wrong answer whose size fewer of the gold ones have is kept in proportion
+COMMON = 0.1  # a wrong answer of a size that fewer gold answers have is kept in proportion
 
 _CELL = re.compile(r"([A-Z]+)([0-9]+)")
 _TEXT_NUMBER = re.compile(r"T([0-9]+)")
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """One answer of a pool. `kind` is gold, plausible or corrupted; `edit` says how it was made."""
-
-    text: str
-    kind: str
-    edit: str
-
-
-@dataclass(frozen=True)
 class Shapes:
-    """What gold answers of a training split look like.
+    """Typical gold answers of a training split.
 
-    `programs` are the shapes (operands named x0, x1, ...), `counts` how often each occurs; `sizes` is the share
-    of each order of magnitude and sign among the answers.
+    programs: the shapes (operands named x0, x1, ...). counts: how often each occurs. sizes: the share of each order of
+    magnitude and sign among the answers.
     """
 
     programs: tuple[Program, ...]
@@ -77,7 +70,7 @@ class Shapes:
 
 @dataclass(frozen=True)
 class Place:
-    """Where an operand stands: a cell (column, row) or, with column "T", the number `row` of the text."""
+    """The place of an operand: a cell (column, row) or, with column "T", the number `row` of the text."""
 
     column: str
     row: int
@@ -87,6 +80,21 @@ class Place:
 
 
 Axis = tuple[str, str | int]  # ("row", 3), ("column", "B"), ("text", 4)
+
+
+def candidates(
+    params: Params, train: Iterable[Example]
+) -> Callable[[Example, int], list[Candidate]]:
+    """A function that makes pools, which has learned from the training examples alone what answers look like."""
+    chosen, shapes = params.pools, collect_shapes(train)
+    return lambda example, count: make_candidates(
+        example,
+        shapes,
+        count=count,
+        corruption_rate=chosen.corruption_rate,
+        noise=(chosen.noise[0], chosen.noise[1]),
+        seed=chosen.seed,
+    )
 
 
 def collect_shapes(examples: Iterable[Mapping[str, Any]]) -> Shapes:
@@ -115,7 +123,7 @@ def make_candidates(
 ) -> list[Candidate]:
     """A pool of exactly `count` distinct candidates, shuffled by (seed, example id).
 
-    Raises `UserError` naming the example when its gold program does not execute.
+    `UserError`, with the example's id, if its gold program does not execute.
     """
     rng = random.Random(f"{seed}/{example['id']}")
     pool = _Pool(example, shapes, noise, rng)
@@ -135,7 +143,7 @@ def make_candidates(
 
 
 class _Pool:
-    """A pool being made: its candidates so far and the programs that special kinds start from."""
+    """A pool under construction: its candidates so far, and the programs that special kinds start from."""
 
     def __init__(
         self,
@@ -157,15 +165,14 @@ class _Pool:
             raise UserError(f"example {example['id']}: the gold program does not execute")
         self.gold, self.target = gold, value
         self.sources = [gold]
-        self.choices: list[Mapping[str, str]] = [
-            {}
-        ]  # operand choices so far; the first is gold's own
+        # Operand choices so far; the first is gold's own.
+        self.choices: list[Mapping[str, str]] = [{}]
         self.programs = {self._literal(gold)}
         text = render_answer(example["target_program"], example["target_answer"])
         self.candidates = [Candidate(text, "gold", "gold")]
 
     def value(self, program: Program) -> Answer | None:
-        """What the program executes to, or None."""
+        """The program's value, or None."""
         try:
             return execute(resolve(program, self.references), self.table)
         except (ProgramError, ExecutionError):
@@ -222,7 +229,7 @@ class _Pool:
         return choices
 
     def _window(self, axis: Axis, places: Mapping[str, Place], size: int) -> list[str | int]:
-        """Up to `size` neighbouring values of a coordinate, the present one at a random place among them."""
+        """Up to `size` neighbouring values of a coordinate, with the present one at a random position."""
         kind, present = axis
         known = (self._place(name) for name in self.references)
         values = {
@@ -247,7 +254,7 @@ class _Pool:
     def _moved(
         self, places: Mapping[str, Place], moves: Mapping[Axis, str | int]
     ) -> dict[str, str] | None:
-        """Gold's operands after the moves, or None if one leaves the page or two become the same."""
+        """Gold's operands after the moves; None if one leaves the page, or two become the same."""
         mapping = {}
         for name, place in places.items():
             moved = _move(place, moves)
@@ -258,7 +265,7 @@ class _Pool:
         return mapping if len(set(literals)) == len(literals) else None
 
     def _other_shape(self) -> Program | None:
-        """Another shape of the training programs on gold's operands; None if they cannot fill it."""
+        """A shape of the training programs on gold's operands; None if they cannot fill it."""
         shape = self.rng.choices(self.shapes.programs, self.shapes.counts)[0]
         label = any(step.op.startswith("table_") for step in shape)
         mine = [name for name in _operands(self.gold) if self._is_label(name) == label]
@@ -272,7 +279,7 @@ class _Pool:
     # ------------------------------------------------------------------ special kinds
 
     def add_special(self, kind: str) -> None:
-        """Add one candidate made by an edit of its own, or by numbers of no page where none fits."""
+        """Add one candidate made by a special edit, or by `fill` where none fits."""
         weights = CORRUPTED if kind == "corrupted" else PLAUSIBLE
         for _ in range(ATTEMPTS):
             edit = self.rng.choices(list(weights), list(weights.values()))[0]
@@ -285,7 +292,7 @@ class _Pool:
         self.fill()
 
     def fill(self) -> None:
-        """Add another shape, or where nothing fits a program on numbers of no page."""
+        """Add a candidate of another shape or, where none fits, a program on random numbers."""
         for _ in range(ATTEMPTS):
             other = self._other_shape()
             chosen = self.rng.choice(self.choices)
@@ -295,11 +302,11 @@ class _Pool:
             continue
 
     def _add(self, kind: str, edit: str, program: Program, any_size: bool = False) -> bool:
-        """Add the candidate unless it is right, fails to execute or is there already."""
+        """Add the candidate, unless it is right, fails to execute, is odd, or is there already."""
         value = self.value(program)
         if value is None or value == self.target or self._literal(program) in self.programs:
             return False
-        # Wrong programs often give values of unusual size; most of those are redrawn.
+        # Wrong programs often give values of unusual size; most of these are sampled again.
         common = self.shapes.sizes.get(_size(value), 0.0) / COMMON
         if not any_size and self.rng.random() > common:
             return False
@@ -317,7 +324,7 @@ class _Pool:
         return True
 
     def _swap(self, program: Program) -> Program | None:
-        """Two operands change places wherever they occur."""
+        """Swap two operands wherever they occur."""
         operands = [name for name in _operands(program) if not self._is_label(name)]
         if len(operands) < 2:
             return None
@@ -325,7 +332,7 @@ class _Pool:
         return _substitute(program, {first: second, second: first})
 
     def _order(self, program: Program) -> Program | None:
-        """Two successive steps exchange their operations."""
+        """Exchange the operations of two successive steps."""
         if len(program) < 2:
             return None
         index = self.rng.randrange(len(program) - 1)
@@ -339,7 +346,7 @@ class _Pool:
         return program[:index] + swapped + program[index + 2 :]
 
     def _constant(self, program: Program) -> Program | None:
-        """A constant becomes another one that training programs use."""
+        """Replace a constant by another common one."""
         used = [arg for step in program for arg in (step.arg1, step.arg2) if arg in CONSTANTS]
         common = ("const_100", "const_2", "const_3", "const_1000", "const_1000000", "const_1")
         constant = self._choose(used)
@@ -347,7 +354,7 @@ class _Pool:
         return _substitute(program, {constant: other}) if constant and other else None
 
     def _noise(self, program: Program) -> Program | None:
-        """A number is off by the relative noise, up or down, with as many decimals as it has."""
+        """Change a number by the relative noise, up or down, and keep its number of decimals."""
         operand = self._choose([name for name in _operands(program) if not self._is_label(name)])
         if operand is None:
             return None
@@ -362,7 +369,7 @@ class _Pool:
         return _substitute(program, {operand: noisy})
 
     def _missing_step(self, program: Program) -> Program | None:
-        """One step is left out; what used its result uses its first operand instead."""
+        """Leave out one step; steps that used its result use its first operand instead."""
         if len(program) < 2:
             return None
         drop = self.rng.randrange(len(program))
@@ -380,7 +387,7 @@ class _Pool:
         return tuple(Step(step.op, renumber(step.arg1), renumber(step.arg2)) for step in rest)
 
     def _wrong_program(self, program: Program) -> Program | None:
-        """For an answer that is broken anyway: a misread or another shape."""
+        """A program with misread operands or of another shape, for an answer that is broken anyway."""
         if self.rng.random() < 0.5:
             return self._other_shape()
         choices = self._operand_choices(4)
@@ -397,7 +404,7 @@ class _Pool:
     }
 
     def _add_format_variant(self) -> bool:
-        """The gold program with its answer written as a percentage or rounded; at most one per pool."""
+        """Add the gold program with its answer written as a percentage or rounded; at most once per pool."""
         if isinstance(self.target, str) or any(made.edit == "format" for made in self.candidates):
             return False
         percent, rounded = f"{self.target * 100:.2f}%", f"{self.target:.2f}"
@@ -408,7 +415,7 @@ class _Pool:
         return True
 
     def _fresh_numbers(self) -> Program:
-        """A small program on numbers of no page."""
+        """A one-step program on random numbers."""
         operation = self.rng.choice(("add", "subtract", "divide"))
         return (Step(operation, str(self.rng.randint(1, 9999)), str(self.rng.randint(1, 9999))),)
 
@@ -418,7 +425,7 @@ class _Pool:
         return format_answer(round(self.rng.uniform(0.1, 3) * (value or 1.0) + 0.01, 5))
 
     def _break(self, text: str) -> str:
-        """The JSON no longer parses: a quote or bracket is missing, or the text is cut short."""
+        """Make the JSON invalid: remove a quote or bracket, or cut the text short."""
         marks = [index for index, character in enumerate(text) if character in '"]}']
         index = self.rng.choice(marks)
         return text[:index] + text[index + 1 :] if self.rng.random() < 0.7 else text[: index or 1]
@@ -429,7 +436,7 @@ class _Pool:
         return self.rng.choice(names) if names else None
 
     def _place(self, operand: str) -> Place | None:
-        """Where an operand stands, in either spelling; None for a number that is not on the page."""
+        """The place of an operand, in either spelling; None for a number that is not on the page."""
         reference = operand if operand in self.references else self.spelling.get(operand, "")
         if text := _TEXT_NUMBER.fullmatch(reference):
             return Place("T", int(text[1]))
@@ -437,7 +444,7 @@ class _Pool:
         return Place(cell[1], int(cell[2])) if cell else None
 
     def _spell(self, place: Place) -> str:
-        """The operand at a place as this page's programs write it."""
+        """The operand at a place, as this page's programs write it."""
         return str(place) if self.cells else self.references[str(place)]
 
     def _is_label(self, operand: str) -> bool:
@@ -445,14 +452,14 @@ class _Pool:
         return place is not None and place.column == "A"
 
     def _usable(self, place: Place) -> bool:
-        """Whether something stands there that a program may name: no header, no label with brackets."""
+        """Whether a program may name the place: not a header, nor a label with brackets."""
         literal = self.references.get(str(place))
         if literal is None or any(mark in literal for mark in "(),|#"):
             return False
         return place.column == "T" or place.row > 1
 
     def _around(self, label: bool, taken: Sequence[str]) -> list[str]:
-        """Row labels or numbers that gold's shape leaves out, those on its rows and columns first."""
+        """Row labels or numbers that are not `taken`, those on gold's rows and columns first."""
         gold = [place for name in _operands(self.gold) if (place := self._place(name))]
 
         def distance(place: Place) -> tuple[bool, float]:
@@ -477,7 +484,7 @@ class _Pool:
 
 
 def _operands(program: Program) -> list[str]:
-    """The distinct operands that name something of the page (or a shape's x0, x1, ...), in order."""
+    """The distinct operands that name something on the page (or a shape's x0, x1, ...), in order."""
     found = dict.fromkeys(
         arg
         for step in program

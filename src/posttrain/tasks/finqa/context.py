@@ -1,13 +1,12 @@
-"""Choose which facts of a page the model sees: all of them, the ones a search finds, or the gold
-ones.
+"""The facts of a page that the model sees: all, those that a search finds, or the gold ones.
 
-A fact is one sentence of the text or one row of the table, named as in FinQA's `gold_inds`
-(`text_12` counts over `pre_text + post_text`, `table_3` is row 3 with row 0 the header). The search
-is BM25 (Robertson and Zaragoza, "The Probabilistic Relevance Framework", 2009) over lightly stemmed
-words, read from the question alone, plus two priors that were set on the training split: words of a
-row's label that the question repeats, and being a row of the table at all. The header is shown
-whenever a row of the table is, so it is not ranked. Left out: dense retrieval, and anything that
-looks at the program or at `gold_inds`.
+A fact is one sentence of the text or one row of the table, named as in FinQA's `gold_inds` (`text_12` counts over
+`pre_text + post_text`, `table_3` is row 3 with row 0 the header). The search is BM25 (Robertson and Zaragoza, "The
+Probabilistic Relevance Framework", 2009) over lightly stemmed words, with the question alone as query, plus two bonuses
+that were set on the training split: for words of a row's label that the question repeats, and for being a row of the
+table. The header is shown with any row of the table, so it is not ranked.
+
+Left out: dense retrieval, and anything that looks at the program or at `gold_inds`.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ _STOP = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """A sentence or table row: `key` as in `gold_inds`, its words, a row's label (else empty)."""
+    """A sentence or a table row: `key` as in `gold_inds`, its text, and the label if it is a row, else empty."""
 
     key: str
     text: str
@@ -46,7 +45,7 @@ class Fact:
 
 
 def page_facts(row: Mapping[str, Any]) -> list[Fact]:
-    """Every fact of the page in reading order, the table's header left out."""
+    """All facts of the page in reading order, without the table's header."""
     before = len(row["pre_text"])
     facts = [Fact(f"text_{i}", text) for i, text in enumerate(row["pre_text"])]
     table = row["table"]
@@ -59,13 +58,31 @@ def page_facts(row: Mapping[str, Any]) -> list[Fact]:
 
 def row_sentence(table: Sequence[Sequence[str]], index: int) -> str:
     """A table row in words, as FinQA writes it: "the sales of 2009 is $ 5829 ; ..."."""
+    return "".join(text for text, _ in row_pieces(table, index))
+
+
+def row_pieces(table: Sequence[Sequence[str]], index: int) -> list[tuple[str, int | None]]:
+    """The pieces that make up the row's sentence, each with its column if it is a cell, else None.
+
+    The label is repeated in the sentence, and has its column the first time only.
+    """
     header, cells = table[0], table[index]
     label = cells[0] if cells else ""
-    parts = [header[0]] if header and header[0] else []
+    pieces: list[tuple[str, int | None]] = []
+    if header and header[0]:
+        pieces.append((f"{header[0]} ", None))
+    if len(cells) < 2:
+        return [*pieces, (label, 0)]
     for column in range(1, len(cells)):
         of = f" of {header[column]}" if column < len(header) and header[column] else ""
-        parts.append(f"the {label}{of} is {cells[column]} ;")
-    return " ".join(parts) if len(cells) > 1 else " ".join([*parts, label])
+        pieces += [
+            ("the " if column == 1 else " the ", None),
+            (label, 0 if column == 1 else None),
+            (f"{of} is ", None),
+            (cells[column], column),
+            (" ;", None),
+        ]
+    return pieces
 
 
 def select_facts(row: Mapping[str, Any], context: str, top_n: int) -> set[str]:
@@ -100,7 +117,7 @@ def bm25(
     counts = [Counter(document) for document in documents]
     mean_length = sum(map(len, documents)) / max(1, len(documents)) or 1.0
     scores = [0.0] * len(documents)
-    # Sorted, so that floating-point sums do not depend on the hash seed.
+    # Sorted, as floating-point sums would depend on the hash seed.
     for word in sorted(set(query)):
         having = sum(word in count for count in counts)
         if not having:

@@ -1,27 +1,23 @@
-"""Are two FinQA programs equal as the FinQA paper's script counts it?
+"""The equality of two FinQA programs by the rules of the FinQA paper's script.
 
-The script gives each distinct operand string of the gold program a symbol (`5829` and `5829.0`
-are two), writes the last step of both programs as expressions in these symbols, lets sympy
-`simplify` each, and compares the results with `==`. That costs milliseconds a pair and
-exponential time on repeated `#k`. Here the same answer is found on the graph of steps, cheapest
-first:
+The script gives each distinct operand string of the gold program a symbol (`5829` and `5829.0` are two), writes the
+last step of both programs as expressions in these symbols, lets sympy `simplify` each, and compares the results with
+`==`. That takes milliseconds per pair, and exponential time on repeated `#k`. Here the same verdict comes from the
+graph of steps, by the cheapest test that decides:
 
-1. an operand the gold program does not have                         -> unequal
+1. an operand that the gold program does not have                    -> unequal
 2. the same graph up to the order of `add` and `multiply` operands   -> equal
-3. different values at a random point                                -> unequal (rational
-   functions modulo the prime 2^61 - 1; with `exp` or `greater`, at positive points with 60
-   digits)
-4. otherwise (equal in value, unlike in form; or a zero denominator) -> ask sympy, as the script
-   does, and remember the pair
+3. different values at a random point                                -> unequal (rational functions modulo the prime
+   2^61 - 1; with `exp` or `greater`, at positive points with 60 digits)
+4. otherwise (equal in value, unlike in form; or a zero denominator) -> ask sympy, as the script does, and remember the
+   pair
 
-`simplify` preserves values, so step 3 never contradicts it; it is not canonical, so in step 4 its
-word is needed.
+`simplify` preserves values, so step 3 never contradicts it; it is not canonical, so step 4 cannot do without it.
 
-Where the script has no answer: it aborts on a gold program that it cannot read or sympy cannot
-(`greater` inside another operation, more than 199 levels), which counts as unequal here; and
-expressions of more than `MAX_LEAVES` operands could keep sympy busy for hours, so for them step 3
-decides (and `MAX_POWERS` nodes with `exp` or `greater` are unequal unless step 2 finds them equal).
-Verdicts were compared with sympy 1.14.
+In two cases the script gives no verdict. It aborts on a gold program that it or sympy cannot read (`greater` inside
+another operation, more than 199 levels), which counts as unequal here. And expressions of more than `MAX_LEAVES`
+operands could keep sympy busy for hours, so for them step 3 decides (and more than `MAX_POWERS` nodes with `exp` or
+`greater` are unequal unless step 2 shows them equal). Verdicts were compared with sympy 1.14.
 """
 
 from __future__ import annotations
@@ -59,9 +55,9 @@ _POINTS = 4
 
 
 class Form:
-    """The expression of a program's last step: its nodes in an order that puts operands first.
+    """The expression of a program's last step; `order` has its nodes, operands first.
 
-    `levels` is the depth of its parentheses, `leaves` its length in operands when written out.
+    levels: the depth of its parentheses. leaves: its length in operands when written out.
     """
 
     def __init__(self, nodes: Sequence[Node | None], root: int, order: Sequence[int]) -> None:
@@ -83,7 +79,7 @@ class Form:
         self.levels, self.leaves = levels[root], leaves[root]
 
     def text(self) -> str:
-        """The expression as the script writes it; call it only when `leaves` is small."""
+        """The expression as the script writes it; only for small `leaves`."""
         texts: dict[int, str] = {}
         for index in self.order:
             op, left, right = self.nodes[index] or ("", 0, 0)
@@ -95,8 +91,7 @@ class Form:
         return texts[self.root]
 
     def fraction(self) -> tuple[int, int] | None:
-        """Numerator and denominator modulo `PRIME` at the fixed random point; None after a
-        division by zero."""
+        """Numerator and denominator modulo `PRIME` at a fixed random point; None after a division by zero."""
         values: dict[int, tuple[int, int]] = {}
         for index in self.order:
             op, left, right = self.nodes[index] or ("", 0, 0)
@@ -119,7 +114,7 @@ class Form:
     def decimals(self, point: int) -> dict[int, Decimal] | None:
         """Each node's value at one of the positive points (left - right for `greater`).
 
-        None where one of them has no real value, or one too large to compare.
+        None if there are too many nodes, or one has no real value or one too large to compare.
         """
         values: dict[int, Decimal] = {}
         if len(self.order) > MAX_POWERS:
@@ -144,10 +139,9 @@ class Form:
 
 @dataclass(frozen=True)
 class Gold:
-    """A gold program made ready for comparisons.
+    """A gold program prepared for comparisons.
 
-    symbols: operand text (or the whole text of a table step) -> code; identities: node ->
-    canonical number.
+    symbols: operand text (or the whole text of a table step) -> code. identities: node -> canonical number.
     """
 
     form: Form
@@ -155,11 +149,11 @@ class Gold:
     identities: dict[Hashable, int]
     identity: int
     value: tuple[int, int] | None
-    readable: bool | None  # by sympy; None: ask it when it matters
+    readable: bool | None  # by sympy; None: not known yet
 
 
 def prepare_gold(steps: Sequence[Step]) -> Gold | None:
-    """The gold program's symbols and expression; None when the script aborts on it."""
+    """The gold program's symbols and expression; None if the script aborts on it."""
     symbols: dict[str, int] = {}
     for op, arg1, arg2, text in steps:
         for name in (text,) if "table" in op else (arg1, arg2):
@@ -246,7 +240,7 @@ _MISSING = 1 << 60  # an operand that names no step
 
 
 def _gold_step(name: str) -> int:
-    """The step a gold program's reference names, earlier or not."""
+    """The step that a gold program's reference names, earlier or not."""
     try:
         step = int(name.replace("#", ""))
     except ValueError:
@@ -255,8 +249,7 @@ def _gold_step(name: str) -> int:
 
 
 def _earlier(name: str, index: int) -> int | None:
-    """The step a predicted reference names; `_MISSING` for a negative one, None for one that is
-    not an earlier step."""
+    """The step that a predicted reference names; `_MISSING` for a negative one, None for one that is not earlier."""
     try:
         step = int(name.strip("#"))
     except ValueError:
@@ -269,8 +262,7 @@ def _key(op: str, left: int, right: int) -> Hashable:
 
 
 def _reachable(nodes: Sequence[Node | None]) -> list[int] | None:
-    """Indices of the nodes under the last one, operands first; None when one is missing or
-    depends on itself."""
+    """Indices of the nodes under the last one, operands first; None if one is missing or depends on itself."""
     order: list[int] = []
     state: dict[int, bool] = {}  # False: its operands are being visited; True: done
     stack = [len(nodes) - 1]
@@ -300,8 +292,7 @@ def _reachable(nodes: Sequence[Node | None]) -> list[int] | None:
 
 
 def _same_value(gold: Gold, form: Form) -> bool | None:
-    """False: certainly unequal. True: equal at the random points. None: one of the two has no
-    value there."""
+    """False: certainly unequal. True: equal at the random points. None: one of the two has no value there."""
     if not gold.form.transcendental and not form.transcendental:
         value = form.fraction()
         if value is None or gold.value is None:
@@ -315,8 +306,7 @@ def _same_value(gold: Gold, form: Form) -> bool | None:
             continue
         one, two = gold_values[gold.form.root], values_here[form.root]
         if form.is_greater:
-            # Equal relations may differ by a positive factor: only opposite signs prove them
-            # unequal.
+            # Equal relations may differ by a positive factor, so only opposite signs prove them unequal.
             if abs(one) > small and abs(two) > small and (one > 0) != (two > 0):
                 return False
         elif abs(one - two) > small * max(abs(one), abs(two), Decimal(1)):
@@ -326,8 +316,7 @@ def _same_value(gold: Gold, form: Form) -> bool | None:
 
 
 def _plain(form: Form) -> bool:
-    """Whether sympy reads the expression for certain: no zero anywhere that could make an
-    undefined or complex number."""
+    """Whether sympy certainly reads the expression: no zero in it could make an undefined or complex number."""
     if form.operations == {"exp"} or form.operations == {"greater"}:
         return True
     if "exp" in form.operations and form.is_greater:

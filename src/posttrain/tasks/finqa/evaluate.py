@@ -2,9 +2,9 @@
 
     python -m posttrain.tasks.finqa.evaluate PREDICTIONS SPLIT_JSON [--json]
 
-PREDICTIONS is `[{"id": ..., "predicted": ["add(", "1", "2", ")", "EOF"]}, ...]`, SPLIT_JSON a file
-of the data set. Execution and program accuracy are the paper's (official.py), over the predictions,
-which is the paper's denominator, and over the whole split, where a missing prediction is wrong.
+PREDICTIONS is `[{"id": ..., "predicted": ["add(", "1", "2", ")", "EOF"]}, ...]`, SPLIT_JSON a file of the data set.
+Execution and program accuracy are the paper's (official.py), once over the predictions, which is the paper's
+denominator, and once over the whole split, where a missing prediction is wrong.
 """
 
 from __future__ import annotations
@@ -23,11 +23,10 @@ from posttrain.tasks.finqa.official import official_verdict
 def evaluate(
     predictions: Sequence[dict[str, Any]], split: Sequence[dict[str, Any]]
 ) -> dict[str, int | float | None]:
-    """Counts and accuracies of what `read_predictions` read on what `read_split` read.
+    """Counts and accuracies of predictions (from `read_predictions`) on a split (from `read_split`).
 
-    Keys: predictions, split, {execution,program}_correct, {execution,program}_accuracy (over the
-    predictions; None when there are none) and {execution,program}_accuracy_split. `UserError` for
-    an id that is not in the split.
+    Keys: predictions, split, {execution,program}_correct, {execution,program}_accuracy (over the predictions; None if
+    there are none) and {execution,program}_accuracy_split. `UserError` for an id that is not in the split.
     """
     rows = {row["id"]: row for row in split}
     execution = program = 0
@@ -55,7 +54,7 @@ def evaluate(
 
 
 def read_predictions(path: str) -> list[dict[str, Any]]:
-    """The predictions of a file; `UserError` names file and row of what is missing or wrong."""
+    """The predictions of a file; `UserError`, with file and row, if something is missing or wrong."""
     rows = _read_rows(path, ("id", "predicted"))
     for number, row in enumerate(rows):
         if not isinstance(row["predicted"], list):
@@ -66,7 +65,7 @@ def read_predictions(path: str) -> list[dict[str, Any]]:
 
 
 def read_split(path: str) -> list[dict[str, Any]]:
-    """The rows of a split; `UserError` names file and row of what is missing or wrong."""
+    """The rows of a split; `UserError`, with file and row, if something is missing or wrong."""
     rows = _read_rows(path, ("id", "table", "qa"))
     if not rows:
         raise UserError(f"{path}: the split has no rows")
@@ -100,7 +99,7 @@ def _read_rows(path: str, fields: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the accuracies; 1 and one line on standard error for bad input."""
+    """Print the accuracies and return 0; for bad input, one line on standard error and 1."""
     parser = argparse.ArgumentParser(prog="python -m posttrain.tasks.finqa.evaluate")
     parser.add_argument("predictions", help='JSON: [{"id", "predicted": [..., "EOF"]}, ...]')
     parser.add_argument("split", help="JSON file of the data set, such as dev.json")

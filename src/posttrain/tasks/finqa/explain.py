@@ -1,25 +1,22 @@
-"""Take an answer apart for a reader: the page in parts, and what each step of the program gives.
+"""An answer taken apart for a reader: the page in parts, and the value of each step of the program.
 
     explain(example, '{"program": ["subtract(B3, C3)", "divide(#0, C3)"], "answer": "0.016"}')
 
         subtract(B3, C3)    subtract(5829, 5735)    94
         divide(#0, C3)      divide(#0, 5735)        0.01639      places: B3, C3
 
-The page is read back from the example's own text, so what is shown is what models read. Where programs repeat
-numbers (operands `literal`), the places of an operand are all that show it: in the table's body or the text, and
-only if there is none, in the header.
+The page is the example's own, as models read it. With operands `literal`, the places of an operand are all those that
+show it in the table's body or the text or, if there are none, in the header.
 
 Left out: the verdicts, which are the scorer's alone.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from posttrain.tasks import Example, ExplainedStep, Explanation, Line, Piece, Table
-from posttrain.tasks.finqa.context import row_sentence
 from posttrain.tasks.finqa.program import (
     TABLE_OPERATIONS,
     Answer,
@@ -34,17 +31,13 @@ from posttrain.tasks.finqa.program import (
     run,
 )
 from posttrain.tasks.finqa.score import read_answer
-from posttrain.tasks.finqa.sheet import column_letter, render_page, text_numbers
 
-MAX_STEPS = 30  # of a program, that are explained; each is executed with all before it
-
-
-Span = tuple[int, int, str]  # start, stop, place
+MAX_STEPS = 30  # explained steps of a program; each is executed with all before it
 
 
 def explain(example: Example, text: str) -> Explanation:
     """The page, and the answer's steps with the values of the scorer's executor."""
-    page = read_page(example)
+    page = tuple(map(_part, example["page"]))
     found = read_answer(text)
     if found is None:
         return Explanation(page, (), (), None, "no JSON object with a program")
@@ -57,6 +50,16 @@ def explain(example: Example, text: str) -> Explanation:
         return Explanation(page, (), (), answer, str(error))
     steps = tuple(_explained(written, program, example["table"]))
     return Explanation(page, steps, _places(written, example), answer, None)
+
+
+def _part(part: Mapping[str, Sequence[Any]]) -> Line | Table:
+    if "table" in part:
+        return Table(tuple(tuple(map(_piece, row)) for row in part["table"]))
+    return Line(tuple(map(_piece, part["line"])))
+
+
+def _piece(piece: str | Sequence[str]) -> Piece:
+    return Piece(piece) if isinstance(piece, str) else Piece(*piece)
 
 
 def _explained(
@@ -81,12 +84,12 @@ def _explained(
 
 
 def _shown(value: Answer) -> str:
-    # The sum of a row without cells is an int, of which there are some too large for a float.
+    # The sum of a row without cells is an int, and an int may be too large for a float.
     return format_answer(value) if isinstance(value, float | str) else str(value)
 
 
 def _places(program: Program, example: Example) -> tuple[str, ...]:
-    """The places that a program as written reads, in its order; a table operation reads a whole row."""
+    """The places that a program reads, in its order; a table operation reads a whole row."""
     found: dict[str, None] = {}
     for step in program[:MAX_STEPS]:
         if step.op in TABLE_OPERATIONS:
@@ -114,116 +117,6 @@ def _numbers(operand: str, example: Example) -> list[str]:
 
 
 def _cell(name: str) -> tuple[str, int]:
-    """Column and row, from 1, of a reference; ("T", 0) for a number of the text."""
+    """Column and row (from 1) of a reference; ("T", 0) for a number of the text."""
     column = name.rstrip("0123456789")
     return column, 0 if column == "T" else int(name.removeprefix(column))
-
-
-# ------------------------------------------------------------------------------- the page
-
-
-def read_page(example: Example) -> tuple[Line | Table, ...]:
-    """The lines of `input_text`, neighbouring rows of the table together, with the places that can be named."""
-    references: Mapping[str, str] = example["references"]
-    table: Sequence[Sequence[str]] = example["table"]
-    cells = example["operands"] == "cells"
-    rows = _row_lines(table, example["operands"])
-    sentences = {row_sentence(table, index): index for index in range(1, len(table))}
-    parts: list[Line | Table] = []
-    tags = 0
-    for line in example["input_text"].split("\n"):
-        row = _cells(line, rows[line], table, references, cells) if line in rows else None
-        if row is not None:
-            last = parts[-1] if parts else None
-            if isinstance(last, Table):
-                parts[-1] = Table((*last.rows, row))
-            else:
-                parts.append(Table((row,)))
-            continue
-        if line in sentences:
-            spans = _sentence_spans(line, sentences[line], table, references)
-        else:
-            spans = _tagged_spans(line, tags, references) if cells else []
-            spans = spans if cells else _number_spans(line, tags, references)
-            tags += len(spans)
-        parts.append(Line(_cut(line, spans)))
-    return tuple(parts)
-
-
-def _row_lines(table: Sequence[Sequence[str]], operands: str) -> dict[str, int]:
-    """Each row of the table as a line of the page, and its index."""
-    row: Mapping[str, Any] = {"table": table, "pre_text": [], "post_text": []}
-    visible = {f"table_{index}" for index in range(len(table))}
-    lines = render_page(row, visible, operands).text.split("\n")
-    return {line: i for i, line in enumerate(lines)} if len(lines) == len(table) else {}
-
-
-def _cells(
-    line: str,
-    row: int,
-    table: Sequence[Sequence[str]],
-    references: Mapping[str, str],
-    sheet: bool,
-) -> tuple[Piece, ...] | None:
-    """The cells of a row's line; None when a cell holds the separator, so that they cannot be told apart."""
-    texts = (line if sheet else line.removeprefix("| ").removesuffix(" |")).split(" | ")
-    if len(texts) > max(1, len(table[row])):
-        return None
-    texts += [""] * (len(table[0]) - len(texts))
-    names = (f"{column_letter(column)}{row + 1}" for column in range(len(texts)))
-    return tuple(
-        Piece(text, name if name in references else "")
-        for text, name in zip(texts, names, strict=True)
-    )
-
-
-def _tagged_spans(line: str, tags: int, references: Mapping[str, str]) -> list[Span]:
-    """Numbers of a text line, each behind its name and words, `[T1 rent was $] 5.8`; `tags` were on the page before."""
-    spans: list[Span] = []
-    end = 0
-    while True:
-        name = f"T{tags + len(spans) + 1}"
-        named = re.compile(rf"\[{name}[ \]]").search(line, end)
-        literal = references.get(name)
-        start = line.find(f"] {literal}", named.start()) if named else -1
-        if literal is None or start < 0:
-            return spans
-        end = start + len("] ") + len(literal)
-        spans.append((start + len("] "), end, name))
-
-
-def _number_spans(line: str, tags: int, references: Mapping[str, str]) -> list[Span]:
-    """The same numbers on a page without tags."""
-    spans: list[Span] = []
-    for start, stop, literal in text_numbers(line):
-        name = f"T{tags + len(spans) + 1}"
-        if references.get(name) == literal:
-            spans.append((start, stop, name))
-    return spans
-
-
-def _sentence_spans(
-    line: str, row: int, table: Sequence[Sequence[str]], references: Mapping[str, str]
-) -> list[Span]:
-    """Label and cells of a row that is written out."""
-    spans: list[Span] = []
-    for column, cell in enumerate(table[row]):
-        name = f"{column_letter(column)}{row + 1}"
-        after = spans[-1][1] if spans else 0
-        lead = " is " if column else "the "
-        start = line.find(f"{lead}{cell} ", after)
-        if start >= 0 and name in references:
-            spans.append((start + len(lead), start + len(lead) + len(cell), name))
-    return spans
-
-
-def _cut(line: str, spans: Sequence[Span]) -> tuple[Piece, ...]:
-    pieces, end = [], 0
-    for start, stop, name in spans:
-        if start > end:
-            pieces.append(Piece(line[end:start]))
-        pieces.append(Piece(line[start:stop], name))
-        end = stop
-    if end < len(line) or not pieces:
-        pieces.append(Piece(line[end:]))
-    return tuple(pieces)

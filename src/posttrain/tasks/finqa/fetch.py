@@ -1,4 +1,4 @@
-"""Bring a FinQA data set to one folder, in the original layout: generated, copied, or downloaded and checked."""
+"""Fetching a FinQA data set into one folder, in its original layout: generated, copied, or downloaded and checked."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PATHS = tuple(f"dataset/{name}" for name in SPLIT_FILES.values())
 
 
 class GeneratedOptions(Section):
-    """unseen: the chance that a question is of a kind that `pocket` was not pretrained on."""
+    """unseen: the probability that a question is of a kind that `pocket` was not pretrained on."""
 
     unseen: Fraction
 

@@ -1,11 +1,11 @@
-"""Read a FinQA split in its original layout and check that its structure is whole.
+"""Reading a FinQA split in its original layout, with a check of its structure.
 
-A split is one JSON list; each row holds `id`, `filename`, `pre_text` and `post_text` (lists of
-sentences), `table` (list of rows of strings, row 0 is the header) and `qa` with `question`,
-`program`, `exe_ans` and `gold_inds` (`"table_3"` and `"text_12"` mapped to the fact's words; text
-indices run over `pre_text + post_text`). Other fields (`tier`, `table_ori`, `qa.answer`,
-`qa.program_re`, ...) are optional. Whether a row makes sense is the audit's question, not this
-module's.
+A split is one JSON list. Each row holds `id`, `filename`, `pre_text` and `post_text` (lists of sentences), `table`
+(list of rows of strings; row 0 is the header) and `qa` with `question`, `program`, `exe_ans` and `gold_inds`
+(`"table_3"` and `"text_12"` mapped to the fact's words; text indices run over `pre_text + post_text`). Other fields
+(`tier`, `table_ori`, `qa.answer`, `qa.program_re`, ...) are optional.
+
+Left out: whether a row makes sense, which the audit checks.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from typing import Any
 from posttrain.core.errors import UserError
 from posttrain.core.files import iterate_json_array
 
-# The stages call the middle split `val`; the file keeps the name that FinQA gave it.
+# The stages call the middle split `val`; its file keeps FinQA's name.
 SPLIT_FILES = {"train": "train.json", "val": "dev.json", "test": "test.json"}
 
 
 def load_split(path: Path) -> list[dict[str, Any]]:
-    """The rows of one split file; `UserError` names the file, row and field that is broken."""
+    """The rows of one split file; `UserError`, with file, row and field, if one is broken."""
     return list(iterate_split(path))
 
 
@@ -38,7 +38,7 @@ def iterate_split(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def check_structure(row: Any, where: str) -> None:
-    """Raise `UserError("<where>: ...")` when a field is missing or has the wrong type."""
+    """`UserError("<where>: ...")` if a field is missing or has the wrong type."""
     if not isinstance(row, dict):
         raise UserError(f"{where}: expected an object, found {type(row).__name__}")
     for field, (accepts, expected) in _ROW_FIELDS.items():

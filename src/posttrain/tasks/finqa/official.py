@@ -1,21 +1,19 @@
-"""The verdicts of the FinQA paper's script (`code/evaluate/evaluate.py` of czyssrs/FinQA), one
-row at a time.
+"""The verdicts of the FinQA paper's script (`code/evaluate/evaluate.py` of czyssrs/FinQA), one row at a time.
 
     tokens = ["divide(", "128", "1018", ")", "EOF"]
     qa = row["qa"]
     execution, program = official_verdict(tokens, qa["program"], qa["exe_ans"], row["table"])
 
 * execution correct: the tokens execute, and the result rounded to 5 decimals `==` exe_ans.
-* program correct: the tokens are symbolically equal to the gold program (equivalence.py),
-  whatever they execute to.
+* program correct: the tokens are symbolically equal to the gold program (equivalence.py), whatever they execute to.
 
-The script's oddities are kept, because published scores contain them: the last token is dropped
-unread, tokens are joined by "|" and split again at ")", table operations on `#k` reuse an earlier
-row, dead steps do not count in program equality, a table step is equal only at the same side of
-the program's first position. Differences, all where the script gives no verdict: it aborts the
-whole evaluation when a program is equal but its result is not exe_ans (here: the two verdicts
-stand as they are) and when the gold program cannot be read (here: program correct is False);
-sizes are bounded (program.py, equivalence.py).
+The script's oddities are kept, because published scores contain them: the last token is dropped unread; tokens are
+joined by "|" and split again at ")"; table operations on `#k` reuse an earlier row; unused steps do not count in
+program equality; and a table step in the first position never equals one in a later position.
+
+All differences are in cases where the script gives no verdict. It aborts the whole evaluation if a program is equal but
+its result is not exe_ans (here the two verdicts stay as they are), and if the gold program cannot be read (here program
+correct is False). Sizes are bounded (program.py, equivalence.py).
 """
 
 from __future__ import annotations
@@ -47,7 +45,7 @@ _OPENINGS = {f"{op}(": op for op in OPERATIONS}
 
 
 class _MalformedError(ValueError):
-    """The tokens cannot be read as steps; what the script answers with a bare `except`."""
+    """The tokens cannot be read as steps, a case that the script catches with a bare `except`."""
 
 
 def tokenize(program_text: str) -> list[str]:
@@ -58,10 +56,9 @@ def tokenize(program_text: str) -> list[str]:
 
 
 def execute_tokens(tokens: Sequence[str], table: Table) -> tuple[bool, float | str | None]:
-    """(invalid, result): the result is a number rounded to 5 decimals, "yes" or "no"; None when
-    invalid.
+    """(invalid, result): the result is a number rounded to 5 decimals, "yes" or "no"; None if invalid.
 
-    Tokens without any step are valid with the result "n/a", as in the script.
+    Tokens without any step are valid, with the result "n/a", as in the script.
     """
     return _execute(tokens, _aligned(tokens), table)
 
@@ -71,9 +68,8 @@ def official_verdict(
 ) -> tuple[bool, bool]:
     """(execution correct, program correct) of one prediction, tokens with their final "EOF".
 
-    predicted_tokens: as in a predictions file; anything that is not a list of strings is wrong,
-    not an error. gold_program: `qa.program` of the row; exe_ans: `qa.exe_ans`; table: its rows of
-    strings, row label first.
+    predicted_tokens: as in a predictions file; anything but a list of strings is wrong, not an error. gold_program:
+    `qa.program` of the row. exe_ans: `qa.exe_ans`. table: rows of strings, the row label first.
     """
     aligned = _aligned(predicted_tokens)
     invalid, result = _execute(predicted_tokens, aligned, table)
@@ -91,8 +87,7 @@ def official_verdict(
 
 
 def equal_to_gold(program: Program, gold_program: str) -> bool:
-    """The program verdict on a parsed program: `official_verdict` of `tokenize(render(program))`,
-    without executing."""
+    """The verdict "program correct" on a parsed program: as `official_verdict`, without executing it."""
     gold = _gold(gold_program)
     return gold is not None and equivalent(gold, _named([(s.op, s.arg1, s.arg2) for s in program]))
 
@@ -109,8 +104,7 @@ def _execute(
 
 
 def _aligned(tokens: Sequence[str]) -> list[tuple[str, str, str]] | None:
-    """The steps of tokens that come in clean groups of four; None for all others, which need the
-    long way."""
+    """The steps of tokens that come in clean groups of four; None for others, which need a full parse."""
     if tokens.__class__ is not list:
         return None
     size = len(tokens) - 1
@@ -132,10 +126,9 @@ def _aligned(tokens: Sequence[str]) -> list[tuple[str, str, str]] | None:
 def _named(
     aligned: Sequence[tuple[str, str, str]], tokens: Sequence[str] | None = None
 ) -> list[Step]:
-    """The steps with their joined text, which names a table step: the "|" before all but the
-    first is part of it.
+    """The steps with the joined text that names a table step, which includes the "|" before all but the first.
 
-    tokens: where the operands stand with the spaces around them, which are part of the text too.
+    tokens: the operands with the spaces around them, which are part of the text too.
     """
     steps: list[Step] = []
     for index, (op, arg1, arg2) in enumerate(aligned):
@@ -148,7 +141,7 @@ def _named(
 
 
 def _structured(tokens: Sequence[str]) -> list[str]:
-    """The texts of the steps after the script's check of every fourth token."""
+    """The texts of the steps, after the script's check of every fourth token."""
     try:
         body = tokens[:-1]
         for index, token in enumerate(body):
@@ -189,8 +182,7 @@ def _gold(program_text: str) -> Gold | None:
 
 
 def _execute_loosely(texts: Sequence[str], table: Table) -> float | str:
-    """Steps that misplaced tokens may have given any operation: an unknown one leaves the result
-    as it was."""
+    """Execute steps whose operation may be anything, from misplaced tokens; an unknown one leaves the result as it was."""
     results: dict[int, Any] = {}
     current: Any = "n/a"
     numbers: list[float] | None = None

@@ -1,24 +1,22 @@
 """FinQA programs: text -> steps -> value, in bounded time and size, whatever the input.
 
-A program is a list of steps `operation(operand, operand)` joined by ", "; its value is the value
-of its last step:
+A program is a list of steps `operation(operand, operand)` joined by ", "; its value is that of its last step:
 
     subtract(5829, 5735), divide(#0, 5735)        #0 is the result of step 0
     table_sum(net revenue, none)                  table operations name a row of the page's table
 
-Operands are numbers as the page prints them (`5829`, `5,829`, `2.5%` = 0.025), constants
-(`const_100`, `const_m1` = -1), results of earlier steps (`#0`), row labels, or, in a page shown
-as a sheet, references (`B3`, `T1`, `A3`) that `resolve` replaces.
+Operands are numbers as the page prints them (`5829`, `5,829`, `2.5%` = 0.025), constants (`const_100`, `const_m1` =
+-1), results of earlier steps (`#0`), row labels or, on a page shown as a sheet, references (`B3`, `T1`, `A3`) that
+`resolve` replaces.
 
-The values are those of the FinQA paper's script: for every program that `parse` accepts,
-`execute` returns exactly what the script returns, or raises where the script says invalid. That
-includes its oddities: a table operation on `#k` reuses the row of the table operation before it,
-and `add` concatenates the answers of two `greater`. The script has no bounds; here a program ends
-at `MAX_STEPS` steps, a concatenation at `MAX_TEXT` characters and an integer at `MAX_BITS` bits
-(integers come from empty rows only).
+The values are those of the FinQA paper's script: for every program that `parse` accepts, `execute` returns exactly the
+script's value, or raises where the script says invalid. This includes oddities: a table operation on `#k` reuses the
+row of the table operation before it, and `add` concatenates the answers of two `greater`. The script has no bounds;
+here a program is limited to `MAX_STEPS` steps, a concatenation to `MAX_TEXT` characters and an integer to `MAX_BITS`
+bits (integers come from empty rows only).
 
-The script's tokenizer splits at ", " and parentheses, so row labels that hold them cannot be
-operands: `parse` and `resolve` refuse them, because the script calls such programs invalid.
+The script's tokenizer splits at ", " and parentheses, so row labels with these cannot be operands: `parse` and
+`resolve` refuse them, as the script calls such programs invalid.
 
 Left out: the verdicts (official.py) and answers as a model writes them (score.py).
 """
@@ -66,8 +64,11 @@ _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
 class ProgramError(UserError, ValueError):
-    """The text is not a program. `reason` is one of empty, too_long, missing_parenthesis,
-    unknown_operation, wrong_arity, bad_operand, forward_reference, bad_separator."""
+    """The text is not a program.
+
+    reason: empty, too_long, missing_parenthesis, unknown_operation, wrong_arity, bad_operand, forward_reference or
+    bad_separator.
+    """
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -75,9 +76,11 @@ class ProgramError(UserError, ValueError):
 
 
 class ExecutionError(UserError, ValueError):
-    """The program has no value. `reason` is one of unknown_row, not_a_number, division_by_zero,
-    overflow, type, complex, forward_reference, bad_table, empty_row, no_row, unknown_operation,
-    empty."""
+    """The program has no value.
+
+    reason: unknown_row, not_a_number, division_by_zero, overflow, type, complex, forward_reference, bad_table,
+    empty_row, no_row, unknown_operation or empty.
+    """
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -97,8 +100,7 @@ Program = tuple[Step, ...]
 
 
 def parse(text: str) -> Program:
-    """The steps of a program's text; `ProgramError` where the official tokenizer would not find
-    steps in it."""
+    """The steps of a program's text; `ProgramError` if the official tokenizer would not find steps in it."""
     if not isinstance(text, str):
         raise ProgramError("empty", f"a program is text, not {type(text).__name__}")
     if not text.strip():
@@ -149,11 +151,9 @@ def render(program: Program) -> str:
 
 
 def resolve(program: str | Program, references: Mapping[str, str]) -> Program:
-    """The program with each operand that is a key of `references` replaced by the literal it
-    stands for.
+    """The program with each operand that is a key of `references` replaced by its literal.
 
-    `ProgramError` when the text does not parse, or a literal (a row label with parentheses, say)
-    cannot be an operand.
+    `ProgramError` if the text does not parse, or a literal (a row label with parentheses, say) cannot be an operand.
     """
     steps = parse(program) if isinstance(program, str) else program
     resolved = []
@@ -168,10 +168,9 @@ def resolve(program: str | Program, references: Mapping[str, str]) -> Program:
 
 
 def execute(program: Program, table: Table) -> Answer:
-    """The program's value rounded to 5 decimals, or "yes" / "no"; `ExecutionError` where it has
-    none.
+    """The program's value rounded to 5 decimals, or "yes" / "no"; `ExecutionError` if it has none.
 
-    The value may be infinite or NaN when an operand is ("inf", "1e999"), as in the official script.
+    The value may be infinite or NaN if an operand is ("inf", "1e999"), as in the official script.
     """
     if not program:
         raise ExecutionError("empty", "the program is empty")
@@ -180,12 +179,10 @@ def execute(program: Program, table: Table) -> Answer:
 
 
 def run(steps: Iterable[tuple[str, str, str]], table: Table) -> Any:
-    """The last step's raw value: float, int, complex, or text made of "yes" and "no".
-    `ExecutionError` where there is none."""
+    """The last step's raw value: float, int, complex, or text of "yes" and "no"; `ExecutionError` if there is none."""
     results: list[Any] = []
-    numbers: list[float] | None = (
-        None  # survives from one table operation to the next, as in the official script
-    )
+    # Kept from one table operation to the next, as in the official script.
+    numbers: list[float] | None = None
     rows: dict[str, Sequence[str]] | None = None
     for op, arg1, arg2 in steps:
         if op in ARITHMETIC:
@@ -213,8 +210,7 @@ def run(steps: Iterable[tuple[str, str, str]], table: Table) -> Any:
 
 
 def apply(op: str, left: Any, right: Any) -> Any:
-    """The raw value of an arithmetic step: "yes" or "no" for greater; `ExecutionError` where it
-    has none."""
+    """The raw value of an arithmetic step, "yes" or "no" for greater; `ExecutionError` if it has none."""
     function = ARITHMETIC[op]
     if left.__class__ is float and right.__class__ is float:
         try:
@@ -229,8 +225,7 @@ def apply(op: str, left: Any, right: Any) -> Any:
 
 
 def finish(value: Any) -> Answer:
-    """A raw value as the script reports it: rounded to 5 decimals; text other than "yes" and "no"
-    is an error, and so is complex."""
+    """A raw value as the script reports it: rounded to 5 decimals, "yes" or "no"; `ExecutionError` for any other."""
     if value.__class__ is str:
         if value in ("yes", "no"):
             return str(value)
@@ -242,8 +237,7 @@ def finish(value: Any) -> Answer:
 
 
 def number(text: str) -> float:
-    """The number an operand or a table cell stands for; `ExecutionError` (not_a_number) when it
-    stands for none."""
+    """The number that an operand or a table cell stands for; `ExecutionError` (not_a_number) if it is none."""
     text = text.replace(",", "")
     try:
         return float(text)
@@ -261,8 +255,7 @@ def number(text: str) -> float:
 
 
 def row_numbers(cells: Iterable[str]) -> list[float]:
-    """The numbers of a table row's cells without "$" and without what follows a parenthesis: "$
-    -9 ( 9 )" is -9."""
+    """The numbers of a table row's cells, without "$" and anything from a parenthesis on: "$ -9 ( 9 )" is -9."""
     try:
         return [number(cell.replace("$", "").strip().split("(")[0].strip()) for cell in cells]
     except AttributeError as error:
@@ -270,8 +263,7 @@ def row_numbers(cells: Iterable[str]) -> list[float]:
 
 
 def format_answer(value: Answer) -> str:
-    """An answer as text: at most 5 decimals, no trailing zeros ("94", "0.01639", "-0.5"), "yes"
-    and "no" unchanged."""
+    """An answer as text: "yes", "no", or at most 5 decimals without trailing zeros ("94", "0.01639", "-0.5")."""
     if isinstance(value, str):
         return value
     value = round(value, 5)
@@ -282,8 +274,7 @@ def format_answer(value: Answer) -> str:
 
 
 def parse_answer(text: str) -> Answer | None:
-    """The inverse of `format_answer`, also for "$ 1,234.5" and "YES"; "1.6%" is 0.016, as in a
-    program. None if neither."""
+    """The inverse of `format_answer`, also for "$ 1,234.5", "YES" and "1.6%" (0.016); None for any other text."""
     if len(text) > 1000:
         return None
     text = text.strip().lower()
@@ -299,7 +290,7 @@ def parse_answer(text: str) -> Answer | None:
 
 
 def _check_operands(step: Step, index: int) -> None:
-    """`ProgramError` for an operand that the official tokenizer would tear apart or never find."""
+    """`ProgramError` for an operand that the official tokenizer would split or never find."""
     for operand in (step.arg1, step.arg2):
         if not operand or "(" in operand or ")" in operand or "|" in operand or ", " in operand:
             raise ProgramError(
@@ -331,8 +322,7 @@ def _result(results: list[Any], operand: str) -> Any:
 
 
 def table_rows(table: Table) -> dict[str, Sequence[str]]:
-    """Row label -> cells; of rows with the same label the last one counts, as in the official
-    script."""
+    """Row label -> cells; the last row with a label counts, as in the official script."""
     try:
         return {row[0]: row[1:] for row in table}
     except (TypeError, IndexError, KeyError) as error:
@@ -344,8 +334,7 @@ def table_rows(table: Table) -> dict[str, Sequence[str]]:
 def aggregate(op: str, numbers: list[float]) -> float:
     """The value of a table operation on a row's numbers."""
     if op == "table_sum" or op == "table_average":
-        # Not sum(): from Python 3.12 it compensates rounding errors, and verdicts must not depend
-        # on the version.
+        # From Python 3.12, sum() compensates rounding errors, and verdicts must not depend on the version.
         total: float = 0
         for item in numbers:
             total += item
@@ -362,8 +351,7 @@ def aggregate(op: str, numbers: list[float]) -> float:
 
 
 def _unusual(op: str, function: Callable[[Any, Any], Any], left: Any, right: Any) -> Any:
-    """One arithmetic step on anything but two floats: text, complex numbers, integers from empty
-    rows."""
+    """One arithmetic step on anything but two floats: text, complex numbers, integers from empty rows."""
     if isinstance(left, int) and isinstance(right, int):
         bits = left.bit_length()
         size = bits * max(right, 0) if op == "exp" else bits + right.bit_length()

@@ -1,21 +1,18 @@
-"""The only place where a FinQA example becomes text for a model, and where an answer in our form is
-written.
+"""FinQA's prompts and answers as text; no other module renders them.
 
-A prompt is page, question and, for literal operands, what to write; an answer is one JSON object
-`{"program": ["subtract(B3, C3)", "divide(#0, C3)"], "answer": "0.01639"}`. With operands as cells
-the instruction is one word long, because the small base model is trained on exactly this form. A
-variant asks for the same answer in another way, in one line more. `prompt_hash` names the
-renderer's version.
+A prompt is the page, the question and, for literal operands, an instruction; an answer is one JSON object `{"program":
+["subtract(B3, C3)", "divide(#0, C3)"], "answer": "0.01639"}`. With operands as cells there is no instruction, because
+the small base model is trained on exactly this form. A variant asks for the same answer in another way, with one more
+line.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any
 
 from posttrain.core.params import Variant
+from posttrain.tasks import Example
 from posttrain.tasks.finqa.program import OPERATIONS, ProgramError, parse, render
 
 _INSTRUCTION = (
@@ -39,14 +36,14 @@ _ASKS: Mapping[Variant, Mapping[str, str]] = {
 }
 
 
-def render_prompt(row: Mapping[str, Any], variant: Variant = "direct") -> str:
-    """The prompt of a prepared row; it ends where the answer begins.
+def prompt(example: Example, variant: Variant = "direct") -> str:
+    """The prompt of an example; it ends where the answer begins.
 
-    variant: direct asks for the answer and no more; reflective asks to check it before writing it;
-    deliberative asks to think first which numbers are needed, and in which order. The answer's form
-    is the same for all, so scores compare.
+    variant: direct asks for the answer only; reflective asks to check it before writing it; deliberative asks to think
+    first which numbers are needed, and in which order. The form of the answer is the same for all, so scores can be
+    compared.
     """
-    page, question, operands = row["input_text"], row["question"], row["operands"]
+    page, question, operands = (example[name] for name in ("input_text", "question", "operands"))
     ask = "" if variant == "direct" else f"{_ASKS[variant][operands]}\n"
     if operands == "cells":
         return f"{page}\n{ask}question: {question}\nanswer:"
@@ -63,15 +60,6 @@ def render_answer(program_text: str, answer: str) -> str:
     return json.dumps({"program": steps, "answer": answer}, ensure_ascii=False)
 
 
-def prompt_hash(variant: Variant = "direct") -> str:
-    """SHA-256 over fixed rows as rendered: it changes when what models read in this variant does.
-
-    Each variant has its own, so that a model that never reads a variant does not depend on its
-    wording.
-    """
-    row = {"input_text": "1 | B 2009\n2 net revenue | 5829", "question": "what was net revenue?"}
-    texts = [
-        render_prompt({**row, "operands": operands}, variant) for operands in ("cells", "literal")
-    ]
-    texts.append(render_answer("subtract(5829, 5735), divide(#0, 5735)", "0.01639"))
-    return hashlib.sha256("\0".join(texts).encode()).hexdigest()
+def target(example: Example) -> str:
+    """The gold answer as a model should write it."""
+    return render_answer(example["target_program"], example["target_answer"])

@@ -1,18 +1,15 @@
-"""The one scorer: what an answer to a FinQA question is worth.
+"""The one scorer of answers to FinQA questions.
 
-An answer is one JSON object, the program as a list of steps and its value as text:
+An answer is one JSON object, with the program as a list of steps and its value as text:
 
     {"program": ["subtract(5829, 5735)", "divide(#0, 5735)"], "answer": "0.01639"}
 
-Audit, rewards, training and evaluation all call `score`. Its execution and program verdicts are
-the FinQA paper's (official.py) for every program our parser accepts; a program that only the
-script's token reader accepts ("-#0", a step cut off at the end) is invalid here. References
-(`B3`, `T1`) are resolved before anything is judged, so a program in cells and the same program in
-literals get the same verdicts. Beside them stand verdicts on the stated answer: strict, lenient,
-within a tolerance.
+Pools, training and evaluation all call `score`. Its execution and program verdicts are the FinQA paper's (official.py)
+for every program that our parser accepts; a program that only the script's token reader accepts ("-#0", a step cut off
+at the end) is invalid here. References (`B3`, `T1`) are resolved first, so a program in cells and the same program in
+literals get the same verdicts. Further verdicts are on the stated answer: strict, lenient, and within a tolerance.
 
-Left out: statistics over many scores (evaluation/), and what a stage does with answers that are
-unparseable or unscorable.
+Left out: statistics over many scores (`measures`), and the treatment of answers that are unparseable or unscorable.
 """
 
 from __future__ import annotations
@@ -26,6 +23,7 @@ from functools import lru_cache
 from typing import Any
 
 from posttrain.core.errors import UserError
+from posttrain.tasks import Score
 from posttrain.tasks.finqa.official import equal_to_gold
 from posttrain.tasks.finqa.program import (
     Answer,
@@ -38,7 +36,6 @@ from posttrain.tasks.finqa.program import (
     render,
     resolve,
 )
-from posttrain.tasks.reward import COMPONENTS
 
 FAILURES = (
     "unparseable",
@@ -49,59 +46,43 @@ FAILURES = (
     "wrong_program",
     "wrong_answer_only",
 )
+PARTS = ("exact_match", "numeric_close", "program_valid", "format_valid")
 MAX_CHARACTERS = 1_000_000
 MAX_ATTEMPTS = 16
 LENIENT_RELATIVE_ERROR = 0.05
 
-_FIELDS = ("exe_ans", "literal_program", "table", "references", "operands")
+_FIELDS = ("exe_ans", "literal_program", "table", "references", "operands", "tolerance")
 _REFERENCE = re.compile(r"[A-Z]{1,3}[0-9]+")
 _DECIMALS = re.compile(r"\.([0-9]*)")
 
 
 @dataclass(frozen=True, slots=True)
-class Score:
-    """The verdicts on one answer.
+class FinqaScore(Score):
+    """A score with the program in literals, None where there is none.
 
-    status: "scored"; "unparseable" (no JSON object with a program in the text); "unscorable" (the
-    example's own
-        gold program does not give its exe_ans). Only "scored" says anything about right or wrong.
-    program: the program in literals; value: what it executes to; answer: the stated answer. None
-    where there is none. components: exact_match (execution_correct), numeric_close (stated answer
-    within the tolerance), program_valid
-        (parses and executes to a finite number, yes or no), format_valid (exactly the form asked
-        for): each 0.0 or 1.0.
-    execution_correct, program_correct: official verdicts. answer_strict: the stated answer
-    rounded to 5 decimals is exe_ans. answer_lenient: the stated answer is exe_ans, or 100 times
-    or a hundredth of it, rounded to as many decimals as
-        the answer states and at most 5 % away. The sign is not forgiven.
-    self_consistent: the stated answer rounded to 5 decimals is the program's own value.
-    failure: the first of `FAILURES` that applies, None for a right program with a right answer.
+    value: of the program. answer: as stated. status: unscorable if the example's own gold program does not give its
+    exe_ans. correct, program_correct: the official verdicts. parts, each 0 or 1:
+
+        exact_match      correct
+        numeric_close    the stated answer is within the tolerance
+        program_valid    the program parses and executes to a finite number, yes or no
+        format_valid     the text has exactly the form asked for
+
+    answer_strict: the stated answer rounded to 5 decimals is exe_ans. answer_lenient: the stated answer is exe_ans, 100
+    times it or a hundredth of it, rounded to as many decimals as the answer has and at most 5 % away; the sign must be
+    right. self_consistent: the stated answer rounded to 5 decimals is the program's own value. failure: the first of
+    `FAILURES` that applies; None for a right program with a right answer.
     """
 
-    status: str
-    program: str | None
-    value: Answer | None
-    answer: Answer | None
-    components: dict[str, float]
-    execution_correct: bool
-    program_correct: bool
-    answer_strict: bool
-    answer_lenient: bool
-    self_consistent: bool
-    failure: str | None
-
-    @property
-    def quality(self) -> dict[str, float]:
-        return {name: self.components[name] for name in ("program_valid", "format_valid")}
+    program: str | None = None
 
 
-def score(text: str | bytes, example: Mapping[str, Any], tolerance: float) -> Score:
-    """Judge one answer to one prepared example.
+def score(text: str | bytes, example: Mapping[str, Any]) -> FinqaScore:
+    """Score one answer to one example.
 
-    text: whatever a model wrote; any text gets a score in bounded time. example: a row of
-    `prepare`, with at least exe_ans, literal_program, table, references, operands. tolerance:
-    relative, for numeric_close: 0.01 accepts 1 % of exe_ans either way. Raises `UserError` when
-    the example lacks a field, never for the text.
+    text: any text gets a score, in bounded time. example: has at least exe_ans, literal_program, table, references,
+    operands and tolerance (relative, for numeric_close: 0.01 accepts 1 % of exe_ans either way). `UserError` if the
+    example lacks a field, never for the text.
     """
     for field in _FIELDS:
         if field not in example:
@@ -139,18 +120,18 @@ def score(text: str | bytes, example: Mapping[str, Any], tolerance: float) -> Sc
         failure = "wrong_program"
     if failure is None and not strict:
         failure = "wrong_answer_only"
-    return Score(
-        status="scored",
+    form = {"program_valid": float(value is not None), "format_valid": float(format_valid)}
+    return FinqaScore(
+        correct=execution_correct,
+        parts={
+            "exact_match": float(execution_correct),
+            "numeric_close": float(strict or _close(answer, expected, example["tolerance"])),
+            **form,
+        },
+        quality=form,
         program=literal,
         value=value,
         answer=answer,
-        components={
-            "exact_match": float(execution_correct),
-            "numeric_close": float(strict or _close(answer, expected, tolerance)),
-            "program_valid": float(value is not None),
-            "format_valid": float(format_valid),
-        },
-        execution_correct=execution_correct,
         program_correct=program_correct,
         answer_strict=strict,
         answer_lenient=strict
@@ -161,12 +142,10 @@ def score(text: str | bytes, example: Mapping[str, Any], tolerance: float) -> Sc
 
 
 def read_answer(text: str | bytes) -> tuple[str, str | None, bool] | None:
-    """(program text, answer text or None, whether the text is exactly the form asked for); None
-    if unparseable.
+    """(program text, answer text or None, whether the text has exactly the form asked for); None if unparseable.
 
-    Forgiven, at the price of the form: text around the object (the first object that parses
-    counts), other keys, repeated keys (the last one counts), the program as one string, the
-    answer as a number or missing.
+    Accepted, but not as the form asked for: text around the object (the first one that parses counts), other keys,
+    repeated keys (the last one counts), the program as one string, the answer as a number or missing.
     """
     if isinstance(text, bytes):
         text = text.decode("utf-8", errors="replace")
@@ -190,8 +169,7 @@ def read_answer(text: str | bytes) -> tuple[str, str | None, bool] | None:
 
 
 class _Number(str):
-    """A JSON number as its digits: 5,000 of them must not become an int, and NaN must not become
-    a float."""
+    """A JSON number as text, so that 5,000 digits do not become an int, nor NaN a float."""
 
 
 class _Object(dict[str, Any]):
@@ -231,9 +209,9 @@ def _first_object(text: str) -> tuple[_Object | None, bool]:
     return None, False
 
 
-def _unscored(status: str) -> Score:
-    components = dict.fromkeys(COMPONENTS, 0.0)
-    return Score(status, None, None, None, components, False, False, False, False, False, status)
+def _unscored(status: str) -> FinqaScore:
+    form = dict.fromkeys(("program_valid", "format_valid"), 0.0)
+    return FinqaScore(False, dict.fromkeys(PARTS, 0.0), status, quality=form)
 
 
 def _scorable(example: Mapping[str, Any]) -> bool:
@@ -260,7 +238,7 @@ def _literal(program_text: str, example: Mapping[str, Any]) -> Program:
 
 
 def _has_unknown_reference(program: Program, example: Mapping[str, Any]) -> bool:
-    """Whether an operand that is left after resolving looks like a reference to the sheet."""
+    """Whether an operand that `resolve` did not replace looks like a reference to the sheet."""
     if example["operands"] != "cells":
         return False
     labels = {row[0] for row in example["table"] if row}

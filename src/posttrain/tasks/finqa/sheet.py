@@ -1,20 +1,19 @@
-"""Show a page as plain text or as a sheet whose numbers have names; write programs in these names.
+"""Pages as plain text or as sheets whose numbers have names, and programs written in these names.
 
-In the sheet form (`operands: cells`) the table's columns are A (labels), B, C, ... and its rows are
-numbered as a spreadsheet would, the header being row 1:
+In the sheet form (`operands: cells`) the table's columns are A (labels), B, C, ... and its rows are numbered as a
+spreadsheet would, the header being row 1:
 
     1 | B 2009 | C 2008
     3 net revenue | 5829 | 5735
 
-and numbers in the text are named T1, T2, ..., each name before the words that lead to its number:
-"[T1 rent expense was $] 5.8 billion [T2 , up from $] 5.2 billion". So a reader knows the name, as it
-knows the row of a line, while it reads what the number is. A program can then say `subtract(B3, C3)`.
-Each reference stands for exactly one literal operand, and an operand is replaced only by a reference
-that stands for the very same string, so that resolving a program gives back the data set's own,
-character for character.
+and numbers in the text are named T1, T2, ..., each name before the words that lead to its number: "[T1 rent expense was
+$] 5.8 billion [T2 , up from $] 5.2 billion". So a model knows the name of a number, like the row of a line, before it
+reads the number. A program can then say `subtract(B3, C3)`. Each reference stands for exactly one literal operand, and
+replaces an operand only if it stands for the very same string, so that resolving a program gives back that of the data
+set, character for character.
 
-Not tagged in the text: years, days of a month, numbers of notes and the like, and the parenthesised
-repetition in "-3 ( 3 )" or "75% ( 75 % )".
+Not named in the text: years, days of a month, numbers of notes and the like, and the repetition in parentheses in "-3 (
+3 )" or "75% ( 75 % )".
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from posttrain.tasks.finqa.context import row_sentence
+from posttrain.tasks.finqa.context import row_pieces
 from posttrain.tasks.finqa.program import Program, ProgramError, Step, parse, render, resolve
 
 _NUMBER = re.compile(r"-?(?:\d+(?:\.\d+)?|\.\d+)%?")
@@ -35,17 +34,20 @@ _MONTHS = frozenset(name.lower() for name in calendar.month_name[1:])
 _NUMBERED = frozenset(
     {"note", "notes", "page", "pages", "item", "exhibit", "part", "topic", "section"}
 )
+Part = dict[str, list[Any]]  # {"line": [piece, ...]} or {"table": [[piece, ...], ...]}
+
 WORDS_BEFORE = 5  # a number in the text is named by this many words before it
 _TABLE_PREFIX = "table_"
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """What the model reads, and what each visible reference stands for.
+    """A page as the model reads it, and the literal operand of each visible reference.
 
-    `references` maps "B3", "A3", "T1" to a literal operand; `sources` maps the same keys to the
-    fact that shows them (`table_2`, `text_12`); `columns` maps a column letter to its header's
-    words, `names` the number T1 of a text to the words before it.
+    references: "B3", "A3", "T1" -> literal operand. sources: the same keys -> the fact that shows them (`table_2`,
+    `text_12`). columns: column letter -> words of its header. names: a text's number T1 -> the words before it. parts:
+    the text again, as a JSON value of lines and the table's rows together; a piece of either is its text, or [text,
+    reference].
     """
 
     text: str
@@ -53,6 +55,7 @@ class Page:
     sources: dict[str, str] = field(default_factory=dict)
     columns: dict[str, str] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
+    parts: list[Part] = field(default_factory=list)
 
 
 def render_page(
@@ -60,9 +63,9 @@ def render_page(
 ) -> Page:
     """The page's visible facts in reading order.
 
-    `visible` holds fact keys (see `context`); the table's header is shown with any of its rows.
-    `operands` is `cells` or `literal`; `sentences` writes a plain table's rows out as sentences
-    instead of lines. References are filled in both forms.
+    visible: fact keys (see `context`); the table's header is shown with any of its rows. operands: cells or literal.
+    sentences: whether a plain table's rows are written as sentences instead of lines. References are filled in both
+    forms.
     """
     builder = _Builder(operands == "cells")
     table: list[list[str]] = row["table"]
@@ -82,6 +85,7 @@ def render_page(
         builder.sources,
         builder.columns,
         builder.names,
+        builder.parts,
     )
 
 
@@ -89,6 +93,7 @@ class _Builder:
     def __init__(self, cells: bool) -> None:
         self.cells = cells
         self.lines: list[str] = []
+        self.parts: list[Part] = []
         self.references: dict[str, str] = {}
         self.sources: dict[str, str] = {}
         self.columns: dict[str, str] = {}
@@ -96,7 +101,7 @@ class _Builder:
         self.tags = 0
 
     def add_text(self, key: str, text: str) -> None:
-        parts, end = [], 0
+        pieces, end = [], 0
         for start, stop, literal in text_numbers(text):
             self.tags += 1
             name = f"T{self.tags}"
@@ -104,11 +109,25 @@ class _Builder:
             self.sources[name] = key
             self.names[name] = " ".join(text[:start].split()[-WORDS_BEFORE:])
             lead = text[end:start]
-            space = " " if lead.startswith(" ") else ""
-            parts += [f"{space}[{f'{name} {lead.strip()}'.rstrip()}] ", text[start:stop]]
+            if self.cells:
+                space = " " if lead.startswith(" ") else ""
+                lead = f"{space}[{f'{name} {lead.strip()}'.rstrip()}] "
+            pieces += [(lead, ""), (text[start:stop], name)]
             end = stop
-        parts.append(text[end:])
-        self.lines.append("".join(parts) if self.cells else text)
+        self._add_line([*pieces, (text[end:], "")])
+
+    def _add_line(self, pieces: Sequence[tuple[str, str]]) -> None:
+        """Add a line, given as (text, reference or empty) pairs."""
+        self.lines.append("".join(text for text, _ in pieces))
+        merged: list[Any] = []
+        for text, name in pieces:
+            if text and name:
+                merged.append([text, name])
+            elif text and merged and isinstance(merged[-1], str):
+                merged[-1] += text
+            elif text:
+                merged.append(text)
+        self.parts.append({"line": merged or [""]})
 
     def add_table(
         self, table: Sequence[Sequence[str]], shown: Sequence[int], sentences: bool
@@ -117,27 +136,48 @@ class _Builder:
             for column, cell in enumerate(table[index]):
                 literal = _literal(index, column, cell)
                 if literal:
-                    name = f"{column_letter(column)}{index + 1}"
+                    name = _cell_name(column, index)
                     self.references[name] = literal
                     self.sources[name] = f"{_TABLE_PREFIX}{index}"
         self.columns = {column_letter(i): cell for i, cell in enumerate(table[0]) if i}
         if self.cells:
             header = [f"{column_letter(i)} {cell}".rstrip() for i, cell in enumerate(table[0]) if i]
-            self.lines.append(
-                " | ".join([f"1 {table[0][0] if table[0] else ''}".rstrip(), *header])
-            )
+            rows = [[f"1 {table[0][0] if table[0] else ''}".rstrip(), *header]]
+            self.lines.append(" | ".join(rows[0]))
             for index in shown:
                 label, *cells = table[index] or [""]
-                line = [f"{index + 1} {label}".rstrip(), *map(compact_cell, cells)]
-                self.lines.append(" | ".join(line).rstrip())
+                rows.append([f"{index + 1} {label}".rstrip(), *map(compact_cell, cells)])
+                self.lines.append(" | ".join(rows[-1]).rstrip())
+            self._add_rows(rows, [0, *shown])
         elif sentences:
-            self.lines += [row_sentence(table, index) for index in shown]
+            for index in shown:
+                places = [
+                    (text, "" if column is None else self._known(column, index))
+                    for text, column in row_pieces(table, index)
+                ]
+                self._add_line(places)
         else:
             self.lines += [f"| {' | '.join(table[index])} |" for index in [0, *shown]]
+            self._add_rows([table[index] for index in [0, *shown]], [0, *shown])
+
+    def _add_rows(self, rows: Sequence[Sequence[str]], indices: Sequence[int]) -> None:
+        """Add the cells of the table's rows at `indices`, with empty ones where a row is shorter than the header."""
+        table: list[list[Any]] = []
+        for texts, index in zip(rows, indices, strict=True):
+            names = [self._known(column, index) for column in range(len(texts))]
+            cells: list[Any] = [
+                [text, name] if name else text for text, name in zip(texts, names, strict=True)
+            ]
+            table.append(cells + [""] * (len(rows[0]) - len(cells)))
+        self.parts.append({"table": table})
+
+    def _known(self, column: int, index: int) -> str:
+        name = _cell_name(column, index)
+        return name if name in self.references else ""
 
 
 def _literal(row: int, column: int, cell: str) -> str | None:
-    """What a reference to this place stands for; the corner names nothing."""
+    """The operand that a reference to this place stands for, or None; the corner has none."""
     if column == 0:
         return cell if row else None
     return cell_literal(cell) if row else header_literal(cell)
@@ -165,12 +205,12 @@ def text_numbers(text: str) -> list[tuple[int, int, str]]:
 
 
 def _repeats(found: Sequence[tuple[int, int, str]], text: str, bracket: int) -> bool:
-    """Whether the bracket at this position follows directly on the last number found."""
+    """Whether the bracket at this position directly follows the last number found."""
     return bool(found) and not text[found[-1][1] : bracket].strip()
 
 
 def cell_literal(cell: str) -> str | None:
-    """The operand that a table cell stands for, its first number, or None.
+    """The operand that a table cell stands for: its first number, or None.
 
     "$ 2457" -> "2457", "-3 ( 3 )" -> "-3", "12.5%" -> "12.5%", "n/a" -> None.
     """
@@ -200,6 +240,10 @@ def compact_cell(cell: str) -> str:
     return " ".join(cell.split())
 
 
+def _cell_name(column: int, row: int) -> str:
+    return f"{column_letter(column)}{row + 1}"
+
+
 def column_letter(index: int) -> str:
     """0 -> "A", 25 -> "Z", 26 -> "AA"."""
     letters = ""
@@ -211,11 +255,11 @@ def column_letter(index: int) -> str:
 
 
 def to_cells(program_text: str, page: Page, question: str, gold: Collection[str] = ()) -> str:
-    """The program with operands that the page names written as references, the others as they are.
+    """The program with references for the operands that the page names.
 
-    Where one literal has several references, those of `gold` facts come first, then those whose
-    column the question mentions, then the first on the page. A program that does not come back
-    unchanged from `resolve` is left as it is.
+    If a literal has several references, those of `gold` facts come first, then numbers of the table's body or the text,
+    then those whose column the question mentions, then the first on the page. A program that `resolve` would not give
+    back exactly is left as it is.
     """
     try:
         program = parse(program_text)
@@ -249,7 +293,7 @@ def to_cells(program_text: str, page: Page, question: str, gold: Collection[str]
 
 
 def _is_number_cell(name: str) -> bool:
-    """Whether a reference names a number of the table's body or the text, no label or header."""
+    """Whether a reference names a number of the table's body or the text, not a label or a header."""
     return name.startswith("T") or not (
         name.rstrip("0123456789") == "A" or re.fullmatch(r"[A-Z]+1", name)
     )

@@ -1,8 +1,8 @@
-"""Exact arithmetic on what calculator annotations hold: decimals, + - * /, brackets. Nothing is ever evaluated as code.
+"""Exact arithmetic for calculator annotations: decimals, + - * /, brackets. Nothing is ever evaluated as code.
 
     evaluate("100-50-30-15") == 5        evaluate(".20*85") == 17
 
-Size is bounded by the length of an expression and of its numbers, so any text is safe to try.
+The lengths of an expression and of its numbers are bounded, so any text is safe to evaluate.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from functools import lru_cache
 
 MAX_EXPRESSION = 100  # characters
 MAX_NUMBER = 30
-ROUNDING = Fraction(1, 100)  # most that a rounded result may be off, relative
-DECIMALS = 4  # of a result that has no end
+ROUNDING = Fraction(1, 100)  # largest relative error of a rounded result
+DECIMALS = 4  # of a result without end
 
 _TOKEN = re.compile(r"\s*(\d+\.?\d*|\.\d+|[-+*/()])")
 _NUMBER = re.compile(r"-?(?:\d+\.?\d*|\.\d+)")
@@ -24,12 +24,12 @@ Token = str | Fraction  # a number as written or as a value, an operator, a brac
 
 
 class InvalidExpression(ValueError):
-    """The text is no arithmetic, or divides by zero."""
+    """The text is not an expression, or divides by zero."""
 
 
 @lru_cache(maxsize=1 << 14)
 def read_number(text: str) -> Fraction | None:
-    """A decimal, forgiving $, thousands commas and a full stop behind it; None if it is none."""
+    """The value of a decimal, ignoring $, thousands commas and a full stop after it; None if it is none."""
     text = text.replace("$", "").replace(",", "").removesuffix(".")
     if len(text) > MAX_NUMBER or not _NUMBER.fullmatch(text):
         return None
@@ -62,7 +62,7 @@ def tokenize(expression: str) -> list[str]:
 
 
 def evaluate(expression: str | Sequence[Token]) -> Fraction:
-    """The value of an expression, or of its tokens; `InvalidExpression` when it has none."""
+    """The value of an expression, or of its tokens; `InvalidExpression` if it has none."""
     parser = _Parser(tokenize(expression) if isinstance(expression, str) else expression)
     value = parser.sum()
     if parser.token is not None:
@@ -71,7 +71,7 @@ def evaluate(expression: str | Sequence[Token]) -> Fraction:
 
 
 def agrees(stated: str, value: Fraction) -> bool:
-    """Whether a result as written is the value: exactly, or rounded to its last digit and at most 1 % off."""
+    """Whether a written result is the value: exactly, or rounded to its last digit and at most 1 % off."""
     number = read_number(stated)
     if number is None:
         return False
@@ -80,7 +80,7 @@ def agrees(stated: str, value: Fraction) -> bool:
 
 
 class _Parser:
-    """Recursive descent: sum of products of signed numbers and brackets."""
+    """Recursive descent over sums of products of signed numbers and brackets."""
 
     def __init__(self, tokens: Sequence[Token]) -> None:
         self.tokens = tokens

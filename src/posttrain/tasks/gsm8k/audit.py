@@ -1,14 +1,14 @@
-"""Check every row before anything trains on it: what is wrong is listed with its reason and left out.
+"""The audit of every row before training: wrong rows are left out and listed with a reason.
 
 A broken file (truncated JSON, a missing or ill-typed field) ends the audit with one line, see `load`. A row that is
-whole but of no use is rejected:
+whole but useless is rejected:
 
-    answer_missing        there is no readable number behind `#### ` on the answer's last line
+    answer_missing        there is no readable number after `#### ` on the answer's last line
     duplicate_question    an earlier row, of this or the other file, asks the same; the test file is read first, so
-                          that what it shares with train is left out of train
+                          that questions in both files are left out of train
 
-Calculator annotations are executed again. A result that is not what its expression gives is no ground to reject the
-row, whose final number may be right; it is counted, and listed in disagreements.jsonl.
+Calculator annotations are executed again. A result that is not the value of its expression is counted, and listed in
+disagreements.jsonl; the row is kept, as its final number may be right.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def audit(source: Path, directory: Path) -> dict[str, Any]:
 def audit_splits(
     splits: Mapping[str, Iterable[dict[str, Any]]], profiles: Mapping[str, _Profile], keep: Keep
 ) -> Audit:
-    """Audit all files together, row by row; `keep(split, rows)` is given each one's sound rows."""
+    """Audit all files together, row by row; `keep(split, rows)` gets the sound rows of each."""
     rejected: list[Rejected] = []
     metrics: dict[str, Any] = {}
     seen: dict[str, str] = {}
@@ -87,9 +87,9 @@ def _asked(row: Row) -> str:
 
 
 class _Profile:
-    """What the metrics tell of the rows of a file, added one by one.
+    """Counts over the rows of a file, added one by one.
 
-    disagreements: the annotations whose result is not what their expression gives, or that are no arithmetic.
+    disagreements: the annotations whose result is not the value of their expression, or that are no arithmetic.
     """
 
     def __init__(self) -> None:
@@ -136,7 +136,7 @@ def _disagreement(row: Row, step: Step) -> dict[str, Any]:
 
 
 def _verdict(step: Step) -> str:
-    """Whether the result is the value, rounded, another, or there is no value."""
+    """exact, rounded, disagree (the result is another value), or invalid (there is no value)."""
     if step.value is None:
         return "invalid"
     if read_number(step.stated) == step.value:

@@ -1,19 +1,19 @@
 """Candidate pools: K distinct answers to one problem, one of them the gold answer, in random order.
 
-A pool must not be solvable without reading the problem. What gives gold away in a naive pool is that every other
-candidate is one edit away from it, and that a slip makes a calculation visibly wrong. So a pool is a grid, and every
-change is carried through to the final number:
+A pool must not be solvable without reading the problem. In a naive pool gold gives itself away: all other candidates
+are one edit away from it, and a slip makes a calculation visibly wrong. So a pool is a grid, and every change is
+carried through to the final number:
 
-* columns are choices of numbers: one to three numbers that gold uses range over others, each over a few values: other
-  numbers of the problem, and numbers that training answers use in the same place, by their frequency (so that which
-  of two numbers is the common one says nothing about which is right);
-* rows are operations: gold's, and gold's with one operator changed.
+* Columns are choices of numbers. One to three numbers that gold uses each range over a few values: other numbers of the
+  problem, and numbers that training answers use in the same place, by their frequency (so a number's frequency does not
+  tell whether it is right).
+* Rows are operations: gold's, and gold's with one operator changed.
 
-Every cell of the grid is arithmetically right, ends with what its last step gives, and is as close to the others as
-gold is. The rest of the pool are the special kinds: relative noise on a number, two numbers swapped; dropped step,
-another final number, format error. A step's result stays a whole number where gold's is one, as long as enough such
-cells are found. Only gold is right: whatever else ends with the gold answer is redrawn. How well trivial rules do all
-the same is measured by `posttrain.pools.blind`.
+Every cell of the grid is arithmetically right, ends with the result of its last step, and is as close to the others as
+gold is. The rest of the pool are special kinds: relative noise on a number, two numbers swapped; dropped step, another
+final number, format error. A step's result stays a whole number where gold's is one, as long as there are enough such
+cells. Only gold is right: any other candidate that ends with the gold answer is sampled again. How well blind baselines
+still do is measured by `posttrain.pools.blind`.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import accumulate, product
 
-from posttrain.tasks import Example
+from posttrain.core.params import Params
+from posttrain.tasks import Candidate, Example
 from posttrain.tasks.gsm8k.arithmetic import format_number
-from posttrain.tasks.gsm8k.prompt import render_answer, render_target
+from posttrain.tasks.gsm8k.prompt import render_answer, target
 from posttrain.tasks.gsm8k.reading import MARK, strip
 from posttrain.tasks.gsm8k.solution import (
     OPERATORS,
@@ -50,29 +51,23 @@ CORRUPTED = {"dropped_step": 2.0, "random_answer": 0.5, "format_error": 1.0}
 ATTEMPTS = 40
 ROUNDS = 8  # of filling a pool that has too few cells
 AXES = 3  # most numbers that change together
-OTHER = 0.5  # chance that a number changes to another one of the problem
-NEAR = 6  # most that a number is multiplied or divided by when it changes
+OTHER = 0.5  # probability that a number changes to another one of the problem
+NEAR = 6  # largest factor by which a number changes
 LARGEST = 10**9
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
-    """One answer of a pool. `kind` is gold, plausible or corrupted; `edit` says how it was made."""
-
-    text: str
-    kind: str
-    edit: str
-
-
-@dataclass(frozen=True, slots=True)
 class Habits:
-    """Given numbers of training answers by where they stand (operator and side), ascending, and the operators' counts."""
+    """Given numbers of training answers by role (operator and side), and how often each operator occurs.
+
+    numbers: role -> ascending values and their cumulative counts.
+    """
 
     numbers: Mapping[str, tuple[Sequence[Fraction], Sequence[int]]]
     operators: Mapping[str, int]
 
     def draw(self, role: str, near: Fraction, rng: random.Random) -> Fraction | None:
-        """A number of that role within `NEAR` times `near` by its frequency; None if there is none."""
+        """A random number of that role within a factor `NEAR` of `near`, by frequency; None if there is none."""
         values, ends = self.numbers.get(role, ((), ()))
         low, high = bisect_left(values, near / NEAR), bisect_right(values, near * NEAR)
         if low >= high:
@@ -81,8 +76,23 @@ class Habits:
         return values[bisect_right(ends, rng.randrange(start, ends[high - 1]))]
 
 
+def candidates(
+    params: Params, train: Iterable[Example]
+) -> Callable[[Example, int], list[Candidate]]:
+    """A function that makes pools, which has learned from the training examples alone what answers look like."""
+    chosen, habits = params.pools, collect_habits(train)
+    return lambda example, count: make_candidates(
+        example,
+        habits,
+        count=count,
+        corruption_rate=chosen.corruption_rate,
+        noise=(chosen.noise[0], chosen.noise[1]),
+        seed=chosen.seed,
+    )
+
+
 def collect_habits(examples: Iterable[Example]) -> Habits:
-    """What the gold answers of a training split use."""
+    """The numbers and operators in the gold answers of a training split."""
     numbers: defaultdict[str, Counter[Fraction]] = defaultdict(Counter)
     operators: Counter[str] = Counter()
     for example in examples:
@@ -102,7 +112,7 @@ def collect_habits(examples: Iterable[Example]) -> Habits:
 
 
 def roles(solution: Solution) -> dict[Given, str]:
-    """Where each given number first stands: "*<" left of a product, ">" alone, "answer" if no step gives it."""
+    """The role of each given number where it first occurs: "*<" left in a product, "answer" if no step gives it."""
     found: dict[Given, str] = {}
     for made in solution.calculations:
         for place, link in enumerate(made.links):
@@ -142,7 +152,7 @@ def make_candidates(
 
 
 class _Pool:
-    """A pool being made: its candidates so far, and the changes that special kinds start from."""
+    """A pool under construction: its candidates so far, and the changes that special kinds start from."""
 
     def __init__(
         self, example: Example, habits: Habits, noise: tuple[float, float], rng: random.Random
@@ -158,7 +168,7 @@ class _Pool:
         self.columns: list[dict[Given, Fraction]] = [{}]
         self.made: list[Change] = []
         self.finals = {self.solution.answer}
-        self.candidates = [Candidate(render_target(example), "gold", "gold")]
+        self.candidates = [Candidate(target(example), "gold", "gold")]
 
     # ------------------------------------------------------------------ the grid
 
@@ -201,7 +211,7 @@ class _Pool:
         return choices[: 2 * wanted]
 
     def _others(self, given: Given, count: int) -> list[Fraction]:
-        """Up to `count` values that a number may be mistaken for."""
+        """Up to `count` values for which a number may be mistaken."""
         used = set(self.solution.givens)
         found: dict[Fraction, None] = {}
         for _ in range(ATTEMPTS):
@@ -226,7 +236,7 @@ class _Pool:
     # ------------------------------------------------------------------ special kinds
 
     def add_special(self, kind: str) -> None:
-        """Add one candidate made by an edit of its own, if one fits."""
+        """Add one candidate made by a special edit, if one fits."""
         weights = CORRUPTED if kind == "corrupted" else PLAUSIBLE
         for _ in range(ATTEMPTS):
             edit = self.rng.choices(list(weights), list(weights.values()))[0]
@@ -237,7 +247,7 @@ class _Pool:
     def fill(self, count: int) -> None:
         """Add cells of other grids until the pool is full; where nothing fits, gold with another final number."""
         for attempt in range(ROUNDS):
-            # Rather a step that is no whole number than a final number out of nowhere.
+            # A step that is no whole number is better than a random final number.
             if attempt == ROUNDS // 2:
                 self.wholes = [False] * len(self.wholes)
             for edit, column in self._choices(count):
@@ -255,7 +265,7 @@ class _Pool:
                 self._put(Candidate(text, "corrupted", "random_answer"))
 
     def _noisy(self) -> Change | None:
-        """A number is off by the relative noise, up or down, with as many decimals as it has."""
+        """Change a number by the relative noise, up or down, and keep its number of decimals."""
         given = self.rng.choice(self.solution.givens)
         factor = 1 + self.rng.choice((-1, 1)) * self.rng.uniform(*self.noise)
         decimals = len(format_number(given).partition(".")[2])
@@ -265,7 +275,7 @@ class _Pool:
         return Change({**self.rng.choice(self.columns), given: noisy})
 
     def _swapped(self) -> Change | None:
-        """Two given numbers change places."""
+        """Swap two given numbers."""
         givens = self.solution.givens
         if len(givens) < 2:
             return None
@@ -273,7 +283,7 @@ class _Pool:
         return Change({**self.rng.choice(self.columns), first: second, second: first})
 
     def _shorter(self) -> Change | None:
-        """One step is left out, with its line; what used its result uses a number that went into it."""
+        """Leave out one step with its line; its result is replaced by one of the numbers that went into it."""
         lines = {part.step for part in self.solution.parts if part.step >= 0}
         if not lines or len(self.solution.calculations) < 2:
             return None
@@ -283,7 +293,7 @@ class _Pool:
         return Change(column, {}, {step: self.rng.choice(links)}) if links else None
 
     def _before(self) -> Change | None:
-        """For an answer that is broken anyway: what another candidate does, or a new choice of numbers."""
+        """Another candidate's change or a new choice of numbers, for an answer that is broken anyway."""
         if self.made and self.rng.random() < 0.5:
             return self.rng.choice(self.made)
         choices = self._choices(4)
@@ -300,7 +310,7 @@ class _Pool:
     # ------------------------------------------------------------------ texts
 
     def _add(self, kind: str, edit: str, change: Change) -> bool:
-        """Add the candidate unless it is right, odd by itself, or its final number is there already."""
+        """Add the candidate, unless it is right, has odd numbers, or its final number is there already."""
         try:
             results = carry(self.solution, change)
         except NotCarried:
@@ -329,12 +339,12 @@ class _Pool:
         return True
 
     def _another(self, final: Fraction) -> Fraction:
-        """Another number of about that size, whole where it is whole."""
+        """A random number of about the same size, whole if `final` is whole."""
         number = final * Fraction(self.rng.uniform(0.3, 3))
         return round(number, 0 if final.denominator == 1 else 2)
 
     def _broken(self, text: str) -> str:
-        """The final line is not what was asked for, or not there."""
+        """Spoil the form of the final line, or cut the text short."""
         reasoning, _, number = text.rpartition(MARK)
         ways: Sequence[Callable[[], str]] = (
             lambda: reasoning.removesuffix("\n"),
@@ -347,6 +357,6 @@ class _Pool:
 
 
 def _usual(value: Fraction, whole: bool) -> bool:
-    """A number that a gold answer might have: above 0, whole where gold's is, at most two decimals."""
+    """Whether a gold answer might have the value: above 0, whole if `whole`, with at most two decimals."""
     fitting = value.denominator == 1 if whole else (value * 100).denominator == 1
     return 0 < value < LARGEST and fitting

@@ -1,4 +1,4 @@
-"""Take an answer apart for a reader: the problem's sentences, and what each calculator step gives.
+"""An answer taken apart for a reader: the problem's sentences, and the value of each calculator step.
 
     explain(example, "Half of 48 is <<48/2=24>>24.\\n#### 24")        48/2=24        48/2        24
 
@@ -15,7 +15,7 @@ from posttrain.tasks.gsm8k.arithmetic import format_number
 from posttrain.tasks.gsm8k.reading import Step, execute, read_steps, strict_answer
 from posttrain.tasks.gsm8k.score import MAX_CHARACTERS
 
-MAX_STEPS = 30  # that are explained
+MAX_STEPS = 30  # explained steps of an answer
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 _OPERATIONS = {"+": "add", "-": "subtract", "*": "multiply", "/": "divide"}
@@ -29,7 +29,7 @@ def explain(example: Example, text: str) -> Explanation:
         text = execute(text)
     steps = read_steps(text, example["annotations"])[:MAX_STEPS]
     answer = strict_answer(text)
-    error = None if steps or answer else "no calculation and no number behind ####"
+    error = None if steps or answer else "no calculation and no number after ####"
     return Explanation(page, tuple(map(_explained, steps)), (), answer, error)
 
 

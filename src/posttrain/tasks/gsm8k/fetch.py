@@ -1,4 +1,4 @@
-"""Bring a GSM8K data set to one folder, train.jsonl and test.jsonl: generated, copied, or downloaded and checked."""
+"""Fetching a GSM8K data set, train.jsonl and test.jsonl, into one folder: generated, copied, or downloaded."""
 
 from __future__ import annotations
 

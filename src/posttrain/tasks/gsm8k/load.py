@@ -1,4 +1,4 @@
-"""Read a GSM8K file, one JSON object with `question` and `answer` per line, and give each row a stable id."""
+"""Reading a GSM8K file, one JSON object with `question` and `answer` per line; each row gets a stable id."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 from posttrain.core.errors import UserError
 from posttrain.core.files import iterate_jsonl
 
-# Validation questions come out of `train`, in stage prepare: upstream has no split for them.
+# Upstream has no validation split; stage `examples` takes one out of `train`.
 FILES = {"train": "train.jsonl", "test": "test.jsonl"}
 
 
 def load_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows with `id` (gsm8k-train-00001 is the first of train.jsonl); `UserError` names file, row and field."""
+    """The rows with `id` (gsm8k-train-00001 is the first of train.jsonl); `UserError`, with file and row, for a bad one."""
     return list(iterate_rows(path))
 
 

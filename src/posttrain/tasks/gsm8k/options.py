@@ -10,6 +10,6 @@ Annotations = Literal["keep", "strip", "execute"]
 
 
 class Options(Section):
-    """annotations: what becomes of the notes <<48/2=24>>; see `reading`."""
+    """annotations: the treatment of calculator annotations such as <<48/2=24>>; see `reading`."""
 
     annotations: Annotations

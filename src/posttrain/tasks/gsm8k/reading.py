@@ -1,21 +1,21 @@
-"""What stands in an answer: its calculator steps and its final number.
+"""Reading an answer: its calculator steps and its final number.
 
     Natalia sold 48/2 = <<48/2=24>>24 clips in May.
     Natalia sold 48+24 = <<48+24=72>>72 clips altogether.
     #### 72
 
-The final number is read in the two ways of the field, which Cobbe et al.'s script and the filters `strict-match` and
-`flexible-extract` of lm-evaluation-harness define: the first number behind `#### `, and the last number of the text.
-$, thousands commas and a full stop behind are forgiven in both; numbers are compared as numbers, where those two
-compare text (they hold 18 and 18.00 for different).
+The final number is read in the two usual ways, defined by Cobbe et al.'s script and by the filters `strict-match` and
+`flexible-extract` of lm-evaluation-harness: the first number after `#### `, and the last number of the text. $,
+thousands commas and a full stop after the number are ignored in both. Numbers are compared as numbers, whereas those
+two compare text (18 and 18.00 differ there).
 
-What becomes of the annotations is a parameter of the data set:
+The data set's option `annotations` says how steps are read:
 
     keep       a step is an annotation, with its expression and the result stated in it
     strip      answers have no annotations; a step is an equation of the text, "48/2 = 24"
-    execute    as keep, but the calculator has the last word, as it has while Cobbe et al. sample: a result that its
-               expression does not give is replaced by what it gives, in the annotation, right behind it, and wherever
-               a later annotation or the final line states the same number
+    execute    as keep, but the calculator has the last word, as when Cobbe et al. sample: a result that is not the
+               value of its expression is replaced by that value, in the annotation, right after it, and wherever a
+               later annotation or the final line states the same number
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ ANNOTATION = re.compile(r"<<([^<>\n]{0,120})>>")
 
 _STRICT = re.compile(r"#### (\-?[0-9\.\,]+)")
 _FLEXIBLE = re.compile(r"(-?[$0-9.,]{2,})|(-?[0-9]+)")
-# Not "6 * 4 + 2 = 24 + 2": there the number is the beginning of another expression.
+# In "6 * 4 + 2 = 24 + 2" the number is no result, but the beginning of another expression.
 _RESULT = re.compile(
     r"=\s*\$?\s*(-?(?:\d+(?:,\d{3})*(?:\.\d+)?|\.\d+))(?![\d,.]?\d)(?!\s*[-+*/x×]\s*[\d$(])"
 )
-_UNKNOWN = re.compile(r"[-+*/(][+*/]")  # "6x+12": x is no multiplication there
+_UNKNOWN = re.compile(r"[-+*/(][+*/]")  # in "6x+12" x is no multiplication
 _CLAUSE = re.compile(r"[,.:;]\s")
 _NUMBER = re.compile(r"\d+\.?\d*|\.\d+")
 _EXPRESSION = " \t$.,()+-*/x×0123456789"
@@ -53,7 +53,7 @@ _WIDTH = 100
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One calculation as written. `value` is what its expression gives, None where `error` says why it gives none."""
+    """One calculation as written; `value` is that of its expression, or None for the reason in `error`."""
 
     expression: str
     stated: str
@@ -76,13 +76,13 @@ def read_steps(text: str, annotations: Annotations) -> list[Step]:
 
 
 def strict_answer(text: str) -> str | None:
-    """The number behind the first `#### ` that has one, as written; None if it is not readable."""
+    """The number after the first `#### ` that has one, as written; None if it cannot be read."""
     match = _STRICT.search(text)
     return match[1] if match and read_number(match[1]) is not None else None
 
 
 def flexible_answer(text: str) -> str | None:
-    """The last thing in the text that looks like a number, as written; None if it is not readable."""
+    """The last thing in the text that looks like a number, as written; None if it cannot be read."""
     last = deque(_FLEXIBLE.finditer(text), maxlen=1)
     return last[0][0] if last and read_number(last[0][0]) is not None else None
 
@@ -140,13 +140,13 @@ def _value(expression: str) -> Fraction | None:
 
 
 def _equations(text: str) -> list[Step]:
-    """Equations with an operator whose left side can be read; others are prose."""
+    """The equations that have an operator and whose left side can be read; others are prose."""
     steps = []
     for match in _RESULT.finditer(text):
         left = text[max(0, match.start() - _WIDTH) : match.start()]
         left = left[len(left.rstrip(_EXPRESSION)) :]
         left = _CLAUSE.split(left)[-1].lstrip(" \t$,)")
-        if left.startswith(tuple("+-*/x×")):  # its beginning is in words
+        if left.startswith(tuple("+-*/x×")):  # it begins in words
             continue
         expression = left.replace(" ", "").replace("$", "").replace(",", "")
         expression = expression.replace("x", "*").replace("×", "*")

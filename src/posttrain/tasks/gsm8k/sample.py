@@ -1,11 +1,12 @@
-"""Word problems in GSM8K's form, generated from a seed: the offline default of this task.
+"""Word problems in GSM8K's form, generated from a seed: the task's default without a network.
 
     splits = generate(seed=0, sizes={"train": 2250, "test": 500})      rows with `question` and `answer`
 
-Fourteen kinds of story of two to five steps, with several wordings, whole numbers, prices, percentages and fractions,
-and sentences whose number is not needed. Every calculation is annotated, and right by construction. No question is
-there twice, in one split or two. The same seed gives the same bytes. Left out: what makes the real problems hard,
-several thousand kinds of story, and words for numbers.
+There are fourteen kinds of stories of two to five steps, with several wordings, whole numbers, prices, percentages and
+fractions, and sentences whose number is not needed. Every calculation is annotated, and right by construction. No
+question occurs twice, within a split or between splits. The same seed gives the same bytes.
+
+Left out: the difficulty of the real problems, their several thousand kinds of stories, and words for numbers.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ PARTS = {2: "half", 3: "a third", 4: "a quarter", 5: "a fifth"}
 
 
 class Story:
-    """A problem being written: the sentences of its question, the lines of its solution, the last result."""
+    """A problem under construction: the sentences of its question, the lines of its solution, the last result."""
 
     def __init__(self, rng: Random) -> None:
         self.rng = rng
@@ -52,7 +53,7 @@ class Story:
         self.sentences.append(self.rng.choice(wordings))
 
     def work(self, expression: str, *wordings: str) -> str:
-        """Add a line to the solution, `@` in its wording being the calculation; returns the result."""
+        """Add a line to the solution, with the calculation in place of `@`, and return the result."""
         self.result = format_number(evaluate(expression))
         shown = self.rng.choice((expression, spaced(expression)))
         line = self.rng.choice(wordings)
@@ -65,7 +66,7 @@ class Story:
         return self.rng.randrange(low, high + 1, step)
 
     def price(self) -> str:
-        """Dollars, mostly whole, with cents written in two places."""
+        """A price in dollars, mostly whole, else with cents in two digits."""
         dollars = self.whole(2, 24)
         return f"{dollars}{self.rng.choice(('', '', '', '.50', '.25', '.75'))}"
 
@@ -95,12 +96,12 @@ class Story:
 
 
 def spaced(expression: str) -> str:
-    """48+24 as 48 + 24."""
+    """The expression with spaces around its operators: 48+24 as 48 + 24."""
     return "".join(f" {sign} " if sign in "+-*/" else sign for sign in expression)
 
 
 def make_row(rng: Random) -> Row:
-    """One problem, of a kind drawn by `rng`."""
+    """One problem of a random kind."""
     story = Story(rng)
     rng.choice(KINDS)(story)
     return story.row()
@@ -125,7 +126,7 @@ def generate(seed: int, sizes: Mapping[str, int]) -> dict[str, list[Row]]:
 
 
 def _containers(s: Story) -> None:
-    """So many in each of so many, then one or two changes."""
+    """Things in several containers, then one or two changes."""
     thing, box = s.pick(THINGS), s.pick(BOXES)
     count, each = s.whole(3, 15), s.whole(4, 24)
     s.tell(
@@ -172,7 +173,7 @@ def _sold_part(s: Story, thing: str, left: str) -> str:
 
 
 def _shopping(s: Story) -> None:
-    """Two kinds of goods, and the change."""
+    """A purchase of two kinds of goods, and the change."""
     first, second = s.rng.sample(GOODS, 2)
     n, m, p, q = s.whole(2, 8), s.whole(2, 6), s.price(), s.price()
     s.tell(
@@ -196,7 +197,7 @@ def _shopping(s: Story) -> None:
 
 
 def _discount(s: Story) -> None:
-    """A price with a percentage off, several times."""
+    """Several goods at a discount in percent."""
     thing, price = s.pick(GOODS), s.whole(20, 200, 20)
     percent, count = s.whole(5, 50, 5), s.whole(2, 9)
     s.tell(
@@ -217,7 +218,7 @@ def _discount(s: Story) -> None:
 
 
 def _wages(s: Story) -> None:
-    """Pay by the hour, and what is left of it."""
+    """Hourly pay, and what is left of it."""
     pay, hours, days = s.whole(9, 32), s.whole(2, 9), s.whole(2, 6)
     s.tell(
         f"{s.name} earns ${pay} an hour and works {hours} hours a day, {days} days a week.",
@@ -237,7 +238,7 @@ def _wages(s: Story) -> None:
 
 
 def _journey(s: Story) -> None:
-    """Two stretches at two speeds."""
+    """A journey in two stretches at two speeds."""
     v, w, a, b = s.whole(20, 70, 5), s.whole(20, 70, 5), s.whole(2, 7), s.whole(2, 7)
     way = s.pick(("drives", "rides", "travels"))
     s.tell(
@@ -344,7 +345,7 @@ def _saving(s: Story) -> None:
 
 
 def _farm(s: Story) -> None:
-    """What is collected each day, less what is kept, is sold."""
+    """Daily produce, of which some is kept and the rest is sold."""
     thing = s.pick(("eggs", "liters of milk", "jars of honey", "loaves", "pots of jam"))
     daily, kept, price, days = s.whole(12, 60), s.whole(2, 10), s.whole(2, 9), s.whole(3, 14)
     s.tell(f"{s.name}'s farm makes {daily} {thing} a day.", f"{s.name} gets {daily} {thing} a day.")
@@ -356,7 +357,7 @@ def _farm(s: Story) -> None:
 
 
 def _reading(s: Story) -> None:
-    """A book, a pace, and another pace."""
+    """A book read at one pace, then at another."""
     pace, days, later, rest = s.whole(8, 40), s.whole(3, 9), s.whole(6, 36), s.whole(3, 12)
     pages = pace * days + later * rest
     s.tell(f"{s.name} reads a book of {pages} pages.", f"A book has {pages} pages.")
@@ -372,7 +373,7 @@ def _reading(s: Story) -> None:
 
 
 def _theater(s: Story) -> None:
-    """Rows of seats, a share of them taken."""
+    """Rows of seats, of which a share is taken."""
     rows, seats, percent, price = (
         s.whole(5, 20, 5),
         s.whole(8, 24, 4),

@@ -1,31 +1,35 @@
-"""The one scorer: what an answer to a GSM8K problem is worth.
+"""The one scorer of answers to GSM8K problems.
 
-The headline (`execution_correct`) is the number behind `#### ` equal to the gold answer; the last number of the
-text is judged beside it (`answer_lenient`), also where there is no `#### `. Calculator steps are executed, never
-evaluated as code; how they are read, and the final number, is told in `reading`.
+An answer is `correct` if the number after `#### ` equals the gold answer; `answer_lenient` judges the last number of
+the text instead, also where there is no `#### `. Calculator steps are executed, never evaluated as code; `reading` says
+how they and the final number are read.
 
     program_correct      the final number is right, there are steps, each is arithmetically right, and the last one
                          gives the final number
     self_consistent      the last step gives the final number, right or wrong
-    components           exact_match, numeric_close: of the final number; program_valid: there are steps, and each is
+    parts                exact_match, numeric_close: of the final number; program_valid: there are steps, and each is
                          right; format_valid: reasoning, then one line `#### number` and nothing after it
     quality              program_valid: share of the steps that are right; format_valid: as above; steps_used: share of
-                         the steps whose result a later step or the final number uses; no_repetition: share of the lines
-                         that repeat no earlier one. Length is the concern of `preferences` (brevity)
+                         the steps whose result a later step or the final number uses; no_repetition: share of the
+                         lines that repeat no earlier one. (Brevity is measured in `rollouts.preferences`)
+    status               unparseable: no number after `#### `; unscorable: the example's own answer is no number
+    value, answer        the number after `#### `, by which a majority is counted
+    failure              the first of `FAILURES` that applies; for a right answer wrong_steps_only or None
 
-A step is right when its result is the expression's value, or that rounded to the last digit written and at most
-1 % off. Left out: whether the words fit the numbers.
+A step is right if its result is the expression's value, or that rounded to the last digit written and at most 1 % off.
+
+Left out: whether the words fit the numbers.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
 from posttrain.core.errors import UserError
+from posttrain.tasks import Score
 from posttrain.tasks.gsm8k.arithmetic import agrees, read_number
 from posttrain.tasks.gsm8k.reading import (
     MARK,
@@ -35,7 +39,6 @@ from posttrain.tasks.gsm8k.reading import (
     read_steps,
     strict_answer,
 )
-from posttrain.tasks.reward import COMPONENTS
 
 FAILURES = (
     "unscorable",
@@ -47,41 +50,20 @@ FAILURES = (
     "wrong_answer",
     "wrong_steps_only",
 )
+PARTS = ("exact_match", "numeric_close", "program_valid", "format_valid")
 QUALITY = ("program_valid", "format_valid", "steps_used", "no_repetition")
 MAX_CHARACTERS = 100_000
 
-_FIELDS = ("target_answer", "annotations")
+_FIELDS = ("target_answer", "annotations", "tolerance")
 _LAST_LINE = re.compile(r"#### -?(?:\d[\d,]*(?:\.\d+)?|\.\d+)")
 _OPERAND = re.compile(r"\d+\.?\d*|\.\d+")
 
 
-@dataclass(frozen=True, slots=True)
-class Score:
-    """The verdicts on one answer, as the module says.
+def score(text: str | bytes, example: Mapping[str, Any]) -> Score:
+    """Score one answer to one example.
 
-    status: "scored"; "unparseable" (no number behind `#### `); "unscorable" (the example's own answer is no number).
-    value and answer: the number behind `#### `, which a majority is counted by. failure: the first of `FAILURES`
-    that applies; of an answer that is right, wrong_steps_only or None.
-    """
-
-    status: str
-    value: float | None
-    answer: float | None
-    components: dict[str, float]
-    quality: dict[str, float]
-    execution_correct: bool
-    program_correct: bool
-    answer_strict: bool
-    answer_lenient: bool
-    self_consistent: bool
-    failure: str | None
-
-
-def score(text: str | bytes, example: Mapping[str, Any], tolerance: float) -> Score:
-    """Judge one answer to one prepared example.
-
-    text: whatever a model wrote; any text gets a score in bounded time. tolerance: relative, for
-    numeric_close. Raises `UserError` when the example lacks a field, never for the text.
+    text: any text gets a score, in bounded time. The example's `tolerance` is relative, for numeric_close. `UserError`
+    if the example lacks a field, never for the text.
     """
     for field in _FIELDS:
         if field not in example:
@@ -106,12 +88,10 @@ def score(text: str | bytes, example: Mapping[str, Any], tolerance: float) -> Sc
     valid = bool(steps) and all(step.right for step in steps)
     consistent = bool(steps) and _gives(steps[-1], written)
     form = _format_valid(text)
-    close = abs(answer - expected) <= Fraction(tolerance) * abs(expected)
+    close = abs(answer - expected) <= Fraction(example["tolerance"]) * abs(expected)
     return Score(
-        status="scored",
-        value=float(answer),
-        answer=float(answer),
-        components={
+        correct=right,
+        parts={
             "exact_match": float(right),
             "numeric_close": float(right or close),
             "program_valid": float(valid),
@@ -123,7 +103,8 @@ def score(text: str | bytes, example: Mapping[str, Any], tolerance: float) -> Sc
             "steps_used": _used(steps, written) / max(1, len(steps)),
             "no_repetition": _distinct(text),
         },
-        execution_correct=right,
+        value=float(answer),
+        answer=float(answer),
         program_correct=right and valid and consistent,
         answer_strict=right,
         answer_lenient=lenient,
@@ -155,7 +136,7 @@ def _format_valid(text: str) -> bool:
 
 
 def _used(steps: Sequence[Step], answer: str) -> int:
-    """How many of the steps have a result that a later step or the final number uses."""
+    """The number of steps whose result a later step or the final number uses."""
     needed: set[Fraction | None] = {read_number(answer)}
     used = 0
     for step in reversed(steps):
@@ -171,8 +152,5 @@ def _distinct(text: str) -> float:
 
 
 def _unscored(status: str, lenient: bool = False) -> Score:
-    components = dict.fromkeys(COMPONENTS, 0.0)
-    quality = dict.fromkeys(QUALITY, 0.0)
-    return Score(
-        status, None, None, components, quality, False, False, False, lenient, False, status
-    )
+    parts, quality = dict.fromkeys(PARTS, 0.0), dict.fromkeys(QUALITY, 0.0)
+    return Score(False, parts, status, answer_lenient=lenient, quality=quality)

@@ -1,14 +1,14 @@
-"""A gold answer with its calculations linked, so that a change of a number is carried through to the end.
+"""A gold answer with linked calculations, so that a change of a number can be carried through to the end.
 
     solution = read_solution("Half of 48 is 48/2 = <<48/2=24>>24.\\nIn all 48+24 = <<48+24=72>>72.", "72")
     change = Change({Fraction(48): Fraction(40)})
     results = carry(solution, change)          [20, 60, 60]: of each step, and the final number
     write(solution, change, results)           "Half of 40 is 40/2 = <<40/2=20>>20.\\nIn all 40+20 = <<40+20=60>>60."
 
-The text is cut into parts: words, numbers and operators. A number is linked to the latest step with that result, or
-else is a given one, the same wherever it stands; in words, to what the steps of its line make of it first. The
-expression in words in front of an annotation ("48/2 =") is linked to the annotation's where it has the same operators.
-What is not linked stays as it is.
+The text is cut into parts: words, numbers and operators. A number in an annotation is linked to the latest step with
+that result, or else it is a given number, the same wherever it occurs. A number in words is linked by the steps of its
+own line first. The expression in words before an annotation ("48/2 =") is linked to the annotation's if both have the
+same number of operators. Parts without a link stay as they are.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ _VISIBLE = re.compile(r"[\d$.,%()\s+\-*/x×÷]{1,80}=[\s$]*$")
 _SIGN = re.compile(r"[-+*/x×÷]")
 
 Given = Fraction  # a number of the problem, named by its value
-Link = int | Given  # the step (its place) or the given number that a number stands for
+Link = int | Given  # the step (its index) or the given number that a number stands for
 Place = tuple[int, int]  # step, token of its expression
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A stretch of the text. A number has a link, an operator the place that it shows; `step` is the one it belongs to."""
+    """A stretch of the text; `step` is the one it belongs to. A number may have a link, an operator the place it shows."""
 
     text: str
     step: int
@@ -52,7 +52,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Calculation:
-    """One annotation: its tokens, what each number among them stands for, and its result."""
+    """One annotation: its tokens, the link of each number among them, and its result."""
 
     tokens: tuple[str, ...]
     links: tuple[Link | None, ...]
@@ -70,13 +70,13 @@ class Calculation:
 
 @dataclass(frozen=True, slots=True)
 class Solution:
-    """The parts of the reasoning in order, its calculations, and what the final number stands for."""
+    """The parts of the reasoning in order, its calculations, the answer, and the link of the final number."""
 
     parts: tuple[Part, ...]
     calculations: tuple[Calculation, ...]
     answer: Fraction
     final: Link
-    changeable: frozenset[Place]  # operators that words do not contradict when they change
+    changeable: frozenset[Place]  # operators that may change without words contradicting them
 
     @property
     def text(self) -> str:
@@ -84,14 +84,14 @@ class Solution:
 
     @property
     def givens(self) -> list[Given]:
-        """The distinct given numbers that calculations use, in order, and the answer if none of them gives it."""
+        """The distinct given numbers in the calculations, in order, and the answer if no calculation gives it."""
         links = [*(link for made in self.calculations for link in made.links), self.final]
         return list(dict.fromkeys(link for link in links if isinstance(link, Fraction)))
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Other values of given numbers; other operators; steps whose line is left out, and what stands for their result."""
+    """New values of given numbers, new operators, and dropped steps, each with a link in place of its result."""
 
     numbers: Mapping[Given, Fraction] = field(default_factory=dict)
     operators: Mapping[Place, str] = field(default_factory=dict)
@@ -103,7 +103,7 @@ class NotCarried(ValueError):
 
 
 def read_solution(text: str, answer: str) -> Solution:
-    """Link the numbers of a gold reasoning with annotations; annotations that are no arithmetic are words."""
+    """Link the numbers of annotated gold reasoning; annotations that are no arithmetic count as words."""
     expected = read_number(answer)
     if expected is None:
         raise ValueError(f"the answer {answer!r} is no number")
@@ -119,15 +119,15 @@ def read_solution(text: str, answer: str) -> Solution:
 
 
 def numbers_of(text: str) -> list[Fraction]:
-    """The numbers of a text, in its order."""
+    """The numbers in a text, in order."""
     found = (read_number(match[0]) for match in _NUMBER.finditer(text))
     return [number for number in found if number is not None]
 
 
 def carry(solution: Solution, change: Change) -> list[Fraction]:
-    """The result of each step after the change, then the final number; `NotCarried` when a step has none.
+    """The result of each step after the change, then the final number; `NotCarried` if a step has none.
 
-    A step keeps its stated result as long as nothing in it changes, so that gold's rounding stays.
+    A step in which nothing changes keeps its stated result, and so gold's rounding.
     """
     results: list[Fraction] = []
     for step, made in enumerate(solution.calculations):
@@ -149,7 +149,7 @@ def carry(solution: Solution, change: Change) -> list[Fraction]:
 
 
 def write(solution: Solution, change: Change, results: Sequence[Fraction]) -> str:
-    """The reasoning after the change, without the final line; `results` as `carry` gives them."""
+    """The reasoning after the change, without the final line; `results` as from `carry`."""
     pieces = []
     for step, parts in groupby(solution.parts, key=lambda part: part.step):
         if step in change.dropped:
@@ -167,7 +167,7 @@ def write(solution: Solution, change: Change, results: Sequence[Fraction]) -> st
 
 
 def _resolve(link: Link, change: Change, results: Sequence[Fraction]) -> Fraction:
-    """The value that a link has after the change."""
+    """The value of a link after the change."""
     while not isinstance(link, Fraction):
         if link not in change.dropped:
             return results[link]
@@ -180,7 +180,7 @@ def _stated(solution: Solution, link: Link) -> Fraction:
 
 
 def _like(written: str, value: Fraction) -> str:
-    """The value written as the number that it replaces: with cents, with thousands commas."""
+    """The value written like the number that it replaces, with cents or thousands commas if that has them."""
     decimals = len(written.partition(".")[2])
     text = format_number(value, decimals if decimals == 2 else 0)
     if "," in written and abs(value) >= 1000:
@@ -206,7 +206,7 @@ class _Reader:
             self.parts += parts
 
     def _notes(self, line: str) -> list[tuple[int, int, int]]:
-        """(start, stop, step) of the annotations of a line that are arithmetic."""
+        """(start, stop, step) of each annotation of a line that is arithmetic."""
         found = []
         for match in ANNOTATION.finditer(line):
             made = self._calculation(match[1])
@@ -244,7 +244,7 @@ class _Reader:
         return steps[-1] if steps else value
 
     def _note(self, note: str, step: int) -> Iterator[Part]:
-        """<<48/2=24>> as parts, spaces inside gone."""
+        """The parts of an annotation such as <<48/2=24>>, without spaces inside."""
         made = self.calculations[step]
         yield Part("<<", -1)
         for place, (token, link) in enumerate(zip(made.tokens, made.links, strict=True)):
@@ -257,7 +257,10 @@ class _Reader:
     def _words(
         self, text: str, new: Sequence[int], before: int | None, following: int | None
     ) -> Iterator[Part]:
-        """Words between annotations: the step `before` them, `following` them, and the `new` ones of the line."""
+        """The parts of the words between annotations.
+
+        before, following: the steps before and after the words, if any. new: all steps of the line.
+        """
         signs = self._signs(text, following)
         known = self._known(new, before, following)
         spans = [match.span() for match in _NUMBER.finditer(text)]
@@ -273,7 +276,7 @@ class _Reader:
     def _known(
         self, new: Sequence[int], before: int | None, following: int | None
     ) -> dict[Fraction, Link]:
-        """What a number in words stands for, the nearest meaning of its value first."""
+        """The values that a number in words may stand for, each with its nearest link."""
         nearest: list[tuple[Fraction, Link]] = []
         if before is not None:
             nearest.append((self.calculations[before].result, before))
@@ -300,7 +303,7 @@ class _Reader:
         return link if isinstance(link, Fraction) else self.calculations[link].result
 
     def _signs(self, text: str, following: int | None) -> dict[int, Place]:
-        """Where the words in front of an annotation show its operators, which place each shows."""
+        """By position in the words before an annotation, the places of its operators that the words show."""
         if following is None:
             return {}
         made = self.calculations[following]

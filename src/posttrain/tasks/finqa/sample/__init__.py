@@ -2,18 +2,17 @@
 
     splits = generate(seed=0, sizes={"train": 2200, "val": 300, "test": 500})
 
-Pages read like annual reports (14 kinds of tables, about 160 line items, sentences that matter and
-sentences that do not) and carry two to four questions each, over table, text or both, with all ten
-operations and one to five steps. Every row executes to its `exe_ans`. Companies, and so pages, are
-disjoint between splits. The same seed gives the same bytes; page k of a split does not depend on
-the sizes.
+Pages read like annual reports (14 kinds of tables, about 160 line items, sentences that matter and sentences that do
+not). Each has two to four questions over table, text or both, with all ten operations and one to five steps. Every row
+executes to its `exe_ans`. Companies, and so pages, are disjoint between splits. The same seed gives the same bytes;
+page k of a split does not depend on the sizes.
 
-A share `unseen` of the questions is of kinds that the model `pocket` was not pretrained on; without
-them (0) there is nothing left for it to learn. At 0.5, of the 2,000 questions of seed 0, 54 % take
-one step, 35 % two and 11 % more (FinQA: 59, 32, 8).
+A share `unseen` of the questions is of kinds that the model `pocket` was not pretrained on; without them (0) there is
+nothing left for it to learn. At 0.5, of the 2,000 questions of seed 0, 54 % take one step, 35 % two and 11 % more
+(FinQA: 59, 32, 8).
 
-Left out: what makes the real pages long (a median of 660 words there, about 180 here), tables
-without years, and wrong or ambiguous annotations.
+Left out: the length of real pages (a median of 660 words there, about 180 here), tables without years, and wrong or
+ambiguous annotations.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ def generate(
 ) -> dict[str, list[dict[str, Any]]]:
     """Rows of each split, in FinQA's layout; `sizes` maps split names to numbers of rows.
 
-    `unseen` is the chance that a question is drawn from the kinds that `pocket` was not pretrained on.
+    unseen: the probability that a question is of a kind that `pocket` was not pretrained on.
     """
     return {name: list(rows) for name, rows in iterate_splits(seed, sizes, unseen).items()}
 
@@ -46,7 +45,7 @@ def generate(
 def iterate_splits(
     seed: int, sizes: Mapping[str, int], unseen: float = UNSEEN_SHARE
 ) -> dict[str, Iterator[dict[str, Any]]]:
-    """The rows of `generate`, made one page at a time."""
+    """The rows of `generate`, one page at a time."""
     companies = _companies(seed, len(sizes))
     return {
         name: islice(_rows(f"{seed}/{name}", companies[index], unseen), size)
@@ -55,7 +54,7 @@ def iterate_splits(
 
 
 def _companies(seed: int, groups: int) -> list[list[str]]:
-    """Company names with distinct tickers, dealt out so that none is in two splits."""
+    """Company names with distinct tickers, in disjoint groups for the splits."""
     rng = Random(f"{seed}/companies")
     names = [f"{a} {b}" for a in vocabulary.COMPANY_FIRST for b in vocabulary.COMPANY_SECOND]
     rng.shuffle(names)
@@ -72,7 +71,7 @@ def _rows(key: str, companies: list[str], unseen: float) -> Iterator[dict[str, A
 def _page_rows(rng: Random, name: str, number: int, unseen: float) -> list[dict[str, Any]]:
     year = rng.randint(2002, 2021)
     page = build_page(rng, f"{name} {rng.choice(vocabulary.COMPANY_LAST)}", year)
-    # The ticker and the page's number keep names unique however many pages a company gets.
+    # Ticker and page number keep names unique, however many pages a company gets.
     filename = f"{_ticker(name)}/{year}/page_{number + 1}.pdf"
     wanted = rng.choice((2, 3, 3, 4))
     questions: list[dict[str, Any]] = []
@@ -101,7 +100,7 @@ def _page_rows(rng: Random, name: str, number: int, unseen: float) -> list[dict[
 
 
 def _levels(rng: Random, unseen: float) -> Levels:
-    """The kinds of the next question; with `unseen` 0 nothing is drawn here, and the random stream is `ask`'s."""
+    """The kinds of the next question; with `unseen` 0 it uses no random number, and leaves them all to `ask`."""
     return UNSEEN if unseen and rng.random() < unseen else PRETRAINED
 
 

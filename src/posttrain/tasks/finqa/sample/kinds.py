@@ -1,16 +1,16 @@
-"""The kinds of questions that `pocket` was pretrained on, as data: a program with holes, what fills them,
-and paraphrases. Those it has never seen are in `unseen`. `pretrain.exercises` draws from these, so a change
-here changes the exercises that made the model.
+"""The kinds of questions that `pocket` was pretrained on, as data: a program with holes, their values, and wordings.
 
-Holes: `{a}`, `{b}`, `{c}` are different items' values in the asked year `y`; `{a0}` and `{a1}` one
-item's in two years `y0 < y1`; `{a2}`, `{a3}`, `{a4}` in the years after `y1`, all in a row (`yn`
-names the last one). `{A}` is a table row's label, `{total}` the total over a schedule's years.
-`{n}` is `const_<years between>`, `{down}` and `{dollars}` the constants from the page's unit to the
-next larger one and to single dollars. `needs` says per item which sources and kinds fit; a relation
-kind takes its numbers from one sentence. Weights are relative within the same number of steps.
+The kinds that it has never seen are in `unseen`. `pretrain.exercises` uses those of this module, so a change here
+changes the exercises that `pocket` was trained on.
 
-Steps and operations follow FinQA's distribution, with the rare operations more frequent than there,
-so that each can be learned from a few thousand examples.
+Holes: `{a}`, `{b}`, `{c}` are the values of different items in the year `y` that is asked about; `{a0}` and `{a1}`
+those of one item in two years `y0 < y1`; `{a2}`, `{a3}`, `{a4}` those in the years after `y1`, all consecutive (`yn` is
+the last one). `{A}` is the label of a table row, `{total}` the total over a schedule's years. `{n}` is `const_<years
+between>`, `{dollars}` the constant from the page's unit to single dollars. `needs` says which sources and kinds of
+items fit; a relation kind takes its numbers from one sentence. Weights are relative within the same number of steps.
+
+Steps and operations follow FinQA's distribution, but rare operations are more frequent, so that each can be learned
+from a few thousand examples.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One kind of question. `needs` maps a hole's letter to words that its item must match, e.g.
-    "table money".
+    """One kind of question.
 
-    `answer` is how a person would write the result: number, percent or yesno. A `positive` kind is
-    asked only where its value is above zero ("by how much did ... fall").
+    needs: maps a hole's letter to words that its item must match, such as "table money". answer: the form in which a
+    person would write the result: number, percent or yesno. positive: asked only where the value is above zero ("by how
+    much did ... fall").
     """
 
     name: str
@@ -41,7 +41,7 @@ class Kind:
         return self.program.count("(")
 
 
-Levels = tuple[tuple[tuple[Kind, ...], float], ...]  # (kinds, how often)
+Levels = tuple[tuple[tuple[Kind, ...], float], ...]  # (kinds, their share)
 
 
 def lines(text: str) -> tuple[str, ...]:

@@ -1,9 +1,8 @@
-"""Generated pages: a table, sentences around it, and a record of what each number says.
+"""Generated pages: a table, sentences around it, and a record of what each number means.
 
-A page is drawn from one random generator. Its `items` are everything a question can ask about: an
-amount or rate with a name, its literal operand for each year, and the fact that states it. Literals
-on one page are distinct, so that an operand string names its place; only the distractors' numbers
-have no item.
+A page comes from one random generator. Its `items` are everything that a question can ask about: an amount or rate with
+a name, its literal operand for each year, and the fact that states it. Literals on a page are distinct, so that an
+operand string identifies its place; only the distractors' numbers have no item.
 """
 
 from __future__ import annotations
@@ -18,11 +17,11 @@ from posttrain.tasks.finqa.sample import vocabulary as vocab
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """Something with a value per year. `kind`: money, percent, bigger (text in the next larger
-    unit) or total (no year).
+    """Something with a value per year.
 
-    `literals[year]` is the operand as a program writes it, `keys[year]` the fact (`table_2`,
-    `text_0`) that shows it. A total over the years of a schedule has the single year 0.
+    kind: money, percent, bigger (text in the next larger unit) or total (no year). literals[year]: the operand as a
+    program writes it. keys[year]: the fact (`table_2`, `text_0`) that shows it. A total over the years of a schedule
+    has the single year 0.
     """
 
     label: str
@@ -35,7 +34,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Relation:
-    """A sentence that ties numbers together (share, growth or repurchase); `slots` fill it."""
+    """A sentence that relates numbers (share, growth or repurchase); `slots` are the values in it."""
 
     kind: str
     item: Item | None
@@ -46,7 +45,7 @@ class Relation:
 
 @dataclass(slots=True)
 class Page:
-    """One generated page, in FinQA's fields, with what its numbers mean."""
+    """One generated page, in FinQA's fields, with the meaning of its numbers."""
 
     pre_text: list[str] = field(default_factory=list)
     post_text: list[str] = field(default_factory=list)
@@ -60,7 +59,7 @@ class Page:
 
 
 def build_page(rng: Random, company: str, year: int) -> Page:
-    """Draw a page of `company`'s annual report for `year`."""
+    """A random page of `company`'s annual report for `year`."""
     return _Writer(rng, company, year).page
 
 
@@ -72,7 +71,7 @@ class _Writer:
         self.page = Page(company=company, unit=rng.choice(("million", "million", "thousand")))
         self.decimals = rng.choice((0, 0, 0, 1, 2))
         self.scale = rng.uniform(2.0, 8.5)
-        # What each sentence states; keys follow at the end, when its place is known.
+        # The sentences, and what each states; its key follows at the end, when its place is known.
         self.sentences: list[str] = []
         self.stated: list[list[Item | Relation]] = []
         self.page.schedule = rng.random() < 0.18
@@ -83,7 +82,7 @@ class _Writer:
         self._place()
 
     def _statement(self) -> None:
-        """A table with years as columns."""
+        """Write a table with years as columns."""
         rng, page = self.rng, self.page
         section = rng.choice(vocab.SECTIONS)
         count = rng.choices((2, 3, 4, 5), (35, 45, 10, 10))[0]
@@ -115,7 +114,7 @@ class _Writer:
         self._sentences(section.about, section.metrics, section.dollars)
 
     def _schedule(self) -> None:
-        """A table with one row per coming year, and a total."""
+        """Write a table with one row per coming year, and a total."""
         rng, page = self.rng, self.page
         about, columns, metrics = rng.choice(vocab.SCHEDULES)
         ahead = [self.year + step for step in range(1, rng.randint(4, 6))]
@@ -161,8 +160,7 @@ class _Writer:
             self._relation("growth", rng.choice(table_items), vocab.GROWTH_OF)
         if rng.random() < 0.15:
             self._relation("repurchase", None, vocab.REPURCHASE)
-        # A wrong number for an item of the table is the better distractor, if it can be said in
-        # dollars.
+        # A wrong number for an item of the table distracts better, if it can be said in dollars.
         label = rng.choice(table_items).label if dollars else rng.choice(metrics)
         for template in rng.sample(vocab.DISTRACTORS, rng.choice((0, 1, 1, 2))):
             self._say(self._fill(template, label))
@@ -225,7 +223,7 @@ class _Writer:
         rng, page = self.rng, self.page
         order = [0, *rng.sample(range(1, len(self.sentences)), len(self.sentences) - 1)]
         cut = rng.randint(1, max(1, len(order) - 1))
-        # The introduction stands right before the table.
+        # The introduction comes right before the table.
         order = order[1:cut] + order[:1] + order[cut:]
         texts = [self.sentences[index] for index in order]
         page.pre_text, page.post_text = texts[:cut], texts[cut:]
@@ -283,7 +281,7 @@ class _Writer:
         return self._fresh(lambda: f"{self.rng.uniform(low, high):.{digits}f}%")
 
     def _fresh(self, draw: Callable[[], str]) -> str:
-        """A literal that the page does not have yet and that does not read as a year."""
+        """A literal that the page does not have yet and that does not look like a year."""
         for _ in range(100):
             literal = draw()
             number = literal.rstrip("%")
@@ -291,7 +289,7 @@ class _Writer:
             if literal not in self.used and float(number) and not is_year:
                 break
         else:
-            # The numbers near the one wanted are taken (small whole ones run out): step past them.
+            # All numbers near the wanted one are taken (small whole ones run out), so step past them.
             percent = "%" if literal.endswith("%") else ""
             value = float(number)
             while literal in self.used or 1950 <= value <= 2050:

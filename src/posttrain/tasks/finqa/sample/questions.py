@@ -1,4 +1,4 @@
-"""Ask about a generated page: fill a kind's holes, phrase it, execute it, name the gold facts."""
+"""Questions about a generated page: a kind with its holes filled, a wording, the program's value, and the gold facts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LEVEL = re.compile(
 
 
 def ask(page: Page, rng: Random, levels: Levels = PRETRAINED) -> dict[str, Any] | None:
-    """The `qa` fields of a question about the page; None when the kind drawn from `levels` does not fit it."""
+    """The `qa` fields of a question about the page; None if the kind chosen from `levels` does not fit it."""
     kinds, _ = rng.choices(levels, [share for _, share in levels])[0]
     kind = rng.choices(kinds, [kind.weight for kind in kinds])[0]
     filled = _fill_relation(kind, page, rng) if kind.relation else _fill_items(kind, page, rng)
@@ -56,7 +56,7 @@ Filled = tuple[dict[str, str], dict[str, str], set[str]]
 
 
 def _fill_items(kind: Kind, page: Page, rng: Random) -> Filled | None:
-    """Draw items and years such that all values exist; None when the page has none."""
+    """Fill the holes with random items and years that have all values; None if the page has none."""
     holes = set(re.findall(r"\{(\w+)\}", kind.program))
     items: dict[str, Item] = {}
     for letter in _LETTERS:
@@ -99,12 +99,12 @@ def _fill_items(kind: Kind, page: Page, rng: Random) -> Filled | None:
 
 
 def _years(years: list[int], count: int, gap: bool, rng: Random) -> list[int] | None:
-    """One year, two (at least two apart if `gap`), or `count` in a row; None if too few."""
+    """One year, two (at least two apart if `gap`), or `count` consecutive ones; None if there are too few."""
     if count <= 1:
         return [rng.choice(years)] if years else None
     if count == 2:
         pairs = [(a, b) for a in years for b in years if a < b and (not gap or b - a >= 2)]
-        # Neighbouring years are asked for most, as people do.
+        # People ask about neighbouring years most.
         weights = [3.0 if b - a == 1 else 1.0 for a, b in pairs]
         return list(rng.choices(pairs, weights)[0]) if pairs else None
     runs = [years[start : start + count] for start in range(len(years) - count + 1)]
@@ -148,7 +148,7 @@ def _fits(item: Item, need: str) -> bool:
 
 
 def _is_flow(item: Item) -> bool:
-    """Whether the amount is one over a year, by its label's words, and not a level at its end."""
+    """Whether the label names an amount over a year, and not a level at its end."""
     return bool(_FLOW.search(item.label)) and not _LEVEL.search(item.label)
 
 

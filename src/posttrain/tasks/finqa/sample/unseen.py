@@ -1,14 +1,14 @@
 """Kinds of questions that `pocket` was not pretrained on, so that fine-tuning has something to teach.
 
-They read the same pages and use the same holes as those of `kinds`; none of their wordings is there. Most are
-programs of another form (a change of a share, a difference of two changes, an average of a ratio, a projection at
-the rate of the last year), the rest known programs under wordings that turn them round: "what multiple of {a} was
-{b}", "how much lower", "{b} other than {a}". A few kinds are frequent and many are rare, as in FinQA, so that SFT
-can learn some from a thousand questions and hardly the others.
+They have the same pages and holes as those of `kinds`, but other wordings. Most are programs of another form (a change
+of a share, a difference of two changes, an average of a ratio, a projection at the rate of the last year). The rest are
+known programs with wordings that turn them round: "what multiple of {a} was {b}", "how much lower", "{b} other than
+{a}". A few kinds are frequent and many are rare, as in FinQA, so that SFT can learn some from a thousand questions, and
+hardly the others.
 
 Further holes: `{B}` is the label of `{b}`'s row, `{next}` the year after the last one asked about. Further words in
-`needs`: a `part` is a row that is no total, so that nothing is counted twice; a `flow` is an amount over a year; of
-a `latest` item the last two years are asked about.
+`needs`: a `part` is a row that is no total, so that nothing is counted twice; a `flow` is an amount over a year; a
+`latest` item is asked about in its last two years.
 """
 
 from __future__ import annotations
@@ -730,5 +730,5 @@ _MORE_STEPS = (
     ),
 )
 
-# The shares of steps are those of `kinds`.
+# The same shares of steps as in `kinds`.
 UNSEEN: Levels = ((_ONE_STEP, 0.58), (_TWO_STEPS, 0.32), (_MORE_STEPS, 0.10))

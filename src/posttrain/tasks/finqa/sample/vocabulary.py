@@ -1,7 +1,6 @@
 """Words of the generated annual reports: companies, sections with their line items, and sentences.
 
-Everything is in FinQA's style: lower case, tokens apart by spaces, no apostrophes. Braces are
-filled by `pages`.
+Everything is in FinQA's style: lower case, tokens separated by spaces, no apostrophes. `pages` fills the braces.
 """
 
 from __future__ import annotations
@@ -36,10 +35,9 @@ COMPANY_LAST = ("inc", "corporation", "company", "group", "incorporated", "and s
 class Section:
     """A kind of report section.
 
-    `labels` are the table's line items and `total` the label of their sum, if such a table adds up.
-    `rates` are line items in percent. `metrics` are amounts that the text tells, `about` finishes
-    "the following table ... ". `dollars` is false where the line items are counted in something
-    else.
+    labels: the table's line items. total: the label of their sum, if such a table adds up. rates: line items in
+    percent. metrics: amounts in the text. about: completes "the following table ... ". dollars: false where line items
+    are counted in something else.
     """
 
     about: str

@@ -1,0 +1,110 @@
+"""Batches of episodes, and the model's output before each of their actions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.functional import cross_entropy
+
+from posttrain.core import processes
+from posttrain.core.errors import UserError
+from posttrain.generator import shared
+from posttrain.models.tokens import pad
+from posttrain.rollouts.episode import Episode
+from posttrain.rollouts.writer import Generator
+
+
+@dataclass(frozen=True, slots=True)
+class TokenBatch:
+    """B episodes padded on the right; `tokens` holds their n actions, one episode after the other."""
+
+    ids: Tensor  # (B, L) int64
+    before_action: Tensor  # (B, L) bool, True where the next id is an action
+    tokens: Tensor  # (n,) int64
+    prompt: int  # length of the one prompt that all episodes answer; 0 if they answer several
+
+
+class Forward(NamedTuple):
+    """Logits (n, V) and hidden states (n, d) before each of n actions."""
+
+    logits: Tensor
+    states: Tensor
+
+
+def in_batches(
+    model: Generator, episodes: Sequence[Episode], batch_size: int
+) -> list[list[Episode]]:
+    """Batches of at most `batch_size` episodes: by prompt where the model can read it once for all, else by length."""
+    # Similar lengths waste the fewest tokens on padding, and a batch too long for the memory fails first.
+    ordered = sorted(episodes, key=lambda episode: len(episode.ids), reverse=True)
+    share = shared.reads_once(model, len(ordered[0].ids))
+    groups: dict[Sequence[int], list[Episode]] = {}
+    for episode in ordered:
+        groups.setdefault(episode.prompt if share else (), []).append(episode)
+    alone: list[Episode] = []
+    batches: list[list[Episode]] = []
+    for prompt, group in groups.items():
+        if prompt and len(group) > 1:
+            batches += [group[i : i + batch_size] for i in range(0, len(group), batch_size)]
+        else:
+            alone += group
+    return batches + processes.batches(alone, batch_size)
+
+
+def collate(episodes: Sequence[Episode], device: torch.device | str = "cpu") -> TokenBatch:
+    """Pad episodes into one batch. Pads are id 0; no real token attends to them."""
+    ids, _ = pad([episode.ids for episode in episodes])
+    actions, _ = pad([episode.actions for episode in episodes])
+    is_action = actions.bool()
+    if is_action[:, 0].any():
+        raise ValueError("an episode cannot begin with an action: no state comes before it")
+    before_action = is_action.roll(-1, dims=1)
+    prompts = {episode.prompt for episode in episodes}
+    length = len(prompts.pop()) if len(prompts) == 1 else 0
+    return TokenBatch(ids.to(device), before_action.to(device), ids[is_action].to(device), length)
+
+
+def forward(
+    model: Generator, batch: TokenBatch, weights: Mapping[str, Tensor] | None = None
+) -> Forward:
+    """Run the model, and its head only where the next token is an action.
+
+    weights: tensors used in place of the model's own of the same names. The batch needs no attention mask, as its pads
+    are on the right.
+    """
+    head: nn.Module | None = model.get_output_embeddings()
+    if head is None:
+        raise UserError(f"{type(model).__name__} has no language-model head, so it cannot write")
+    several = len(batch.ids) > 1 and batch.prompt > 0
+    once = several and shared.reads_once(model, batch.ids.shape[1])
+    states: list[Tensor] = []
+
+    def select(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
+        states.append(inputs[0] if once else inputs[0][batch.before_action][None])
+        return (states[-1],)
+
+    def call(**arguments: Any) -> Any:
+        return functional_call(model, dict(weights or {}), (), arguments)
+
+    # A hook keeps the model's own scale or soft cap of the logits; calling backbone and head apart would skip it.
+    handle = head.register_forward_pre_hook(select)
+    try:
+        if once:
+            prompt, completions = batch.ids[0, : batch.prompt], batch.ids[:, batch.prompt :]
+            written = batch.before_action[:, batch.prompt - 1 : -1]
+            output = shared.read(call, prompt, completions, written, model.dtype)
+        else:
+            output = call(input_ids=batch.ids, use_cache=False)
+    finally:
+        handle.remove()
+    return Forward(output.logits[0], states[-1][0])
+
+
+def token_log_probs(logits: Tensor, tokens: Tensor, temperature: float) -> Tensor:
+    """log softmax(logits / temperature) of each token: (n, V) and (n,) to (n,) float32."""
+    return -cross_entropy(logits.float() / temperature, tokens, reduction="none")

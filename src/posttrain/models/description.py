@@ -1,0 +1,205 @@
+"""A model's parameter counts, the memory that training needs, and an entry for params.yaml.
+
+Only the configuration is read; the model is built without memory for its weights.
+
+Estimate, in bytes, for one forward and backward pass over t tokens:
+
+    weights      N * b                      N parameters of b bytes (float32 4, bfloat16 2). Linear layers except the
+                                            head: b = 1.0 with quantization 8bit, 0.52 with 4bit; sharded over P
+                                            processes, 1/P of them and four whole layers
+    gradients    T * g                      T trainable parameters; g = 4 with LoRA, else b
+    optimizer    T * 8                      AdamW's two float32 moments
+    activations  L * t * b * (10 h + 5 f)   L layers of width h and MLP width f
+               + a * V * 8                  float32 logits and their gradient, for a answer tokens and vocabulary V
+    with gradient_checkpointing
+    activations  (L h + 10 h + 5 f) * t * b + a * V * 8
+
+10 h + 5 f bounds what autograd keeps per layer and token, as measured in float32 (Llama 10 h + 4 f, GPT-2 8 h + 5 f).
+For the selector a = batch_size * K * max_candidate_tokens (0 for an encoder) and t = a + batch_size * max_prompt_tokens,
+as it reads the prompt once. With gradient_checkpointing or sharded weights it reads the prompt with each candidate:
+t = a + batch_size * K * max_prompt_tokens.
+
+Left out: attention scores and dropout masks of encoders, fragmentation of memory, CUDA's context (about 0.5 GB).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import AutoModel, AutoModelForCausalLM, PreTrainedConfig
+from transformers.pytorch_utils import Conv1D
+
+from posttrain.core.params import Lora, Model
+from posttrain.models.architecture import is_causal
+from posttrain.models.load import DTYPES, Dtype, max_positions
+from posttrain.models.lora import add_lora, lora_targets
+
+ROUND = 128
+ANSWER_TOKENS = 256
+# Bytes of a parameter and its share of the scales (Dettmers et al. 2023: 0.127 bits per parameter for 4 bits).
+QUANTIZED_BYTES = {"8bit": 1.0, "4bit": 0.52}
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """Parameter counts: the backbone, its linear layers (which quantization shrinks), LoRA (None without), the heads."""
+
+    backbone: int
+    linear: int
+    adapters: int | None
+    heads: int
+
+    @property
+    def trainable(self) -> int:
+        return (self.backbone if self.adapters is None else self.adapters) + self.heads
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Estimated bytes of one training step, by the formulas in the module's docstring."""
+
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.gradients + self.optimizer + self.activations
+
+
+def count_parameters(config: PreTrainedConfig, lora: Lora | None) -> Parameters:
+    """Count the parameters of a model on torch's meta device, which holds no weights."""
+    with torch.device("meta"):
+        kind = AutoModelForCausalLM if is_causal(config) else AutoModel
+        backbone = kind.from_config(config)
+        total = sum(parameter.numel() for parameter in backbone.parameters())
+        head = backbone.get_output_embeddings()
+        linear = sum(
+            module.weight.numel()
+            for module in backbone.modules()
+            if isinstance(module, nn.Linear | Conv1D) and module is not head
+        )
+        adapters = None
+        if lora is not None:
+            model = add_lora(backbone, lora.r, lora.alpha, lora.dropout, lora.targets)
+            adapters = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    width = int(config.hidden_size)
+    return Parameters(total, linear, adapters, 2 * (width * width + width + width + 1) + 1)
+
+
+def estimate_memory(
+    config: PreTrainedConfig, counts: Parameters, entry: Model, candidates: int, processes: int = 1
+) -> Memory:
+    """Memory per process of one training step of the selector with this entry and K candidates.
+
+    processes: the number that the frozen weights are sharded over (`models.sharding`).
+    """
+    size = DTYPES[entry.dtype].itemsize
+    width, layers = int(config.hidden_size), int(config.num_hidden_layers)
+    answers = entry.batch_size * candidates * entry.max_candidate_tokens
+    logits = answers * int(config.vocab_size) * 4 * 2 if is_causal(config) else 0
+    inside = 10 * width + 5 * intermediate_size(config)  # of one layer
+    recomputed = entry.gradient_checkpointing
+    apart = recomputed or processes > 1
+    # Besides its own part: the current layer and the one gathered ahead, each both as received and as used
+    # (benchmarks/sharding.py measures 3.7 layers).
+    share = 1.0 if processes == 1 else min(1.0, 1 / processes + 4 / layers)
+    prompts = entry.batch_size * entry.max_prompt_tokens * (candidates if apart else 1)
+    kept = layers * width + inside if recomputed else layers * inside
+    linear = size if entry.quantization is None else QUANTIZED_BYTES[entry.quantization]
+    return Memory(
+        weights=round((counts.backbone - counts.linear) * size + counts.linear * linear * share)
+        + counts.heads * 4,
+        gradients=counts.trainable * (4 if counts.adapters is not None else size),
+        optimizer=counts.trainable * 8,
+        activations=(prompts + answers) * size * kept + logits,
+    )
+
+
+def intermediate_size(config: PreTrainedConfig) -> int:
+    """Width of the MLP; four times the hidden size if the config names none, as in GPT-2."""
+    for name in ("intermediate_size", "n_inner", "ffn_dim"):
+        value = getattr(config, name, None)
+        if value is not None:
+            return int(value)
+    return 4 * int(config.hidden_size)
+
+
+def propose_entry(
+    config: PreTrainedConfig, model: str, revision: str | None, r: int, dtype: Dtype
+) -> Model:
+    """A `models` entry for a model that has none, with lengths that fit and small batches."""
+    limit = max_positions(config) or 8192
+    answer = min(ANSWER_TOKENS, limit // 4)
+    prompt = min(4096, (limit - answer) // ROUND * ROUND or limit - answer)
+    return Model(
+        source="path" if Path(model).is_dir() else "hub",
+        name=model,
+        revision=None if Path(model).is_dir() else revision or "main",
+        dtype=dtype,
+        operands="literal",
+        lora=Lora(r=r, alpha=float(2 * r), dropout=0.05, targets="auto"),
+        max_prompt_tokens=prompt,
+        max_candidate_tokens=answer,
+        batch_size=4,
+        accumulation=4,
+    )
+
+
+def as_yaml(key: str, entry: Model) -> str:
+    """The entry in the format of params.yaml."""
+
+    def scalar(value: object) -> str:
+        if isinstance(value, bool):
+            return str(value).lower()
+        return "null" if value is None else str(value)
+
+    lines = [f"  {key}:"]
+    for name, value in entry.model_dump(exclude_defaults=True).items():
+        if isinstance(value, dict):
+            targets = value["targets"]
+            listed = targets if isinstance(targets, str) else f"[{', '.join(targets)}]"
+            value = (
+                f"{{r: {value['r']}, alpha: {value['alpha']:g}, "
+                f"dropout: {value['dropout']:g}, targets: {listed}}}"
+            )
+        lines.append(f"    {name}: {scalar(value)}")
+    return "\n".join(lines)
+
+
+def describe(config: PreTrainedConfig, title: str, key: str, entry: Model, candidates: int) -> str:
+    """The report as text."""
+    counts = count_parameters(config, entry.lora)
+    memory = estimate_memory(config, counts, entry, candidates)
+    auto = ", ".join(lora_targets(config))
+    share = 100 * counts.trainable / (counts.backbone + counts.heads)
+    trained = f"LoRA r={entry.lora.r}" if entry.lora else "every weight"
+    positions = max_positions(config)
+    return "\n".join(
+        [
+            f"{title}",
+            f"  architecture     {config.model_type}, {config.num_hidden_layers} layers, "
+            f"width {config.hidden_size}, {config.num_attention_heads} heads, "
+            f"vocabulary {config.vocab_size:,}",
+            f"  positions        {f'{positions:,}' if positions else 'not limited by the config'}",
+            f"  LoRA targets     {auto} (auto)",
+            f"  parameters       {counts.backbone:,} backbone, {counts.heads:,} heads",
+            f"  trainable        {counts.trainable:,} ({share:.2f} %) with {trained}",
+            f"  training memory  {_gib(memory.total)} for {entry.batch_size} questions of "
+            f"{entry.max_prompt_tokens} + {candidates} x {entry.max_candidate_tokens} tokens, "
+            f"{entry.dtype}",
+            f"    weights {_gib(memory.weights)}, gradients {_gib(memory.gradients)}, "
+            f"optimizer {_gib(memory.optimizer)}, activations {_gib(memory.activations)}",
+            "",
+            "Entry for `models` in params.yaml:",
+            as_yaml(key, entry),
+        ]
+    )
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.2f} GiB" if size >= 2**27 else f"{size / 2**20:.1f} MiB"

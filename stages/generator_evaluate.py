@@ -1,0 +1,93 @@
+"""Answer the validation and test questions with a generator, and measure the answers.
+
+python stages/generator_evaluate.py POLICY SEED        POLICY: base (untrained), sft or a method
+
+Writes data/generator_evaluate/POLICY/SEED: greedy.jsonl (val, test), samples.jsonl (test), predictions.jsonl
+(for the comparison), summary.json (metrics with intervals) and manifest.json.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from posttrain.core import processes
+from posttrain.core.files import atomic_directory, write_json, write_jsonl
+from posttrain.core.manifest import build_manifest, write_manifest
+from posttrain.core.params import Params
+from posttrain.core.stage import read_seed, run
+from posttrain.generator.run import (
+    EXAMPLES,
+    Answers,
+    load_policy,
+    model_directory,
+    read_examples,
+)
+from posttrain.measures.answers import (
+    by_question,
+    greedy_columns,
+    greedy_metrics,
+    prediction_rows,
+    sampled_columns,
+    sampled_metrics,
+)
+from posttrain.measures.named import intervals
+from posttrain.models.load import BASE
+
+SPLITS = ("val", "test")
+
+
+def main(params: Params, policy: str, seed_text: str) -> None:
+    seed, settings = read_seed(seed_text), params.evaluate
+    answers = Answers(params)
+    manifest = build_manifest(
+        "generator_evaluate",
+        params.sections("evaluate", "model", "sampling", "reward"),
+        [
+            BASE,
+            model_directory(policy, seed),
+            *(EXAMPLES / f"{split}.jsonl" for split in SPLITS),
+        ],
+        policy=policy,
+        seed=seed,
+    )
+    generator = load_policy(params, policy, seed)
+    sampling = settings.generator
+    ks = sorted({1, sampling.samples})
+    metrics: dict[str, dict[str, Any]] = {}
+    summary: dict[str, Any] = {}
+    greedy, predictions = [], []
+    samples = answers.sample(
+        generator,
+        read_examples("test"),
+        count=sampling.samples,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        seed=seed,
+    )
+    for split in SPLITS:
+        records = answers.greedy(generator, read_examples(split))
+        greedy += [{"split": split, **record} for record in records]
+        groups = by_question(samples) if split == "test" else None
+        predictions += prediction_rows(split, records, groups)
+        metrics[split] = greedy_metrics(records)
+        columns = greedy_columns(records)
+        if groups is not None:
+            metrics[split] |= {f"sampled_{k}": v for k, v in sampled_metrics(samples, ks).items()}
+            columns |= {f"sampled_{k}": v for k, v in sampled_columns(samples, ks).items()}
+        summary[split] = {
+            "values": metrics[split],
+            "intervals": intervals(columns, settings.intervals, settings.bootstrap),
+        }
+    if not processes.is_main():
+        return
+    name = Path(policy) / str(seed)
+    with atomic_directory(Path("data/generator_evaluate") / name) as output:
+        write_jsonl(output / "greedy.jsonl", greedy)
+        write_jsonl(output / "samples.jsonl", samples)
+        write_jsonl(output / "predictions.jsonl", predictions)
+        write_json(output / "summary.json", summary)
+        write_manifest(output, manifest)
+    write_json(Path("metrics/generator_evaluate") / f"{name}.json", metrics)
+
+
+if __name__ == "__main__":
+    run(main, shared=True)

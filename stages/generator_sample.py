@@ -1,0 +1,61 @@
+"""Sample the SFT generator's answers to training questions, with each variant of the prompt.
+
+python stages/generator_sample.py SEED
+"""
+
+from pathlib import Path
+
+from posttrain.core import processes
+from posttrain.core.files import atomic_directory, write_json, write_jsonl
+from posttrain.core.loop import choose
+from posttrain.core.manifest import build_manifest, write_manifest
+from posttrain.core.params import FINE_TUNED, Params
+from posttrain.core.stage import read_seed, run
+from posttrain.generator.run import (
+    EXAMPLES,
+    Answers,
+    load_policy,
+    model_directory,
+    read_examples,
+)
+from posttrain.measures.answers import mean_quality, sampled_metrics
+from posttrain.models.load import BASE
+
+
+def main(params: Params, seed_text: str) -> None:
+    seed, settings = read_seed(seed_text), params.generator.sample
+    answers = Answers(params)
+    manifest = build_manifest(
+        "generator_sample",
+        params.sections("generator.sample", "model", "sampling", "reward"),
+        [BASE, model_directory(FINE_TUNED, seed), EXAMPLES / "train.jsonl"],
+        seed=seed,
+    )
+    chosen = choose(read_examples("train"), settings.questions, f"{seed}/sample")
+    examples = answers.fitting(chosen, settings.variants)
+    print(f"{len(examples)} questions, {len(chosen) - len(examples)} dropped as too long")
+    generator = load_policy(params, FINE_TUNED, seed)
+    records, metrics = [], {}
+    for number, variant in enumerate(settings.variants):
+        sampled = answers.sample(
+            generator,
+            examples,
+            count=settings.count,
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+            seed=1000 * seed + number,
+            variant=variant,
+        )
+        measured = sampled_metrics(sampled, sorted({1, settings.count}))
+        metrics[variant] = {**measured, "quality": mean_quality(sampled)}
+        records += sampled
+    if not processes.is_main():
+        return
+    with atomic_directory(Path("data/generator_sample") / str(seed)) as output:
+        write_jsonl(output / "samples.jsonl", records)
+        write_manifest(output, manifest)
+    write_json(Path("metrics/generator_sample") / f"{seed}.json", metrics)
+
+
+if __name__ == "__main__":
+    run(main, shared=True)

@@ -1,0 +1,68 @@
+"""Choose an answer to each validation and test question with a selector, and measure the choices.
+
+python stages/selector_evaluate.py POLICY SEED        POLICY: base (untrained), sft or a method
+
+Writes data/selector_evaluate/POLICY/SEED: predictions.jsonl, summary.json (intervals, kinds, edits) and manifest.json.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from posttrain.core import processes
+from posttrain.core.files import atomic_directory, read_jsonl, write_json, write_jsonl
+from posttrain.core.loop import device
+from posttrain.core.manifest import build_manifest, write_manifest
+from posttrain.core.params import Params
+from posttrain.core.stage import read_seed, run
+from posttrain.measures.choices import by_edit, by_kind, headline_intervals, headlines, predict
+from posttrain.models.load import BASE, load_tokenizer
+from posttrain.selector.data import make_pools
+from posttrain.selector.predict import score_pools
+from posttrain.selector.run import POOLS, load_policy, model_directory
+
+SPLITS = ("val", "test")
+
+
+def main(params: Params, policy: str, seed_text: str) -> None:
+    seed, model, settings = read_seed(seed_text), params.selected_model, params.evaluate
+    manifest = build_manifest(
+        "selector_evaluate",
+        params.sections("evaluate", "model"),
+        [
+            BASE,
+            model_directory(policy, seed),
+            *(POOLS / f"{split}.jsonl" for split in SPLITS),
+        ],
+        policy=policy,
+        seed=seed,
+    )
+    tokenizer = load_tokenizer(BASE)
+    selector = load_policy(policy, seed, model)
+    predictions: list[dict[str, Any]] = []
+    summary, metrics = {}, {}
+    for split in SPLITS:
+        rows = read_jsonl(POOLS / f"{split}.jsonl")
+        data, _ = make_pools(rows, tokenizer, model, training=False)
+        logits, _ = score_pools(selector, data.pools, model.batch_size, device())
+        chosen = predict(split, rows, logits.double().numpy())
+        predictions += chosen
+        metrics[split] = headlines(chosen)
+        summary[split] = {
+            "questions": len(chosen),
+            "values": metrics[split],
+            "intervals": headline_intervals(chosen, settings.intervals, settings.bootstrap),
+            "kinds": by_kind(chosen, rows, settings.intervals),
+            "edits": by_edit(chosen, rows),
+        }
+    if not processes.is_main():
+        return
+    name = Path(policy) / str(seed)
+    with atomic_directory(Path("data/selector_evaluate") / name) as output:
+        write_jsonl(output / "predictions.jsonl", predictions)
+        write_json(output / "summary.json", summary)
+        write_manifest(output, manifest)
+    write_json(Path("metrics/selector_evaluate") / f"{name}.json", metrics)
+
+
+if __name__ == "__main__":
+    run(main, shared=True)

@@ -1,0 +1,291 @@
+"""Claims about the sentences derived from a comparison, on invented numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from posttrain.core.errors import UserError
+from posttrain.report.compare import Comparison, Estimate, Result
+from posttrain.report.curves import (
+    Panel,
+    finding,
+    mean_curve,
+    plot_curves,
+    read_curve,
+    read_panels,
+    smooth,
+)
+from posttrain.report.findings import findings, headline, joined, label, percent, points
+
+Change = tuple[float, float]  # value and p
+
+
+def changed(value: float, p: float | None, seeds: Sequence[float] = ()) -> Estimate:
+    ends = (value - 0.01, value + 0.01)
+    return Estimate(value, ends, ends, tuple(map(Estimate, seeds or [value])), p)
+
+
+def comparison(
+    greedy: Mapping[str, Change],
+    sample: Mapping[str, Change] | None = None,
+    *,
+    sft: float = 0.6,
+    seeds: Sequence[int] = (0,),
+    of_seeds: Mapping[str, Sequence[float]] | None = None,
+    blind: Mapping[str, float] | None = None,
+) -> Comparison:
+    """A comparison of SFT at accuracy `sft` and of policies with these changes from it."""
+    results = {"sft": Result({"accuracy": Estimate(sft, (sft - 0.02, sft + 0.02))}, {})}
+    for policy, (value, p) in greedy.items():
+        moved = (sample or {}).get(policy, (0.0, 1.0))
+        results[policy] = Result(
+            {"accuracy": Estimate(sft + value, (sft + value - 0.02, sft + value + 0.02))},
+            {
+                "accuracy": changed(value, p, (of_seeds or {}).get(policy, ())),
+                "sample_accuracy": changed(*moved),
+            },
+        )
+    return Comparison("generator", seeds, 500, results, {}, blind or {})
+
+
+def plain(sentences: Sequence[str]) -> list[str]:
+    return [sentence.replace("\u00a0", " ").strip("*") for sentence in sentences]
+
+
+# ------------------------------------------------------------------------------ the best policy
+
+
+@pytest.mark.parametrize(
+    ("greedy", "said"),
+    [
+        (
+            {"ppo": (0.024, 0.01), "grpo": (0.01, 0.5)},
+            "PPO answers the most of 500 test questions right: 62.4 %, SFT 60.0 %.",
+        ),
+        (
+            {"ppo": (0.024, 0.2)},
+            "PPO answers the most of 500 test questions right: 62.4 %, SFT 60.0 %; "
+            "the difference is within noise.",
+        ),
+        (
+            {"ppo": (0.02, 0.01), "exact": (0.02, 0.01)},
+            "PPO and exact answer the most of 500 test questions right: 62.0 %, SFT 60.0 %.",
+        ),
+        (
+            {"ppo": (-0.01, 0.5), "dpo": (-0.05, 0.01)},
+            "No RL method answers more of 500 test questions right than SFT: 60.0 %; PPO has 59.0 %.",
+        ),
+        (
+            {"ppo": (0.0, 1.0), "dpo": (-0.05, 0.01)},
+            "No RL method answers more of 500 test questions right than SFT: 60.0 %, "
+            "which SFT and PPO share; DPO has 55.0 %.",
+        ),
+        (
+            {"ppo": (0.0, 1.0)},
+            "SFT and PPO answer the same share of 500 test questions right: 60.0 %.",
+        ),
+        ({}, "SFT answers the most of 500 test questions right: 60.0 %."),
+        (
+            {"sft+": (0.05, 0.001), "ppo": (0.02, 0.01)},
+            "SFT+ answers the most of 500 test questions right: 65.0 %, SFT 60.0 %.",
+        ),
+    ],
+)
+def test_the_best_policy_is_named_with_its_distance_from_sft(
+    greedy: Mapping[str, Change], said: str
+) -> None:
+    assert plain(findings(comparison(greedy)))[0] == said
+
+
+@pytest.mark.parametrize(
+    ("base", "said"),
+    [
+        ((-0.07, 0.001), "SFT gains 7.0 points [+6.0, +8.0] in accuracy on the base model."),
+        ((0.03, 0.001), "SFT loses 3.0 points [+2.0, +4.0] in accuracy on the base model."),
+        ((-0.01, 0.3), "SFT is not clear of the base model: +1.0 points in accuracy."),
+    ],
+)
+def test_what_sft_itself_gains_is_said(base: Change, said: str) -> None:
+    assert plain(findings(comparison({"base": base})))[1] == said
+
+
+# ------------------------------------------------------------------------------ beyond noise
+
+
+def test_changes_beyond_noise_are_told_apart_from_the_rest() -> None:
+    found = comparison(
+        {"ppo": (0.03, 0.01), "grpo": (0.01, 0.3), "dpo": (-0.02, 0.04)},
+        {"ppo": (0.0, 1.0), "grpo": (0.0, 1.0), "dpo": (0.01, 0.9)},
+    )
+    _, greedy, sample, seeds = plain(findings(found))
+    assert greedy == (
+        "In the greedy answer the change against SFT is beyond noise for PPO +3.0 [+2.0, +4.0], "
+        "DPO −2.0 [−3.0, −1.0] points, not for GRPO +1.0."
+    )
+    assert sample == (
+        "In a sample no method's change against SFT is beyond noise: DPO +1.0, PPO 0.0, GRPO 0.0 points."
+    )
+    assert seeds.startswith("One seed: this describes one training of each method")
+    assert "dvc exp run -S 'seeds=[0,1,2]'" in seeds
+
+
+def test_when_every_change_is_beyond_noise_it_says_so() -> None:
+    found = comparison({"ppo": (0.03, 0.01), "grpo": (0.02, 0.01)})
+    assert plain(findings(found))[1] == (
+        "In the greedy answer every method's change against SFT is beyond noise: "
+        "PPO +3.0 [+2.0, +4.0], GRPO +2.0 [+1.0, +3.0] points."
+    )
+
+
+def test_a_gain_in_a_sample_alone_is_called_what_it_may_be() -> None:
+    surer = comparison(
+        {"ppo": (0.03, 0.01), "grpo": (0.0, 1.0)}, {"ppo": (0.05, 0.01), "grpo": (0.05, 0.01)}
+    )
+    assert any(said.endswith("as at a lower temperature: GRPO.") for said in plain(findings(surer)))
+    fine = comparison({"ppo": (0.03, 0.01)}, {"ppo": (0.05, 0.01)})
+    assert not any("temperature" in said for said in findings(fine))
+
+
+def test_seeds_that_disagree_are_named_and_their_change_does_not_count() -> None:
+    found = comparison(
+        {"ppo": (0.03, 0.01), "grpo": (0.02, 0.01)},
+        seeds=(0, 1, 2),
+        of_seeds={"ppo": (0.03, 0.02, 0.04), "grpo": (0.07, 0.01, -0.02)},
+    )
+    _, greedy, _, seeds = plain(findings(found))
+    assert "beyond noise for PPO +3.0 [+2.0, +4.0] points, not for GRPO +2.0." in greedy
+    assert seeds == (
+        "3 seeds: the p-values describe other questions for these trainings, not other trainings. "
+        "Below 0.05 but with seeds that disagree: GRPO in the greedy answer (+7.0, +1.0, −2.0)."
+    )
+
+
+def test_seeds_that_agree_are_no_proof_for_other_trainings() -> None:
+    (*_, seeds) = plain(findings(comparison({"ppo": (0.03, 0.01)}, seeds=(0, 1))))
+    assert seeds.startswith("2 seeds: the p-values describe other questions for these trainings")
+    assert seeds.endswith("only where every seed changed in the same direction.")
+
+
+def test_the_best_blind_baseline_is_named() -> None:
+    found = comparison({"ppo": (0.0, 1.0)}, blind={"longest": 0.1, "most_typical": 0.25})
+    assert (
+        "The best blind baseline (most typical), which reads the candidates and not the question, has 25.0 %."
+        in plain(findings(found))
+    )
+
+
+# ------------------------------------------------------------------------------ the headline
+
+
+@pytest.mark.parametrize(
+    ("greedy", "sample", "said"),
+    [
+        (
+            {"ppo": (0.02, 0.2), "grpo": (0.01, 0.3)},
+            {},
+            "in the greedy answer and a sample no method is clear of SFT",
+        ),
+        (
+            {"ppo": (0.024, 0.01), "grpo": (0.0, 1.0)},
+            {},
+            "in the greedy answer PPO gains 2.4 points; in a sample no method is clear of SFT",
+        ),
+        (
+            {"ppo": (0.0, 1.0), "grpo": (0.0, 1.0)},
+            {"ppo": (0.05, 0.01), "grpo": (0.04, 0.01)},
+            "in a sample every method gains 4.0 to 5.0 points; "
+            "in the greedy answer no method is clear of SFT",
+        ),
+        (
+            {"ppo": (0.03, 0.01), "grpo": (0.03, 0.01), "dpo": (-0.02, 0.01)},
+            {"ppo": (0.05, 0.01)},
+            "in the greedy answer PPO and GRPO gain 3.0 points and DPO loses 2.0 points; "
+            "in a sample PPO gains 5.0 points",
+        ),
+        ({}, {}, "SFT answers 60.0 % right"),
+    ],
+)
+def test_the_headline_holds_what_is_beyond_noise(
+    greedy: Mapping[str, Change], sample: Mapping[str, Change], said: str
+) -> None:
+    assert headline(comparison(greedy, sample)).replace("\u00a0", " ") == said
+
+
+def test_numbers_and_names_read_well() -> None:
+    assert [points(value) for value in (0.024, -0.012, 0.0004, -0.0004)] == [
+        "+2.4",
+        "−1.2",
+        "0.0",
+        "0.0",
+    ]
+    assert percent(0.9144) == "91.4\u00a0%"
+    assert [label(name) for name in ("ppo", "sft+", "base", "exact")] == [
+        "PPO", "SFT+", "base", "exact",
+    ]  # fmt: skip
+    assert [joined(list(names)) for names in ("", "a", "ab", "abc")] == [
+        "", "a", "a and b", "a, b and c",
+    ]  # fmt: skip
+
+
+# ------------------------------------------------------------------------------ learning curves
+
+
+def curve(values: Sequence[float], first: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    return np.arange(first, first + len(values), dtype=float), np.array(values, dtype=float)
+
+
+def test_curves_of_all_methods_and_seeds_are_read(tmp_path: Path) -> None:
+    for method, seeds in (("ppo", (0, 1)), ("dpo", (0, 1)), ("grpo", (0,))):
+        for seed in seeds:
+            path = tmp_path / method / str(seed) / "val/reward.tsv"
+            path.parent.mkdir(parents=True)
+            path.write_text(f"step\treward\n0\t0.5\n10\t0.{6 + seed}\n")
+    kl = tmp_path / "ppo/0/train/kl.tsv"
+    kl.parent.mkdir(parents=True)
+    kl.write_text("step\tkl\n1\t0.1\n")
+    (panel,) = read_panels(tmp_path, ["ppo", "dpo", "grpo"], [0, 1])
+    assert set(panel.curves) == {"ppo", "dpo"}  # grpo lacks a seed, and a KL all but one
+    assert mean_curve(panel.curves["ppo"])[1].tolist() == pytest.approx([0.5, 0.65])
+    kl.write_text("step\tkl\nsoon\n")
+    with pytest.raises(UserError, match=r"kl\.tsv: not a curve of step and value"):
+        read_curve(kl)
+
+
+def test_the_mean_is_over_the_steps_that_all_seeds_have() -> None:
+    steps, values = mean_curve([curve([1, 2, 3]), curve([3, 4], first=1)])
+    assert (steps.tolist(), values.tolist()) == ([1, 2], [2.5, 3.5])
+
+
+def test_long_curves_are_smoothed_and_short_ones_are_not() -> None:
+    short, wave = np.arange(10.0), np.tile([0.0, 1.0], 60)
+    assert smooth(short).tolist() == short.tolist()
+    assert np.ptp(smooth(wave)[10:-10]) < 0.2
+    assert smooth(np.ones(100)).tolist() == [1.0] * 100
+
+
+def test_the_title_says_how_far_training_moved_the_validation() -> None:
+    def panel(**ends: float) -> list[Panel]:
+        curves = {name: [curve([0.5, end])] for name, end in ends.items()}
+        return [Panel("val/reward", "-", curves, 100.0)]
+
+    assert finding(panel(ppo=0.52, dpo=0.49)) == (
+        "training moves the reward on validation by −1.0 (DPO) to +2.0 points (PPO)"
+    )
+    assert finding(panel(ppo=0.52)) == "PPO moves the reward on validation by +2.0 points"
+    assert finding([]) == "no validation was recorded"
+
+
+def test_the_picture_of_curves_depends_on_the_data_alone(tmp_path: Path) -> None:
+    panels = [
+        Panel("val/reward", "reward", {"ppo": [curve([0.5, 0.6]), curve([0.4, 0.6])]}, 100.0),
+        Panel("train/kl", "kl", {"ppo": [curve(np.linspace(0, 1, 60).tolist())] * 2}),
+    ]
+    for name in ("a.png", "b.png"):
+        plot_curves("selector", panels, 2, tmp_path / name)
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    plot_curves("selector", [], 1, tmp_path / "none.png")
+    assert (tmp_path / "none.png").read_bytes().startswith(b"\x89PNG")

@@ -1,0 +1,117 @@
+"""Claims about the rows that the generator is trained on, and about the limits of their lengths."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from toys import (
+    COLOUR_QUESTIONS,
+    COLOUR_TOKENIZER,
+    PARAMS,
+    colour_pairs,
+    colour_question,
+)
+
+from posttrain.core.errors import UserError
+from posttrain.core.files import write_jsonl
+from posttrain.generator.data import (
+    Data,
+    mixed_questions,
+    prompt_completion_rows,
+    prompt_rows,
+)
+from posttrain.generator.run import Answers
+from posttrain.models.tokens import SEPARATOR
+
+OUTCOMES = {"0": [True, False], "1": [True, True], "2": [False, False], "5": [False, True]}
+SAMPLES = [{"id": name, "correct": correct} for name, both in OUTCOMES.items() for correct in both]
+
+
+def data(folder: Path, examples: Any = COLOUR_QUESTIONS, samples: Any = SAMPLES) -> Data:
+    """The data of a training run with these samples of the SFT generator."""
+    folder.mkdir(exist_ok=True)
+    write_jsonl(folder / "samples.jsonl", samples)
+    limits = {"max_prompt_tokens": 32, "max_candidate_tokens": 8}
+    model = PARAMS.selected_model.model_copy(update=limits)
+    return Data(examples, COLOUR_TOKENIZER, model, folder, folder)
+
+
+def test_labels_are_the_completion_with_its_end_and_nothing_else() -> None:
+    rows, dropped = prompt_completion_rows(COLOUR_QUESTIONS[:1], COLOUR_TOKENIZER, 32, 8)
+    (row,) = rows
+    labels = [label for label in row["labels"] if label != -100]
+    assert COLOUR_TOKENIZER.decode(labels) == f"{SEPARATOR}red{COLOUR_TOKENIZER.eos_token}"
+    assert row["input_ids"][-len(labels) :] == labels
+    prompt = COLOUR_TOKENIZER.decode(row["input_ids"][: -len(labels)])
+    assert prompt == "<bos>which colour has red ?"
+    assert not dropped
+
+
+def test_an_overlong_example_is_dropped_from_training_and_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    long = [colour_question("long", "red" * 9), COLOUR_QUESTIONS[0]]
+    rows, dropped = prompt_completion_rows(long, COLOUR_TOKENIZER, 64, 8)
+    assert len(rows) == 1 and dropped == ["long"]
+    assert len(data(tmp_path, long).gold_answers()) == 1
+    assert capsys.readouterr().out == "1 training questions, 1 dropped as too long\n"
+    with pytest.raises(UserError, match="no example fits 2 prompt and 8 completion tokens"):
+        prompt_completion_rows(long, COLOUR_TOKENIZER, 2, 8)
+
+
+def test_an_overlong_example_is_an_error_in_validation() -> None:
+    answers = Answers(PARAMS, COLOUR_TOKENIZER)
+    long = [COLOUR_QUESTIONS[0], colour_question("long", "red" * 3000)]
+    with pytest.raises(
+        UserError, match=r"1 of 2 prompts exceed max_prompt_tokens=2048, the first is long with \d+"
+    ):
+        answers.prompts(long)
+    assert [example["id"] for example in answers.fitting(long, ["direct"])] == ["0"]
+
+
+def test_prompt_rows_say_which_example_they_are_of_when_others_are_dropped() -> None:
+    long = [colour_question("long", "red" * 30), COLOUR_QUESTIONS[1]]
+    rows, dropped = prompt_rows(long, COLOUR_TOKENIZER, 32)
+    assert rows == [{"prompt": "which colour has green ?", "example": 1}]
+    assert dropped == ["long"]
+
+
+def test_mixed_questions_are_those_with_right_and_wrong_samples(tmp_path: Path) -> None:
+    assert mixed_questions(SAMPLES, 2) == {"0", "5"}
+    rows = data(tmp_path).prompts("mixed", 2)
+    assert [row["example"] for row in rows] == [0, 5]
+    assert len(data(tmp_path).prompts("all", 2)) == len(COLOUR_QUESTIONS)
+
+
+def test_too_few_mixed_questions_are_one_line_that_names_what_to_change(tmp_path: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        data(tmp_path).prompts("mixed", 3)
+    assert str(caught.value) == (
+        "of 4 sampled questions 2 have right and wrong answers, fewer than prompts_per_step=3; "
+        "raise generator.sample.questions or .count, or ask all training questions "
+        "(generator.common.prompts=all)"
+    )
+    known = PARAMS.sections("generator.sample.questions", "generator.sample.count")
+    assert len(known) == 2 and "prompts" in PARAMS.generator.common
+
+
+def test_all_questions_need_no_samples(tmp_path: Path) -> None:
+    assert len(data(tmp_path, samples=[]).prompts("all", 99)) == len(COLOUR_QUESTIONS)
+
+
+def test_a_pair_is_tokenised_as_prompts_and_answers_are() -> None:
+    (row, *_) = colour_pairs()
+    (other, *_) = prompt_completion_rows(COLOUR_QUESTIONS[:1], COLOUR_TOKENIZER, 32, 8)[0]
+    assert row["prompt_ids"] + row["chosen_ids"] == other["input_ids"]
+
+
+def test_a_pair_has_the_prompt_that_its_answers_were_sampled_from(tmp_path: Path) -> None:
+    asked = {**COLOUR_QUESTIONS[0], "prompts": {"direct": "colour ?", "reflective": "really ?"}}
+    pair = {"id": "0", "variant": "reflective", "chosen": "red", "rejected": "blue"}
+    write_jsonl(tmp_path / "train.jsonl", [pair])
+    (row,) = data(tmp_path, [asked]).pairs("train")
+    assert COLOUR_TOKENIZER.decode(row["prompt_ids"]) == "<bos>really ?"
+    assert COLOUR_TOKENIZER.decode(row["chosen_ids"]) == "\nred<eos>"
+    assert COLOUR_TOKENIZER.decode(row["rejected_ids"]) == "\nblue<eos>"

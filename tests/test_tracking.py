@@ -1,0 +1,45 @@
+"""Curves during training: accelerate's trackers, off by default, outside everything that is hashed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from toys import PARAMS
+
+from posttrain.core import curves
+from posttrain.core.errors import UserError
+
+
+def test_nothing_is_tracked_unless_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert PARAMS.tracking == "none"
+    progress = curves.Progress("selector/ppo/0", PARAMS.tracking)
+    progress(1, 2, {"loss": 1.0})
+    progress.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_tensorboard_gets_every_statistic_of_a_step_while_it_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    progress = curves.Progress("selector/ppo/0", "tensorboard")
+    for step in (1, 2):
+        progress(step, 2, {"loss": 1.0 / step, "grad_norm": 3.0, "val_reward": 0.5})
+    progress.tracker.writer.flush()
+    read = EventAccumulator(str(tmp_path / "runs/selector/ppo/0")).Reload()
+    progress.close()
+    assert {"loss", "grad_norm", "val_reward"} <= set(read.Tags()["scalars"])
+    assert [(event.step, event.value) for event in read.Scalars("loss")] == [(1, 1.0), (2, 0.5)]
+
+
+def test_a_tracker_without_its_package_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="tracking: wandb needs a package: pip install wandb"):
+        curves.Progress("generator/grpo/0", "wandb")
