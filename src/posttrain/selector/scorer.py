@@ -1,0 +1,86 @@
+"""Score candidate answers with an exported selector; needs only torch, transformers and safetensors.
+
+    score = Scorer(FOLDER)
+    scores = score(prompt, [candidate, ...])     one float per candidate
+
+    score_k = a l_k + w2 . tanh(W1 h_k + b1) + b2
+
+    h_k                  mean hidden state of the tokens of candidate k after the prompt
+    l_k                  log p(candidate k | prompt), the sum over its tokens in nats; an encoder has none
+    a, W1, b1, w2, b2    weights in `head.safetensors`
+
+A score is a logit: the softmax over the scores of one prompt's candidates gives the probability that the policy chooses
+each, and the largest is its choice. Scores of different prompts cannot be compared, and a candidate's probability depends
+on the others.
+
+`posttrain.export` copies this file beside the weights, so it imports nothing else of the package. It reads each prompt +
+candidate as a sequence of its own; `selector.model` reads the prompt once and gives the same scores up to rounding.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
+
+
+class Scorer:
+    """The selector in a folder written by `python -m posttrain.export`."""
+
+    def __init__(self, folder: str | Path, device: str = "cpu", batch_size: int = 8) -> None:
+        """batch_size: candidates per forward pass; it affects the scores by rounding only."""
+        self.format = json.loads((Path(folder) / "selector.json").read_text(encoding="utf-8"))
+        kind: Any = AutoModelForCausalLM if self.format["likelihood"] else AutoModel
+        self.model = kind.from_pretrained(str(folder), dtype="auto").to(device).eval()
+        self.tokenizer = AutoTokenizer.from_pretrained(str(folder))
+        self.head = load_file(Path(folder) / "head.safetensors", device=device)
+        self.device, self.batch_size = device, batch_size
+
+    @torch.no_grad()
+    def __call__(self, prompt: str, candidates: Sequence[str]) -> list[float]:
+        """One score per candidate; `ValueError` if prompt and candidate exceed the model's positions."""
+        start = self.format["start"] + self._tokens(prompt)
+        answers = [
+            self._tokens(self.format["separator"] + text) + self.format["end"]
+            for text in candidates
+        ]
+        limit = getattr(self.model.config, "max_position_embeddings", None)
+        longest = len(start) + max(map(len, answers), default=0)
+        if limit is not None and longest > limit:
+            raise ValueError(f"prompt and candidate are {longest} tokens, the model has {limit}")
+        return [
+            score
+            for first in range(0, len(answers), self.batch_size)
+            for score in self._score(start, answers[first : first + self.batch_size])
+        ]
+
+    def _tokens(self, text: str) -> list[int]:
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
+
+    def _score(self, start: list[int], answers: list[list[int]]) -> list[float]:
+        sizes = torch.tensor([len(start) + len(answer) for answer in answers], device=self.device)
+        place = torch.arange(int(sizes.max()), device=self.device)
+        real = place < sizes[:, None]
+        ids = torch.zeros_like(real, dtype=torch.long)
+        ids[real] = torch.tensor([i for a in answers for i in start + a], device=self.device)
+        own = real & (place >= len(start))
+        states = self.model.base_model(input_ids=ids, attention_mask=real.long()).last_hidden_state
+        pooled = (states.float() * own[:, :, None]).sum(dim=1) / own.sum(dim=1, keepdim=True)
+        inner = torch.tanh(pooled @ self.head["inner.weight"].T + self.head["inner.bias"])
+        scores = (inner @ self.head["outer.weight"].T + self.head["outer.bias"]).squeeze(-1)
+        if self.format["likelihood"]:
+            # A token is predicted from the state before it.
+            own, before = own[:, 1:], states[:, :-1]
+            logits = self.model.get_output_embeddings()(before[own]).float()
+            of_token = torch.zeros(own.shape, device=self.device)
+            of_token[own] = -torch.nn.functional.cross_entropy(
+                logits, ids[:, 1:][own], reduction="none"
+            )
+            scores = scores + self.head["likelihood_weight"] * of_token.sum(dim=1)
+        return [float(score) for score in scores]
