@@ -1,0 +1,54 @@
+"""A finished run in a few lines: findings, tables, the chosen policies, the report's path, the minutes it took.
+
+    python -m posttrain.report.summary [SECONDS]
+
+SECONDS: the duration of the run, which `make repro` measures.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from posttrain.core.errors import UserError
+from posttrain.core.files import read_json, read_text
+from posttrain.core.params import FAMILIES, load_params
+
+
+def main() -> None:
+    params = load_params()
+    print(f"\n{params.model} on {params.dataset}, seeds {', '.join(map(str, params.seeds))}")
+    chosen = read_json("metrics/best.json")
+    for family in FAMILIES:
+        print(f"\n{family}: {first_sentence(Path(f'plots/compare/{family}.md'))}\n")
+        print(first_table(Path(f"plots/compare/{family}.md")))
+        best = chosen[family]
+        right = f"{100 * best['val_accuracy']:.1f} % right on validation"
+        print(f"chosen: {best['policy']}, seed {best['seed']}, {right}; models/best/{family}")
+    took = f", {float(sys.argv[1]) / 60:.1f} minutes" if sys.argv[1:] else ""
+    print(f"\nplots/report.html: open it in a browser{took}")
+
+
+def first_sentence(path: Path) -> str:
+    """The first sentence of a comparison's findings."""
+    return read_text(path).split("\n")[0].removeprefix("- ").replace("**", "")
+
+
+def first_table(path: Path) -> str:
+    """The first table of a Markdown file."""
+    blocks = read_text(path).split("\n\n")
+    found = next((block for block in blocks if block.startswith("|")), None)
+    if found is None:
+        raise UserError(f"{path}: has no table; run dvc repro compare")
+    lines = [
+        [cell.replace("**", "").ljust(len(cell)) for cell in line.split("|")]
+        for line in found.split("\n")
+    ]
+    return "\n".join("|".join(cells) for cells in lines)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:
+        sys.exit(f"summary: {error}")
