@@ -36,7 +36,7 @@ TINY: dict[str, Any] = {
     "models.pocket.max_candidate_tokens": 96,
     "selector.common.steps": 2,
     "selector.common.prompts_per_step": 8,
-    "selector.exact.steps": 50,  # long enough to be looked at while it trains
+    "selector.exact.steps": 20,  # long enough to be looked at while it trains
     "generator.common.steps": 2,
     "generator.common.evaluations": 1,
     "generator.common.evaluation_questions": 4,
