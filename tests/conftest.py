@@ -15,22 +15,27 @@ from posttrain.tasks.rendering import render
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
 
-# Modules that start processes or train for long; `make quick` skips them, like single tests marked `slow`.
+# `make quick` skips modules that start processes or train for long, tests on the real data, and single tests marked `slow`.
 SLOW = {
     "test_adding_a_model",
     "test_adding_a_task",
     "test_architectures",
     "test_export",
+    "test_generator_ppo",
+    "test_generator_trl",
     "test_gsm8k_pipeline",
     "test_launch",
     "test_pipeline",
+    "test_pretraining",
+    "test_stage",
     "test_storage",
 }
+REAL_DATA = {"finqa_dir", "gsm8k_dir", "oracle_path"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if item.path.stem in SLOW:
+        if item.path.stem in SLOW or REAL_DATA & {*getattr(item, "fixturenames", ())}:
             item.add_marker("slow")
 
 

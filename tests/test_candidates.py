@@ -175,6 +175,7 @@ def test_the_same_seed_gives_the_same_pools(generated_examples: Examples) -> Non
     assert build(rows) != build(rows, seed=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [2, 3, 16, 32])
 def test_any_number_of_candidates_can_be_asked_for(
     count: int, generated_examples: Examples
@@ -204,6 +205,7 @@ def test_only_one_candidate_of_a_yes_or_no_question_is_right(
     assert right == ["gold"] and len(pool) == K
 
 
+@pytest.mark.slow
 def test_table_operations_get_other_rows(generated_examples: Examples) -> None:
     row = example("table_sum(revenue, none)", 220.0)
     texts = {
