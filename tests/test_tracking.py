@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from test_train import DATA, new_run, new_selector, settings
 from toys import PARAMS
 
 from posttrain.core import curves
 from posttrain.core.errors import UserError
+from posttrain.selector.methods import rloo
+from posttrain.selector.train import Schedule, steps_of_batches, train
 
 
 def test_nothing_is_tracked_unless_asked_for(
@@ -35,6 +39,24 @@ def test_tensorboard_gets_every_statistic_of_a_step_while_it_runs(
     progress.close()
     assert {"loss", "grad_norm", "val_reward"} <= set(read.Tags()["scalars"])
     assert [(event.step, event.value) for event in read.Scalars("loss")] == [(1, 1.0), (2, 0.5)]
+
+
+def test_a_training_shows_its_curves_while_it_runs_and_learns_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    schedule = Schedule(steps_of_batches(DATA.pools, 16, 4, seed=3))
+    histories = []
+    for tracking in ("none", "tensorboard"):
+        progress = curves.Progress("selector/rloo/0", tracking)
+        run = replace(new_run(new_selector(), tmp_path / tracking), report=progress)
+        histories.append(train(run, rloo, settings("rloo", evaluations=1), schedule))
+        progress.close()
+    read = EventAccumulator(str(tmp_path / "runs/selector/rloo/0")).Reload()
+    shown = {event.step: event.value for event in read.Scalars("loss")}
+    assert shown == pytest.approx({row["step"]: row["loss"] for row in histories[1].train})
+    assert read.Scalars("val_reward")[-1].value == pytest.approx(histories[1].best["reward"])
+    assert histories[0] == histories[1]
 
 
 def test_a_tracker_without_its_package_is_one_line(
