@@ -15,7 +15,7 @@ quick test: export OMP_NUM_THREADS ?= 1
 .PHONY: help setup demo repro quick test check clean
 
 help:
-	@echo "make demo    run the pipeline in small, from raw data to the open report (two minutes)"
+	@echo "make demo    run the pipeline in small, from raw data to the open report (two to three minutes)"
 	@echo "make repro   run the pipeline (dvc repro) and show what came of it"
 	@echo "make quick   lint, and run the tests that start no process (a minute)"
 	@echo "make test    lint, type check and run the tests"
