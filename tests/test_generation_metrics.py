@@ -399,7 +399,7 @@ def test_scores_that_do_not_fit_the_candidates_are_an_error_that_names_the_quest
         rerank_rows([group], [[0.0]], [{}])
 
 
-def test_the_seeds_of_open_evaluation_are_put_together_by_question() -> None:
+def test_the_seeds_of_reranking_are_put_together_by_question() -> None:
     groups = [answered("a", 2.0, 1.0), answered("b", 1.0, 2.0), answered("c", 2.0, 2.0)]
     better, worse = [[0.0, 1.0], [1.0, 0.0], [0.0]], [[1.0, 0.0], [0.0, 1.0], [0.0]]
     choices = [chosen_by(groups, scores) for scores in (better, better, worse)]
@@ -417,7 +417,7 @@ def test_the_seeds_of_open_evaluation_are_put_together_by_question() -> None:
         rerank_summary.accuracies([choices[0], choices[1][:2]])
 
 
-def test_open_evaluation_of_a_seed_that_did_not_run_is_named(
+def test_reranking_of_a_seed_that_did_not_run_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copy(ROOT / "params.yaml", tmp_path)
