@@ -126,8 +126,8 @@ def main() -> None:
 
     def shared() -> None:
         groups = sample(
-            model, tokenizer, prompts, count=options.count, max_new_tokens=options.new,
-            temperature=1.0, top_p=1.0, seed=0, batch_size=options.count,
+            model, tokenizer, prompts, temperatures=[1.0] * options.count,
+            max_new_tokens=options.new, top_p=1.0, seed=0, batch_size=options.count,
         )  # fmt: skip
         assert all(len(each.ids) == options.new for group in groups for each in group)
 

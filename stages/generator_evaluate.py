@@ -55,16 +55,20 @@ def main(params: Params, policy: str, seed_text: str) -> None:
     metrics: dict[str, dict[str, Any]] = {}
     summary: dict[str, Any] = {}
     greedy, predictions = [], []
-    samples = answers.sample(
+    # Together, as they share the reading of the prompt.
+    tested = answers.sample(
         generator,
         read_examples("test"),
-        count=sampling.samples,
-        temperature=sampling.temperature,
+        temperatures=[0.0] + [sampling.temperature] * sampling.samples,
         top_p=sampling.top_p,
         seed=seed,
     )
-    for split in SPLITS:
-        records = answers.greedy(generator, read_examples(split))
+    samples = [record for group in tested for record in group[1:]]
+    answered = {
+        "val": answers.greedy(generator, read_examples("val")),
+        "test": [group[0] for group in tested],
+    }
+    for split, records in answered.items():
         greedy += [{"split": split, **record} for record in records]
         groups = by_question(samples) if split == "test" else None
         predictions += prediction_rows(split, records, groups)

@@ -37,15 +37,15 @@ def main(params: Params, seed_text: str) -> None:
     generator = load_policy(params, FINE_TUNED, seed)
     records, metrics = [], {}
     for number, variant in enumerate(settings.variants):
-        sampled = answers.sample(
+        groups = answers.sample(
             generator,
             examples,
-            count=settings.count,
-            temperature=settings.temperature,
+            temperatures=[settings.temperature] * settings.count,
             top_p=settings.top_p,
             seed=1000 * seed + number,
             variant=variant,
         )
+        sampled = [record for group in groups for record in group]
         measured = sampled_metrics(sampled, sorted({1, settings.count}))
         metrics[variant] = {**measured, "quality": mean_quality(sampled)}
         records += sampled

@@ -91,7 +91,7 @@ def draw(
     model: Generator, tokenizer: PreTrainedTokenizerBase, **changes: Any
 ) -> list[list[Completion]]:
     options: dict[str, Any] = {
-        "count": 4, "max_new_tokens": 12, "temperature": 1.0, "top_p": 1.0, "seed": 0,
+        "temperatures": [1.0] * 4, "max_new_tokens": 12, "top_p": 1.0, "seed": 0,
         "batch_size": 12,
     }  # fmt: skip
     return sample(model, tokenizer, PROMPTS, **options | changes)
@@ -249,13 +249,39 @@ def test_tokens_are_drawn_from_the_tempered_truncated_distribution(
 ) -> None:
     model: Any = Fixed([0.5, 0.0, 0.1, 0.4])
     groups = sample(
-        model, tokenizer, [[1]] * 50, count=20, max_new_tokens=4, temperature=temperature,
+        model, tokenizer, [[1]] * 50, temperatures=[temperature] * 20, max_new_tokens=4,
         top_p=top_p, seed=0, batch_size=1000,
     )  # fmt: skip
     first = torch.tensor([each.ids[0] for group in groups for each in group])
     shares = torch.bincount(first, minlength=4) / len(first)
     assert torch.allclose(shares, torch.tensor(expected), atol=0.05)  # 3 standard errors
     assert all(shares[i] == 0 for i in range(4) if expected[i] == 0)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_the_greedy_completion_and_samples_can_be_drawn_together(
+    shared: bool, tokenizer: PreTrainedTokenizerBase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sampling, "can_share", lambda *_: shared)
+    model = tiny_model("llama")
+    together = draw(model, tokenizer, temperatures=[1.0, 0.0, 1.0, 1.0], batch_size=8)
+    assert [group[1] for group in together] == greedy(
+        model, tokenizer, PROMPTS, max_new_tokens=12, batch_size=2
+    )
+    alone = draw(model, tokenizer, temperatures=[1.0] * 3)
+    assert [[group[0], *group[2:]] for group in together] == alone
+
+
+def test_each_completion_has_its_own_temperature(tokenizer: PreTrainedTokenizerBase) -> None:
+    model: Any = Fixed([0.5, 0.0, 0.1, 0.4])
+    groups = sample(
+        model, tokenizer, [[1]] * 1000, temperatures=[0.5, 1.0], max_new_tokens=1, top_p=1.0,
+        seed=0, batch_size=1000,
+    )  # fmt: skip
+    for column, expected in enumerate([[25 / 42, 0.0, 1 / 42, 16 / 42], [0.5, 0.0, 0.1, 0.4]]):
+        first = torch.tensor([group[column].ids[0] for group in groups])
+        shares = torch.bincount(first, minlength=4) / len(first)
+        assert torch.allclose(shares, torch.tensor(expected), atol=0.05)
 
 
 def test_the_smallest_random_number_does_not_draw_an_impossible_token(
@@ -273,7 +299,7 @@ def test_a_diverged_model_is_an_error(tokenizer: PreTrainedTokenizerBase) -> Non
     model.logits.data[0] = torch.nan
     for temperature in (0.0, 1.0):
         with pytest.raises(UserError, match="not finite"):
-            draw(model, tokenizer, temperature=temperature)
+            draw(model, tokenizer, temperatures=[temperature])
 
 
 # ------------------------------------------------------------------------------------- completions
@@ -464,9 +490,17 @@ def test_vllm_draws_count_completions_of_each_prompt(
     model, engine = tiny_model("llama"), sampler("vllm")
     for temperature in (0.0, 1.0):
         groups = engine(
-            model, tokenizer, PROMPTS, count=3, max_new_tokens=5, temperature=temperature,
+            model, tokenizer, PROMPTS, temperatures=[temperature] * 3, max_new_tokens=5,
             top_p=0.9, seed=0, batch_size=8,
         )  # fmt: skip
         assert [len(group) for group in groups] == [3, 3, 3]
+    mixed = engine(
+        model, tokenizer, PROMPTS, temperatures=[0.0, 1.0, 0.0, 1.0], max_new_tokens=5,
+        top_p=0.9, seed=0, batch_size=8,
+    )  # fmt: skip
+    assert [len(group) for group in mixed] == [4, 4, 4]
+    assert [group[0] for group in mixed] == greedy(
+        model, tokenizer, PROMPTS, max_new_tokens=5, batch_size=8
+    )
     empty = greedy(model, tokenizer, [], max_new_tokens=5, batch_size=8, sample=engine)
     assert empty == []

@@ -387,9 +387,8 @@ def sample_tokens(
     tokenizer: Any,
     prompt_ids: Sequence[list[int]],
     *,
-    count: int,
+    temperatures: Sequence[float],
     max_new_tokens: int,
-    temperature: float,
     top_p: float,
     seed: int,
     batch_size: int,
@@ -398,11 +397,11 @@ def sample_tokens(
     generator = torch.Generator().manual_seed(seed)
     groups = []
     for prompt in prompt_ids:
-        ids = torch.tensor([prompt] * count)
+        ids = torch.tensor([prompt] * len(temperatures))
         for _ in range(max_new_tokens):
             with torch.no_grad():
                 logits = model(input_ids=ids).logits[:, -1]
-            chances = torch.softmax(logits / temperature, dim=-1)
+            chances = torch.softmax(logits / torch.tensor(temperatures)[:, None], dim=-1)
             ids = torch.cat([ids, torch.multinomial(chances, 1, generator=generator)], dim=1)
         groups.append([token_completion(row[len(prompt) :]) for row in ids.tolist()])
     return groups

@@ -29,7 +29,7 @@ from posttrain.models.tokens import tokenize_prompts
 from posttrain.rollouts.engines import sampler
 from posttrain.rollouts.record import score_completion
 from posttrain.rollouts.rewards import RewardFunction
-from posttrain.rollouts.sampling import Sampler, greedy
+from posttrain.rollouts.sampling import Completion, Sampler, greedy
 from posttrain.rollouts.writer import Generator, load_generator, save_generator
 from posttrain.tasks import Example, get_task
 
@@ -130,49 +130,55 @@ class Answers:
             batch_size=self.params.sampling.batch_size,
             sample=self.sampler,
         )
-        return self._score(examples, [[completion] for completion in completions], "direct")
+        groups = self._score(examples, [[each] for each in completions], [0.0], "direct")
+        return [record for (record,) in groups]
 
     def sample(
         self,
         model: Generator,
         examples: Sequence[Example],
         *,
-        count: int,
-        temperature: float,
+        temperatures: Sequence[float],
         top_p: float,
         seed: int,
         variant: Variant = "direct",
-    ) -> list[Record]:
-        """`count` sampled answers to each question."""
+    ) -> list[list[Record]]:
+        """An answer to each question at each of the temperatures; `index` counts those at the same temperature."""
         groups = self.sampler(
             model,
             self.tokenizer,
             self.prompts(examples, variant),
-            count=count,
+            temperatures=temperatures,
             max_new_tokens=self.max_new_tokens,
-            temperature=temperature,
             top_p=top_p,
             seed=seed,
             batch_size=self.params.sampling.batch_size,
         )
-        return self._score(examples, groups, variant)
+        return self._score(examples, groups, temperatures, variant)
 
     def _score(
-        self, examples: Sequence[Example], groups: Sequence[Sequence[Any]], variant: Variant
-    ) -> list[Record]:
+        self,
+        examples: Sequence[Example],
+        groups: Sequence[Sequence[Completion]],
+        temperatures: Sequence[float],
+        variant: Variant,
+    ) -> list[list[Record]]:
+        indices = [temperatures[:place].count(each) for place, each in enumerate(temperatures)]
         return [
-            score_completion(
-                self.task,
-                example,
-                completion.text,
-                self.params.reward.weights,
-                variant=variant,
-                index=index,
-                tokens=len(completion.ids),
-                finished=completion.finished,
-            )
+            [
+                score_completion(
+                    self.task,
+                    example,
+                    completion.text,
+                    self.params.reward.weights,
+                    variant=variant,
+                    index=index,
+                    tokens=len(completion.ids),
+                    finished=completion.finished,
+                )
+                for index, completion in zip(indices, group, strict=True)
+            ]
             for example, group in zip(examples, groups, strict=True)
-            for index, completion in enumerate(group)
         ]
 
 

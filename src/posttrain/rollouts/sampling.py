@@ -1,4 +1,4 @@
-"""Sampling completions from a generator; the `count` completions of one prompt share its prefill.
+"""Sampling completions from a generator; the completions of one prompt share its prefill.
 
     y_t ~ top_p(softmax(logits(x, y_<t) / temperature))      nucleus sampling, Holtzman et al. 2020
 
@@ -37,7 +37,6 @@ from transformers import (
     LogitsProcessorList,
     PreTrainedConfig,
     PreTrainedTokenizerBase,
-    TemperatureLogitsWarper,
     TopPLogitsWarper,
 )
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
@@ -75,9 +74,8 @@ class Sampler(Protocol):
         tokenizer: PreTrainedTokenizerBase,
         prompt_ids: Sequence[list[int]],
         *,
-        count: int,
+        temperatures: Sequence[float],
         max_new_tokens: int,
-        temperature: float,
         top_p: float,
         seed: int,
         batch_size: int,
@@ -93,21 +91,21 @@ def sample(
     tokenizer: PreTrainedTokenizerBase,
     prompt_ids: Sequence[list[int]],
     *,
-    count: int,
+    temperatures: Sequence[float],
     max_new_tokens: int,
-    temperature: float,
     top_p: float,
     seed: int,
     batch_size: int,
 ) -> list[list[Completion]]:
-    """`count` completions of each prompt, in the order of the prompts.
+    """A completion of each prompt at each of the temperatures, in the order of both.
 
-    At most `batch_size` completions are in flight at a time, but always all of one prompt. Temperature 0 takes the most
-    likely token. The model is in evaluation mode meanwhile, without gradients. Several processes, called with the same
-    prompts, share them, and each gets all completions. `UserError` if a prompt with its completion exceeds the model's
-    positions.
+    Temperature 0 takes the most likely token at every step. At most `batch_size` completions are in flight at a time, but
+    always all of one prompt. The model is in evaluation mode meanwhile, without gradients. Several processes, called with
+    the same prompts, share them, and each gets all completions. `UserError` if a prompt with its completion exceeds the
+    model's positions.
     """
     end = end_token(tokenizer)
+    count = len(temperatures)
     check_request(model.config, prompt_ids, count, max_new_tokens)
     order = sorted(range(len(prompt_ids)), key=lambda index: (len(prompt_ids[index]), index))
     size = max(1, batch_size // count)
@@ -119,10 +117,7 @@ def sample(
     with evaluating(model), without_gradients:
         for batch, counts in processes.share(processes.batches(order, size)):
             prompts = [prompt_ids[index] for index in batch]
-            choose = _greedy
-            if temperature > 0:
-                uniforms = draw_uniforms(seed, batch, count, max_new_tokens).to(_device(model))
-                choose = partial(_sampled, uniforms, _warpers(temperature, top_p))
+            choose = chooser(temperatures, top_p, seed, batch, max_new_tokens, _device(model))
             drawn = decode(model, prompts, count, max_new_tokens, end, choose).tolist()
             if not counts:
                 continue
@@ -145,9 +140,8 @@ def greedy(
         model,
         tokenizer,
         prompt_ids,
-        count=1,
+        temperatures=[0.0],
         max_new_tokens=max_new_tokens,
-        temperature=0.0,
         top_p=1.0,
         seed=0,
         batch_size=batch_size,
@@ -388,39 +382,41 @@ def _block_mask(real: Tensor, count: int, steps: int, dtype: torch.dtype) -> Ten
     return mask.masked_fill(~allowed, torch.finfo(dtype).min)
 
 
-def _greedy(logits: Tensor, rows: Tensor, step: int) -> Tensor:
-    largest, ids = logits.max(dim=-1)
-    _check_finite(largest)
-    return ids
+def chooser(
+    temperatures: Sequence[float],
+    top_p: float,
+    seed: int,
+    indices: Sequence[int],
+    steps: int,
+    device: torch.device,
+) -> Choose:
+    """Chooses the tokens of the prompts `indices` at the temperature of each of their completions."""
+    sampled = [column for column, each in enumerate(temperatures) if each > 0]
+    uniforms = draw_uniforms(seed, indices, len(sampled), steps).to(device)
+    scale = torch.tensor([temperatures[column] for column in sampled], device=device)
+
+    def choose(logits: Tensor, rows: Tensor, step: int) -> Tensor:
+        largest, ids = logits.max(dim=-1)
+        if not bool(torch.isfinite(largest).all()):
+            raise UserError("the generator's logits are not finite: its training has diverged")
+        if sampled:
+            tempered = logits[:, sampled] / scale[:, None]
+            ids[:, sampled] = _inverted(tempered, uniforms[rows, :, step], top_p)
+        return ids
+
+    return choose
 
 
-def _sampled(
-    uniforms: Tensor, warpers: Sequence[LogitsProcessor], logits: Tensor, rows: Tensor, step: int
-) -> Tensor:
+def _inverted(logits: Tensor, uniforms: Tensor, top_p: float) -> Tensor:
+    """The token (B, K) of logits (B, K, V) at which the cumulative sum reaches the uniform number (B, K)."""
     flat = logits.flatten(0, 1)
-    for warper in warpers:
-        flat = warper(rows, flat)
+    if top_p < 1.0:
+        flat = TopPLogitsWarper(top_p)(flat, flat)
     cumulative = flat.softmax(dim=-1).double().cumsum(dim=-1)
-    total = cumulative[:, -1:]
-    _check_finite(total)
-    threshold = uniforms[rows, :, step].reshape(-1, 1) * total
+    threshold = uniforms.reshape(-1, 1) * cumulative[:, -1:]
     # `right` passes over tokens of probability 0, which add nothing to the sum.
     ids = torch.searchsorted(cumulative, threshold, right=True).clamp(max=flat.shape[-1] - 1)
     return ids.view(logits.shape[:2])
-
-
-def _warpers(temperature: float, top_p: float) -> list[LogitsProcessor]:
-    warpers: list[LogitsProcessor] = []
-    if temperature != 1.0:
-        warpers.append(TemperatureLogitsWarper(temperature))
-    if top_p < 1.0:
-        warpers.append(TopPLogitsWarper(top_p))
-    return warpers
-
-
-def _check_finite(values: Tensor) -> None:
-    if not bool(torch.isfinite(values).all()):
-        raise UserError("the generator's logits are not finite: its training has diverged")
 
 
 def _device(model: Generator) -> torch.device:

@@ -19,7 +19,9 @@ import importlib
 import random
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -60,16 +62,15 @@ class VllmSampler:
         tokenizer: PreTrainedTokenizerBase,
         prompt_ids: Sequence[list[int]],
         *,
-        count: int,
+        temperatures: Sequence[float],
         max_new_tokens: int,
-        temperature: float,
         top_p: float,
         seed: int,
         batch_size: int,
     ) -> list[list[Completion]]:
         """The same as `sampling.sample`."""
         end = end_token(tokenizer)
-        check_request(model.config, prompt_ids, count, max_new_tokens)
+        check_request(model.config, prompt_ids, len(temperatures), max_new_tokens)
         if not prompt_ids:
             return []
         longest = max(map(len, prompt_ids)) + max_new_tokens
@@ -79,32 +80,44 @@ class VllmSampler:
         else:
             self._start(self._whole(model), longest, batch_size, None)
             adapter = None
-        # All greedy completions of a prompt are the same, and vLLM refuses to sample several.
-        drawn = count if temperature > 0 else 1
-        parameters = [
-            self.vllm.SamplingParams(
-                n=drawn,
-                temperature=temperature,
-                top_p=top_p,
-                max_tokens=max_new_tokens,
-                stop_token_ids=[end],
-                ignore_eos=True,  # the base's list of ends; ours is above
-                seed=random.Random(f"{seed}/{index}").getrandbits(31),
-                detokenize=False,
+        # One request for each temperature: its completions share a number `n`. All greedy completions of a prompt are
+        # the same, and vLLM refuses to sample several.
+        counts = Counter(temperatures)
+        requests = [
+            (
+                {"prompt_token_ids": list(ids)},
+                self.vllm.SamplingParams(
+                    n=number if temperature > 0 else 1,
+                    temperature=temperature,
+                    top_p=top_p,
+                    max_tokens=max_new_tokens,
+                    stop_token_ids=[end],
+                    ignore_eos=True,  # the base's list of ends; ours is above
+                    seed=random.Random(f"{seed}/{index}").getrandbits(31),
+                    detokenize=False,
+                ),
             )
-            for index in range(len(prompt_ids))
+            for index, ids in enumerate(prompt_ids)
+            for temperature, number in counts.items()
         ]
-        outputs = self.engine.generate(
-            [{"prompt_token_ids": list(ids)} for ids in prompt_ids],
-            parameters,
-            lora_request=adapter,
-            use_tqdm=False,
+        outputs = iter(
+            self.engine.generate(
+                [prompt for prompt, _ in requests],
+                [parameters for _, parameters in requests],
+                lora_request=adapter,
+                use_tqdm=False,
+            )
         )
-        groups = [
-            [complete(list(each.token_ids), end, tokenizer) for each in output.outputs]
-            for output in outputs
-        ]
-        return [group * (count // drawn) for group in groups]
+        groups = []
+        for _ in prompt_ids:
+            written = {
+                temperature: cycle(
+                    complete(list(each.token_ids), end, tokenizer) for each in next(outputs).outputs
+                )
+                for temperature in counts
+            }
+            groups.append([next(written[temperature]) for temperature in temperatures])
+        return groups
 
     def _start(
         self, source: dict[str, Any], length: int, batch_size: int, rank: int | None
