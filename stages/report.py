@@ -1,10 +1,12 @@
-"""Write the report: findings, tables, plots, and a browser of the test questions with their answers.
+"""Write the report: conclusions, findings, tables, plots, and a browser of the test questions with their answers.
 
 python stages/report.py
 
-plots/report.md has the findings, tables and plots; plots/report.html adds the browser, in one file that needs no network.
+plots/report.md has the conclusions, findings, tables and plots; plots/report.html adds the browser, in one file that needs
+no network.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from posttrain.core.files import atomic_write, read_jsonl, read_text
@@ -41,31 +43,45 @@ def main(params: Params) -> None:
         f"generator_pairs/{seed}.png": f"margins of the generator's preference pairs, seed {seed}"
         for seed in seeds
     }
-    findings, numbers = {}, {}
-    for family, act in FAMILIES.items():
-        said, _, tables = read_text(PLOTS / "compare" / f"{family}.md").partition("\n\n")
+    made = {family: read_text(PLOTS / "compare" / f"{family}.md") for family in FAMILIES}
+    conclusions, findings = conclude(made)
+    sections = {"Conclusions": ["\n".join(conclusions)]}
+    for family, text in made.items():
+        _, first, note, *rest = text.strip().split("\n\n")
         pictures = {name.format(family): caption for name, caption in PICTURES.items()}
-        findings[f"The {family}, which {act}"] = [said]
-        numbers[f"{family.capitalize()} in numbers"] = [*shown(pictures), tables]
+        said = "\n".join(findings[family])
+        sections[family.capitalize()] = [said, first, note, *shown(pictures), *rest]
         images |= pictures
     title = f"{params.model} on {params.dataset}"
-    markdown = markdown_report(
-        title,
-        {
-            **findings,
-            **numbers,
-            "Training data": shown({n: c for n, c in images.items() if "compare/" not in n}),
-            "What was run": [table(["", ""], facts(task, params, len(examples)))],
-        },
-    )
+    sections["Training data"] = shown({n: c for n, c in images.items() if "compare/" not in n})
+    sections["What was run"] = [table(["", ""], facts(task, params, len(examples)))]
+    markdown = markdown_report(title, sections)
     pngs = {name: (PLOTS / name).read_bytes() for name in images}
     with atomic_write(PLOTS / "report.md") as file:
         file.write(markdown)
     with atomic_write(PLOTS / "report.html") as file:
         file.write(html_report(title, markdown, pngs, data))
-    for heading, (sentences,) in findings.items():
-        print(f"{heading}\n\n{sentences}\n")
+    print("\n".join(conclusions).replace("**", ""))
     print(f"{PLOTS / 'report.html'}: open it in a browser")
+
+
+def conclude(made: Mapping[str, str]) -> tuple[list[str], dict[str, list[str]]]:
+    """The conclusions, and by family its other findings, as items of Markdown lists.
+
+    made: by family the Markdown of its comparison, which opens with a list. The first item of each and those that all of
+    them share are conclusions.
+    """
+    lists = {family: text.split("\n\n")[0].split("\n") for family, text in made.items()}
+    shared = [item for item in next(iter(lists.values())) if all(item in o for o in lists.values())]
+    conclusions = [
+        f"- The {family}, which {FAMILIES[family]}: {items[0].removeprefix('- ')}"
+        for family, items in lists.items()
+    ]
+    findings = {
+        family: [item for item in items[1:] if item not in shared]
+        for family, items in lists.items()
+    }
+    return [*conclusions, *(item for item in shared if item.startswith("- "))], findings
 
 
 def read_family(params: Params, family: str) -> list[Run]:
@@ -86,6 +102,8 @@ def facts(task: Task, params: Params, questions: int) -> list[list[str]]:
         "base model": f"{params.model} ({model.name}{revision})",
         **task.describe(params),
         "seeds": ", ".join(map(str, params.seeds)),
+        "machine": "all that is trained is of one machine, and differs on another by about as much as between seeds; data, "
+        "blind baselines and base are the same everywhere",
         **{f"{family}s": ", ".join(getattr(params, family).policies) for family in FAMILIES},
         "cost": "`python -m posttrain.report.cost` prints seconds and tokens, and draws accuracy over seconds",
     }

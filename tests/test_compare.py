@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -44,7 +45,7 @@ from posttrain.report.plots import (
     plot_comparison,
     plot_cost,
 )
-from posttrain.report.tables import few_metrics, long_table, main_table, markdown
+from posttrain.report.tables import few_metrics, long_table, main_table, markdown, table
 
 BLIND = {"shortest": 0.125, "majority_answer": 0.25}
 
@@ -115,8 +116,8 @@ def test_values_are_means_over_seeds_with_their_spread() -> None:
     assert accuracy.spread == pytest.approx(0.25 / np.sqrt(2))
     assert found.results["sft"].changes == {}
     gold, plausible = found.kinds["sft"]["gold"], found.kinds["sft"]["plausible"]
-    assert gold[0].value == pytest.approx(0.375)
-    assert (gold[1], plausible[1]) == (1.0, pytest.approx(0.2))
+    assert gold.share.value == gold.right == pytest.approx(0.375) and plausible.right == 0
+    assert (gold.reward, plausible.reward) == (1.0, pytest.approx(0.2))
 
 
 def test_one_seed_has_no_spread() -> None:
@@ -177,8 +178,8 @@ def test_rates_have_jeffreys_intervals_and_means_have_not() -> None:
     sft, kinds = found.results["sft"], found.kinds["sft"]
     for rate, right in (
         (sft.values["accuracy"], 4),
-        (kinds["gold"][0], 4),
-        (kinds["plausible"][0], 1),
+        (kinds["gold"].share, 4),
+        (kinds["plausible"].share, 1),
     ):
         for estimate in (rate, *rate.seeds):
             assert estimate.interval == pytest.approx(jeffreys(right, 5, 0.95))
@@ -356,7 +357,7 @@ def comparison() -> Comparison:
 def test_metrics_are_few_and_named_alike_for_every_policy(comparison: Comparison) -> None:
     metrics = few_metrics(comparison)
     assert list(metrics) == ["sft", "ppo", "grpo", "dpo"]
-    assert {tuple(of_policy) for of_policy in metrics.values()} == {("accuracy", "expected_reward")}
+    assert {tuple(of_policy) for of_policy in metrics.values()} == {("accuracy",)}
 
 
 def test_a_measure_is_added_in_one_place_and_is_everywhere(
@@ -413,7 +414,7 @@ def test_the_table_for_readers_has_four_columns_in_percent(comparison: Compariso
         "change of a sample vs SFT, points",
     ]
     accuracy = comparison.results["ppo"].values["accuracy"].value
-    assert f"| PPO    | {100 * accuracy:.1f} [" in ppo
+    assert re.match(rf"\| PPO    \| +{100 * accuracy:.1f} \[", ppo)
     assert sft.rstrip(" |").endswith("]") and sft.count("[") == 1
     assert len({len(line) for line in main_table(comparison).splitlines()}) == 1
 
@@ -424,8 +425,11 @@ def test_only_clear_changes_are_bold(comparison: Comparison) -> None:
     sft, ppo = comparison.results["sft"], comparison.results["ppo"]
     changes = {"accuracy": up, "sample_accuracy": noise}
     found = replace(comparison, results={"sft": sft, "ppo": Result(ppo.values, changes)})
-    assert "| **+5.0** [+2.0, +8.0] " in main_table(found)
-    assert "| +5.0 [+2.0, +8.0] " in main_table(found)
+    (row,) = [line for line in main_table(found).splitlines() if line.startswith("| PPO")]
+    assert [cell.strip() for cell in row.split("|")[3:5]] == [
+        "**+5.0** [+2.0, +8.0]",
+        "+5.0 [+2.0, +8.0]",
+    ]
 
 
 def test_the_markdown_opens_with_findings_and_says_how_sure_its_numbers_are(
@@ -435,10 +439,47 @@ def test_the_markdown_opens_with_findings_and_says_how_sure_its_numbers_are(
     assert all(line.startswith("- ") for line in said.splitlines())
     assert tables == main_table(comparison)
     assert "means over seeds 0, 1, 2" in note and "the 6 changes of this table (Holm)" in note
-    assert kinds == "Share of the questions by kind of the chosen candidate:"
-    assert shares.splitlines()[0].split() == ["|", "policy", "|", "gold", "|", "plausible", "|"]
+    assert kinds == "Right and wrong answers by kind of the chosen candidate:"
+    assert shares.splitlines()[0].strip("| ").split(" | ")[0] == "% of the questions"
     one = markdown(compare_runs("generator", [run("sft", 4, [1, 0.2])], 20))
     assert "2 test questions; seed 4. Accuracy" in one and "every seed" not in one
+    assert "Holm" not in one and "change" not in one  # SFT alone
+
+
+def test_right_and_wrong_answers_of_one_kind_are_counted_apart() -> None:
+    def answers(*given: tuple[str, bool]) -> list[dict[str, Any]]:
+        rows = run("sft", 0, [1.0] * len(given)).predictions
+        return [
+            {**row, "kind": kind, "correct": correct}
+            for row, (kind, correct) in zip(rows, given, strict=True)
+        ]
+
+    sft = answers(("right", True), ("wrong_answer_only", True), ("wrong_program", False))
+    ppo = answers(("wrong_answer_only", True), ("wrong_answer_only", True), ("odd", False))
+    (*_, told, shares) = (
+        markdown(compare_runs("generator", [Run("sft", 0, sft), Run("ppo", 0, ppo)], 20))
+        .strip()
+        .split("\n\n")
+    )
+    assert told.startswith("Right and wrong answers by first failure of the answer (a right")
+    cells = [re.split(r" *\| *", line.strip("| ")) for line in shares.splitlines()]
+    assert cells[0] == ["% of the questions", "SFT", "PPO"]
+    assert cells[2:] == [
+        ["right: wrong answer only", "33.3", "66.7"],
+        ["right: no failure", "33.3", "0.0"],
+        ["wrong: odd", "0.0", "33.3"],
+        ["wrong: wrong program", "33.3", "0.0"],
+    ]
+
+
+def test_columns_of_numbers_are_aligned_to_the_right() -> None:
+    made = table(["a", "b", "c"], [["1 x", "**+10.0** [1, 2]", ""], ["y", "−2.0", ""]])
+    assert made.splitlines() == [
+        "| a   |                b | c |",
+        "|-----|-----------------:|---|",
+        "| 1 x | **+10.0** [1, 2] |   |",
+        "| y   |             −2.0 |   |",
+    ]
 
 
 # ------------------------------------------------------------------------------ pictures
@@ -538,7 +579,7 @@ def test_the_stage_writes_and_prints_the_comparison_of_either_family(
         assert f"{family.capitalize()}: in the greedy answer" in (
             printed := capsys.readouterr().out
         )
-        assert "| PPO    | 33.3 [" in printed
+        assert re.search(r"\| PPO    \| +33\.3 \[", printed)
         assert set(json.loads(Path(f"metrics/compare/{family}.json").read_text())) == set(POLICIES)
         with Path(f"plots/compare/{family}.csv").open(encoding="utf-8") as file:
             assert {row["policy"] for row in csv.DictReader(file)} >= set(POLICIES)

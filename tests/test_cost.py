@@ -287,12 +287,12 @@ def test_policies_are_tabulated_over_experiments(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def save(**accuracy: float) -> None:
-        values = {
-            name: {"accuracy": value, "expected_reward": 0.5} for name, value in accuracy.items()
-        }
-        Path("metrics/compare/selector.json").write_text(json.dumps(values))
+        rows = ["policy,seed,metric,value", "blind:longest,,accuracy,0.1"]
+        for name, value in accuracy.items():
+            rows += [f"{name},mean,accuracy,{value}", f"{name},0,accuracy,0.3"]
+            rows.append(f"{name},mean,expected_reward,0.5")
+        Path("plots/compare/selector.csv").write_text("\n".join(rows))
 
-    Path("metrics/compare").mkdir(parents=True)
     git = ["git", "-c", "user.name=a", "-c", "user.email=a@b"]
     save(sft=0.7, ppo=0.8)
     must(project, "git", "add", ".")
@@ -304,11 +304,13 @@ def test_policies_are_tabulated_over_experiments(
     table = cells(capsys.readouterr().out)
     assert table["accuracy %"] == ["workspace", "HEAD", "brave-mole"]
     assert table["PPO"] == ["70.0", "80.0", "80.0"] and table["DPO"] == ["90.0", "", ""]
+    order = [name for name in table if not name.startswith("-")]
+    assert order == ["accuracy %", "SFT", "PPO", "DPO"]  # as in the comparison
     experiments.main(["selector", "expected_reward"])
     assert cells(capsys.readouterr().out)["SFT"] == ["50.0"] * 3
     with pytest.raises(UserError, match="no comparison has a measure 'luck'"):
         experiments.main(["selector", "luck"])
     with pytest.raises(
-        UserError, match=r"metrics/compare/generator\.json: neither here nor in an exp"
+        UserError, match=r"plots/compare/generator\.csv: neither here nor in an exp"
     ):
         experiments.main(["generator"])

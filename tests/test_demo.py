@@ -15,7 +15,7 @@ from posttrain.core.methods import check_methods
 from posttrain.core.params import load_params
 from posttrain.report import summary
 
-TABLE = "| policy | accuracy % |\n|--------|------------|\n| SFT    | **60.8**   |"
+TABLE = "| policy | accuracy % |\n|--------|-----------:|\n| **SFT**|   **60.8** |"
 
 
 def test_the_demos_settings_are_small_and_valid(tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_a_run_ends_with_its_tables_the_chosen_policies_and_where_the_report_is(
     monkeypatch.setattr("sys.argv", ["summary", "90"])
     summary.main()
     told = capsys.readouterr().out
-    assert "generator: The generator gains." in told and "| SFT    | 60.8       |" in told
+    assert "generator: The generator gains." in told and "| SFT    |       60.8 |" in told
     assert "chosen: grpo, seed 0, 62.5 % right on validation; models/best/generator" in told
     assert told.rstrip().endswith("plots/report.html: open it in a browser, 1.5 minutes")
 

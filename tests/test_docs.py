@@ -28,6 +28,7 @@ from posttrain.core.code import digest
 from posttrain.core.methods import check_methods
 from posttrain.core.params import FAMILIES, load_params
 from posttrain.core.schema import read_yaml
+from posttrain.measures.named import MEASURES
 
 PAGES = {
     path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
@@ -263,7 +264,7 @@ def _python(words: list[str], tmp_path: Path) -> None:
     elif name == "posttrain.core.code":
         assert all(digest(argument, "finqa") for argument in arguments)
     elif name == "posttrain.report.experiments":
-        assert set(arguments) <= set(FAMILIES)
+        assert arguments[0] in FAMILIES and set(arguments[1:]) <= {one.name for one in MEASURES}
     else:
         assert not arguments, words
 

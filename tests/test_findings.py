@@ -64,53 +64,73 @@ def plain(sentences: Sequence[str]) -> list[str]:
     [
         (
             {"ppo": (0.024, 0.01), "grpo": (0.01, 0.5)},
-            "PPO answers the most of 500 test questions right: 62.4 %, SFT 60.0 %.",
+            "PPO has the highest accuracy on 500 test questions: 62.4 %, SFT 60.0 %.",
         ),
         (
             {"ppo": (0.024, 0.2)},
-            "PPO answers the most of 500 test questions right: 62.4 %, SFT 60.0 %; "
+            "PPO has the highest accuracy on 500 test questions: 62.4 %, SFT 60.0 %; "
             "the difference is within noise.",
         ),
         (
             {"ppo": (0.02, 0.01), "exact": (0.02, 0.01)},
-            "PPO and exact answer the most of 500 test questions right: 62.0 %, SFT 60.0 %.",
+            "PPO and exact have the highest accuracy on 500 test questions: 62.0 %, SFT 60.0 %.",
         ),
         (
             {"ppo": (-0.01, 0.5), "dpo": (-0.05, 0.01)},
-            "No RL method answers more of 500 test questions right than SFT: 60.0 %; PPO has 59.0 %.",
+            "No RL method has a higher accuracy on 500 test questions than SFT: 60.0 %; PPO has 59.0 %.",
         ),
         (
             {"ppo": (0.0, 1.0), "dpo": (-0.05, 0.01)},
-            "No RL method answers more of 500 test questions right than SFT: 60.0 %, "
+            "No RL method has a higher accuracy on 500 test questions than SFT: 60.0 %, "
             "which SFT and PPO share; DPO has 55.0 %.",
         ),
         (
             {"ppo": (0.0, 1.0)},
-            "SFT and PPO answer the same share of 500 test questions right: 60.0 %.",
+            "SFT and PPO have the same accuracy on 500 test questions: 60.0 %.",
         ),
-        ({}, "SFT answers the most of 500 test questions right: 60.0 %."),
+        ({}, "SFT has an accuracy of 60.0 % on 500 test questions."),
         (
             {"sft+": (0.05, 0.001), "ppo": (0.02, 0.01)},
-            "SFT+ answers the most of 500 test questions right: 65.0 %, SFT 60.0 %.",
+            "SFT+ has the highest accuracy on 500 test questions: 65.0 %, SFT 60.0 %.",
         ),
     ],
 )
 def test_the_best_policy_is_named_with_its_distance_from_sft(
     greedy: Mapping[str, Change], said: str
 ) -> None:
-    assert plain(findings(comparison(greedy)))[0] == said
+    found = comparison(greedy)
+    opening, conclusion = findings(found)[0].replace("\u00a0", " "), headline(found)
+    if not found.methods:
+        assert opening == f"**{said}**"
+    else:
+        conclusion = conclusion[0].upper() + conclusion[1:]
+        assert opening == f"**{conclusion}.** {said}".replace("\u00a0", " ")
 
 
 @pytest.mark.parametrize(
-    ("base", "said"),
+    ("greedy", "sample", "said"),
     [
-        ((-0.07, 0.001), "SFT gains 7.0 points [+6.0, +8.0] in accuracy on the base model."),
-        ((0.03, 0.001), "SFT loses 3.0 points [+2.0, +4.0] in accuracy on the base model."),
-        ((-0.01, 0.3), "SFT is not clear of the base model: +1.0 points in accuracy."),
+        (
+            (-0.07, 0.001),
+            (0.03, 0.001),
+            "gains 7.0 points [+6.0, +8.0] in the greedy answer and loses 3.0 points [+2.0, +4.0] in a sample.",
+        ),
+        (
+            (-0.01, 0.3),
+            (-0.03, 0.001),
+            "stays within noise in the greedy answer (+1.0 points) and "
+            "gains 3.0 points [+2.0, +4.0] in a sample.",
+        ),
+        (
+            (-0.07, 0.001),
+            (-0.03, 0.001),
+            "gains 7.0 points [+6.0, +8.0] in the greedy answer and 3.0 points [+2.0, +4.0] in a sample.",
+        ),
     ],
 )
-def test_what_sft_itself_gains_is_said(base: Change, said: str) -> None:
-    assert plain(findings(comparison({"base": base})))[1] == said
+def test_what_sft_itself_gains_is_said(greedy: Change, sample: Change, said: str) -> None:
+    found = comparison({"base": greedy}, {"base": sample})
+    assert plain(findings(found))[1] == f"Against the base model SFT {said}"
 
 
 # ------------------------------------------------------------------------------ beyond noise
@@ -129,7 +149,7 @@ def test_changes_beyond_noise_are_told_apart_from_the_rest() -> None:
     assert sample == (
         "In a sample no method's change against SFT is beyond noise: DPO +1.0, PPO 0.0, GRPO 0.0 points."
     )
-    assert seeds.startswith("One seed: this describes one training of each method")
+    assert seeds.startswith("One seed on one machine: this describes one training of each method")
     assert "dvc exp run -S 'seeds=[0,1,2]'" in seeds
 
 
@@ -143,9 +163,13 @@ def test_when_every_change_is_beyond_noise_it_says_so() -> None:
 
 def test_a_gain_in_a_sample_alone_is_called_what_it_may_be() -> None:
     surer = comparison(
-        {"ppo": (0.03, 0.01), "grpo": (0.0, 1.0)}, {"ppo": (0.05, 0.01), "grpo": (0.05, 0.01)}
+        {"ppo": (0.03, 0.01), "grpo": (0.0, 1.0), "dpo": (-0.03, 0.01)},
+        dict.fromkeys(("ppo", "grpo", "dpo"), (0.05, 0.01)),
     )
-    assert any(said.endswith("as at a lower temperature: GRPO.") for said in plain(findings(surer)))
+    assert any(
+        said.startswith("GRPO and DPO gain in a sample and not in the greedy answer. A policy")
+        for said in plain(findings(surer))
+    )
     fine = comparison({"ppo": (0.03, 0.01)}, {"ppo": (0.05, 0.01)})
     assert not any("temperature" in said for said in findings(fine))
 
@@ -173,7 +197,7 @@ def test_seeds_that_agree_are_no_proof_for_other_trainings() -> None:
 def test_the_best_blind_baseline_is_named() -> None:
     found = comparison({"ppo": (0.0, 1.0)}, blind={"longest": 0.1, "most_typical": 0.25})
     assert (
-        "The best blind baseline (most typical), which reads the candidates and not the question, has 25.0 %."
+        "The best blind baseline (most typical), which reads the candidates and not the question, is right on 25.0 %."
         in plain(findings(found))
     )
 
@@ -187,18 +211,19 @@ def test_the_best_blind_baseline_is_named() -> None:
         (
             {"ppo": (0.02, 0.2), "grpo": (0.01, 0.3)},
             {},
-            "in the greedy answer and a sample no method is clear of SFT",
+            "in the greedy answer and a sample no method differs from SFT beyond noise",
         ),
         (
             {"ppo": (0.024, 0.01), "grpo": (0.0, 1.0)},
             {},
-            "in the greedy answer PPO gains 2.4 points; in a sample no method is clear of SFT",
+            "in the greedy answer PPO gains 2.4 points; "
+            "in a sample no method differs from SFT beyond noise",
         ),
         (
             {"ppo": (0.0, 1.0), "grpo": (0.0, 1.0)},
             {"ppo": (0.05, 0.01), "grpo": (0.04, 0.01)},
             "in a sample every method gains 4.0 to 5.0 points; "
-            "in the greedy answer no method is clear of SFT",
+            "in the greedy answer no method differs from SFT beyond noise",
         ),
         (
             {"ppo": (0.03, 0.01), "grpo": (0.03, 0.01), "dpo": (-0.02, 0.01)},
@@ -276,7 +301,8 @@ def test_the_title_says_how_far_training_moved_the_validation() -> None:
         "training moves the reward on validation by −1.0 (DPO) to +2.0 points (PPO)"
     )
     assert finding(panel(ppo=0.52)) == "PPO moves the reward on validation by +2.0 points"
-    assert finding([]) == "no validation was recorded"
+    assert finding([]) == "no learning curves"
+    assert finding([Panel("train/kl", "-", {}, 1.0)]) == "no validation was recorded"
 
 
 def test_the_picture_of_curves_depends_on_the_data_alone(tmp_path: Path) -> None:
@@ -288,4 +314,16 @@ def test_the_picture_of_curves_depends_on_the_data_alone(tmp_path: Path) -> None
         plot_curves("selector", panels, 2, tmp_path / name)
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
     plot_curves("selector", [], 1, tmp_path / "none.png")
-    assert (tmp_path / "none.png").read_bytes().startswith(b"\x89PNG")
+    png = (tmp_path / "none.png").read_bytes()
+    assert png.startswith(b"\x89PNG")
+    assert int.from_bytes(png[20:24], "big") < 120  # a line of text, no empty axes
+
+
+def test_a_method_without_a_curve_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr("posttrain.report.curves.titles", lambda *given: told.append(given[-1]))
+    val = Panel("val/reward", "-", {"ppo": [curve([0.5, 0.6])], "dpo": [curve([0.5, 0.6])]})
+    kl = Panel("train/kl", "-", {"ppo": [curve([0.0, 0.1])]})
+    for panels in ([val, kl], [val]):
+        plot_curves("generator", panels, 1, tmp_path / "a.png")
+    assert told[0] == f"{told[1]} DPO recorded no KL."

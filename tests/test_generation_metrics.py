@@ -443,7 +443,7 @@ def test_compare_pairs_generators_like_selectors() -> None:
     assert ppo.changes["reward"].value == pytest.approx((0 + 0.8 + 0.2) / 3)
     assert ppo.values["expected_reward"].value == pytest.approx((1 + 0.6 + 0.1) / 3)
     assert ppo.values["sample_accuracy"].value == pytest.approx((1 + 0.5 + 0) / 3)
-    assert {kind: share.value for kind, (share, _) in found.kinds["ppo"].items()} == {
+    assert {name: kind.share.value for name, kind in found.kinds["ppo"].items()} == {
         "right": pytest.approx(2 / 3),
         "wrong_program": pytest.approx(1 / 3),
     }

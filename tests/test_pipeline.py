@@ -117,8 +117,12 @@ def test_metrics_and_curves_can_be_shown(project: Path) -> None:
     shown = json.loads(must(project, "dvc", "metrics", "show", "--json"))
     files = shown[""]["data"]
     assert all("error" not in entry for entry in files.values())
-    few = ("best", "compare/selector", "compare/generator", "rerank/0")
-    assert files.keys() == {f"metrics/{name}.json" for name in few}
+    assert files.keys() == {
+        f"metrics/compare/{family}.json" for family in ("selector", "generator")
+    }
+    assert all(set(of) == {"accuracy"} for file in files.values() for of in file["data"].values())
+    table = must(project, "dvc", "metrics", "show").splitlines()
+    assert max(map(len, table)) < 40 + 20 * len({*METHODS, *GENERATOR_METHODS, "base", "sft"})
     named = must(
         project, "dvc", "metrics", "show", "--json", "metrics/selector_evaluate/ppo/0.json"
     )

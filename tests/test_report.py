@@ -30,6 +30,7 @@ from posttrain.measures.choices import predict
 from posttrain.pools.rewards import reward_pool
 from posttrain.report.browser import Policy, browser_data, choose
 from posttrain.report.page import html_of, html_report, json_block, markdown_report
+from posttrain.report.tables import table
 from posttrain.rollouts.record import score_completion
 from posttrain.tasks import Candidate, Explanation, Line, Piece, Table, get_task
 from posttrain.tasks.finqa.examples import make_example
@@ -41,6 +42,7 @@ ROOT = Path(__file__).resolve().parent.parent
 TASK = get_task("finqa")
 HOSTILE = "</script><img src=x onerror=alert(1)>"
 BOLD = "<b>revenue</b> &amp;"
+HEBREW = f"\u05db\u05de\u05d4 {'W' * 900}?"
 QUESTIONS, LIMIT = 12, 10
 WRITTEN = (
     '{"program": ["add(1, 2)"], "answer": "3"}',
@@ -77,6 +79,7 @@ def examples() -> list[dict[str, Any]]:
     rows = generate(5, {"train": QUESTIONS, "val": 1, "test": 1})["train"]
     rows[0]["qa"]["question"] = HOSTILE
     rows[1]["table"][1][0] = BOLD
+    rows[3]["qa"]["question"] = HEBREW
     return [render(TASK, make_example(row, "full", 8, "cells"), (), 0.01) for row in rows]
 
 
@@ -148,8 +151,9 @@ def project(
     (folder / "plots/pools.png").write_bytes(b"\x89PNG")
     for family in FAMILIES:
         (folder / f"plots/compare/{family}-curves.png").write_bytes(b"\x89PNG")
-        table = "| policy | accuracy |\n|---|---|\n| SFT | 50.0 |\n"
-        written = f"- finding of the {family}\n- one seed\n\n{table}\n12 questions of {family}\n"
+        numbers = "| policy | accuracy |\n|---|---:|\n| SFT | 50.0 [40.0, 60.0] |\n"
+        said = f"- **{family} wins.** It does\n- more of the {family}\n- one seed"
+        written = f"{said}\n\n{numbers}\n12 questions of {family}\n\nkinds\n\n{numbers}"
         (folder / f"plots/compare/{family}.md").write_text(written)
     before = Path.cwd()
     os.chdir(folder)
@@ -228,23 +232,28 @@ def test_the_json_block_says_the_same_and_cannot_end_its_element(value: Any) -> 
 
 
 def test_markdown_becomes_tables_and_escaped_text() -> None:
-    text = f"# A\n\n{HOSTILE}\nand `x` **y**\n\n| a | b |\n|---|---:|\n| <i> | |\n\n- one\n"
+    text = (
+        f"# A\n\n{HOSTILE}\nand `x` **y**\n\n"
+        "| a | b |\n|---|---:|\n| <i> [1] | |\n| | **1** [0, 2] | extra |\n\n- one\n"
+    )
     shown = html_of(text, {})
     assert shown == (
         "<h1>A</h1>\n<p>&lt;/script&gt;&lt;img src=x onerror=alert(1)&gt; and <code>x</code> "
         "<strong>y</strong></p>\n"
-        '<div class="wide"><table><tr><th>a</th><th>b</th></tr><tr><td>&lt;i&gt;</td><td></td></tr>'
-        "</table></div>\n"
+        '<div class="wide"><table><tr><th>a</th><th class="number">b</th></tr>'
+        '<tr><td>&lt;i&gt; [1]</td><td class="number"></td></tr><tr><td></td><td class="number">'
+        '<strong>1</strong> <span class="interval">[0, 2]</span></td><td>extra</td></tr></table></div>\n'
         "<ul><li>one</li></ul>"
     )
 
 
 def test_an_image_is_put_into_the_page_and_its_caption_escaped() -> None:
-    shown = html_of('![a "b"](c.png)\n\n![none](d.png)', {"c.png": b"png"})
-    caption = "a &quot;b&quot;"
+    png = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + (1400).to_bytes(4, "big")
+    shown = html_of('![a "b"](c.png)\n\n![none](d.png)', {"c.png": png})
+    caption, source = "a &quot;b&quot;", base64.b64encode(png).decode()
     assert shown == (
-        f'<figure><img src="data:image/png;base64,cG5n" alt="{caption}">'
-        f"<figcaption>{caption}</figcaption></figure>\n<p>![none](d.png)</p>"
+        f'<figure><div class="wide"><img src="data:image/png;base64,{source}" width="1000" alt="{caption}">'
+        f"</div><figcaption>{caption}</figcaption></figure>\n<p>![none](d.png)</p>"
     )
 
 
@@ -256,22 +265,31 @@ def test_a_title_or_text_with_a_placeholder_is_left_as_it_is() -> None:
 # ------------------------------------------------------------------------------ what it holds
 
 
-def test_the_report_opens_with_the_findings_and_ends_with_what_was_run(project: Path) -> None:
+def test_the_report_opens_with_the_conclusions_and_ends_with_what_was_run(project: Path) -> None:
     text = (project / "plots/report.md").read_text()
     headings = re.findall("^#+ .*", text, re.M)
     assert headings == [
         "# pocket on sample",
-        "## The selector, which chooses one of the candidates",
-        "## The generator, which writes the answer",
-        "## Selector in numbers",
-        "## Generator in numbers",
+        "## Conclusions",
+        "## Selector",
+        "## Generator",
         "## Training data",
         "## What was run",
     ]
+    conclusions = text.split("\n\n")[2].split("\n")
+    assert conclusions == [
+        "- The selector, which chooses one of the candidates: **selector wins.** It does",
+        "- The generator, which writes the answer: **generator wins.** It does",
+        "- one seed",
+    ]
     for family in FAMILIES:
-        said, tables = f"- finding of the {family}\n- one seed", f"12 questions of {family}"
-        assert text.index(said) < text.index("in numbers") < text.index(tables)
-        assert f"![learning curves](compare/{family}-curves.png)" in text
+        section = text.split(f"## {family.capitalize()}\n\n")[1].split("\n\n")
+        assert (
+            section[0] == f"- more of the {family}"
+        )  # what is among the conclusions is not said again
+        assert section[1].startswith("| policy") and section[2] == f"12 questions of {family}"
+        assert section[4] == f"![learning curves](compare/{family}-curves.png)"
+        assert section[5] == "kinds"
     for line in ("| data set   | sample, 12 test questions", "| seeds      | 0, 1 "):
         assert line in text
     assert "pocket (pretrain/pocket)" in text
@@ -284,7 +302,10 @@ def test_the_stage_prints_the_findings_and_where_the_report_is(
     monkeypatch.chdir(project)
     main(params)
     printed = capsys.readouterr().out
-    assert "The generator, which writes the answer\n\n- finding of the generator\n" in printed
+    assert (
+        "\n- The generator, which writes the answer: generator wins. It does\n- one seed\n"
+        in printed
+    )
     assert printed.endswith("plots/report.html: open it in a browser\n")
 
 
@@ -488,6 +509,33 @@ def chromium(tmp_path: Path) -> Iterator[Chromium]:
     browser.close()
 
 
+def test_on_a_phone_the_tables_of_seven_policies_are_not_wider_than_the_page(
+    chromium: Chromium, tmp_path: Path
+) -> None:
+    names = ["base", "SFT", "PPO", "GRPO", "RLOO", "DPO", "exact"]
+    heads = ["policy", "accuracy % [95 %]", "change of the greedy answer vs SFT, points"]
+    changed = "**−52.4** [−54.5, −50.4]"
+    compared = [[name, "78.8 [75.1, 82.2]", changed, changed] for name in names]
+    kinds = [[f"wrong: {name}", *["50.6"] * 7] for name in ("unknown reference", "wrong program")]
+    tables = [
+        table([*heads, "change of a sample vs SFT, points"], compared),
+        table(["% of the questions", *names], kinds),
+    ]
+    data = {"policies": [], "classes": ["right"], "questions": [], "parts": []}
+    page = html_report("a", "\n\n".join(["# a", *tables]), {}, data)
+    (tmp_path / "page.html").write_text(page, encoding="utf-8")
+    screen = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
+    chromium.call("Emulation.setDeviceMetricsOverride", **screen)
+    chromium.open((tmp_path / "page.html").as_uri())
+    wide = "[...document.querySelectorAll('.wide')].map(e => e.scrollWidth - e.clientWidth)"
+    assert chromium.run(wide) == [0, 0]
+    value, change = "td.number", "td.number:last-child"
+    for cell in (value, change):
+        assert (
+            chromium.run(f"getComputedStyle(document.querySelector({cell!r})).textAlign") == "right"
+        )
+
+
 def test_the_page_works_in_a_browser(
     chromium: Chromium, project: Path, data: dict[str, Any]
 ) -> None:
@@ -509,6 +557,9 @@ def test_the_page_works_in_a_browser(
         assert chromium.filter("class", name) == classes.count(name) < LIMIT
     assert chromium.filter("class", "failures") == LIMIT - sum(right) < LIMIT
     assert chromium.filter("class", "correct") == sum(right) > classes.count("right")
+    options = chromium.run("[...document.getElementById('class').options].map(e => e.value)")
+    assert options.index("failures") < options.index("wrong_program") < options.index("correct")
+    assert options.index("correct") < options.index("wrong_answer_only")  # its program is right
     label = "right (wrong answer only)"
     (shown,) = chromium.run(
         "[...document.querySelectorAll('#list .good')].map(e => e.textContent)"
@@ -572,6 +623,14 @@ def test_the_page_works_in_a_browser(
     for fragment in ("", f"#{written}"):
         chromium.open(f"{address}{fragment}")
         assert chromium.run("document.documentElement.scrollWidth") == 390
+
+    # Text that runs from right to left does so, and a long word is broken.
+    hebrew = next(q for q in data["questions"] if q["text"] == HEBREW)
+    chromium.open(f"{address}#{urlencode({'policy': 'generator/sft-0', 'question': hebrew['id']})}")
+    heading = "document.querySelector('#detail h2')"
+    assert chromium.run(title) == HEBREW
+    assert chromium.run(f"getComputedStyle({heading}).direction") == "rtl"
+    assert chromium.run(f"{heading}.scrollWidth <= {heading}.clientWidth")
 
     # Nothing of the data became an element, and nothing was logged.
     assert chromium.run("document.querySelectorAll('#questions img, b').length") == 0

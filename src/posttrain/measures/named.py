@@ -47,7 +47,7 @@ MEASURES = (
     Measure("accuracy", "rate", "correct", change="the greedy answer", metric=True),
     Measure("sample_accuracy", "mean", "probability_correct", change="a sample"),
     Measure("reward", "mean", "reward"),
-    Measure("expected_reward", "mean", "expected_reward", metric=True),
+    Measure("expected_reward", "mean", "expected_reward"),
 )
 
 

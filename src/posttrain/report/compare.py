@@ -89,18 +89,28 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of choice (or failure of an answer): its share of the questions, the share that is of this kind and right,
+    and its mean reward."""
+
+    share: Estimate
+    right: float
+    reward: float
+
+
+@dataclass(frozen=True, slots=True)
 class Comparison:
     """The comparison of a family's policies, in the order of params.yaml.
 
-    kinds: by policy and kind of choice (or failure of an answer), its share and its mean reward. blind: test accuracy
-    of the blind baselines, which choose by the candidates alone.
+    kinds: by policy, the kinds of its choices (or failures of its answers). blind: test accuracy of the blind baselines,
+    which choose by the candidates alone.
     """
 
     family: str
     seeds: Sequence[int]
     questions: int
     results: Mapping[str, Result]
-    kinds: Mapping[str, Mapping[str, tuple[Estimate, float]]]
+    kinds: Mapping[str, Mapping[str, Kind]]
     blind: Mapping[str, float]
     measures: Sequence[Measure] = MEASURES
 
@@ -244,12 +254,18 @@ def tables(runs: Sequence[Run], measures: Sequence[Measure] = MEASURES) -> dict[
     }
 
 
-def kinds_of(runs: Sequence[Run]) -> dict[str, tuple[Estimate, float]]:
-    """By kind of choice, its share of the questions and its mean reward, over the seeds of one policy."""
-    kinds = np.array([[row["kind"] for row in run.predictions] for run in runs])
-    rewards = np.array([[row["reward"] for row in run.predictions] for run in runs])
+def kinds_of(runs: Sequence[Run]) -> dict[str, Kind]:
+    """The kinds of choices over the seeds of one policy."""
+    kinds, rewards, right = (
+        np.array([[row[column] for row in run.predictions] for run in runs])
+        for column in ("kind", "reward", "correct")
+    )
     return {
-        str(kind): (_rate((kinds == kind).astype(float)), float(rewards[kinds == kind].mean()))
+        str(kind): Kind(
+            _rate((kinds == kind).astype(float)),
+            float(((kinds == kind) & right).mean()),
+            float(rewards[kinds == kind].mean()),
+        )
         for kind in np.unique(kinds)
     }
 

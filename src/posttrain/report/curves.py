@@ -18,7 +18,7 @@ from posttrain.core.errors import UserError
 from posttrain.core.figures import GREY, LINE, figure_file
 from posttrain.core.files import read_text
 from posttrain.measures.intervals import Array
-from posttrain.report.findings import label, points
+from posttrain.report.findings import joined, label, points
 from posttrain.report.plots import colours, end_labels, titles
 
 Curve = tuple[Array, Array]  # steps (T,) and values (T,)
@@ -35,6 +35,7 @@ class Panel:
 
 
 VALIDATION = "val/reward"
+MISSING = {VALIDATION: "recorded no validation", "train/kl": "recorded no KL"}
 PANELS = (
     (VALIDATION, "Reward of the greedy answer on validation, %", 100.0),
     ("train/kl", "KL to SFT on training questions, nats per answer", 1.0),
@@ -85,6 +86,8 @@ def finding(panels: Sequence[Panel]) -> str:
     curves = next((panel.curves for panel in panels if panel.key == VALIDATION), {})
     ends = {method: mean_curve(seeds)[1] for method, seeds in curves.items()}
     gains = {method: float(values[-1] - values[0]) for method, values in ends.items()}
+    if not panels:
+        return "no learning curves"
     if not gains:
         return "no validation was recorded"
     least, most = (pick(gains, key=lambda method: gains[method]) for pick in (min, max))
@@ -97,9 +100,12 @@ def finding(panels: Sequence[Panel]) -> str:
 
 
 def plot_curves(family: str, panels: Sequence[Panel], seeds: int, path: Path) -> None:
-    """Plot the panels: thin lines for single seeds, not smoothed, and a thick one for their smoothed mean."""
-    with figure_file(path, (10, 4.3)) as figure:
-        axes = figure.subplots(1, max(len(panels), 1), squeeze=False)[0]
+    """Plot the panels: thin lines for single seeds, not smoothed, and a thick one for their smoothed mean.
+
+    The subtitle names the methods that a panel lacks and another has.
+    """
+    with figure_file(path, (10, 4.3 if panels else 0.7)) as figure:
+        axes = figure.subplots(1, len(panels), squeeze=False)[0] if panels else []
         for ax, panel in zip(axes, panels, strict=False):
             color, ends, start = colours(panel.curves), {}, []
             for method, curves in panel.curves.items():
@@ -128,4 +134,10 @@ def plot_curves(family: str, panels: Sequence[Panel], seeds: int, path: Path) ->
             end_labels(ax, ends)
         told = "one seed" if seeds == 1 else f"means of {seeds} seeds"
         told = f"Learning curves, {told}; thin: single seeds and steps; dashed: the SFT policy they start from."
+        if not panels:
+            told = "No method is compared that has recorded any."
+        drawn = dict.fromkeys(method for panel in panels for method in panel.curves)
+        for panel in panels:
+            if missing := [label(method) for method in drawn if method not in panel.curves]:
+                told += f" {joined(missing)} {MISSING[panel.key]}."
         titles(figure, f"{family.capitalize()}: {finding(panels)}", told)

@@ -2,13 +2,15 @@
 
     python -m posttrain.report.experiments [selector | generator] [MEASURE]
 
-The numbers come from metrics/compare/FAMILY.json, without the thousands of columns of `dvc exp show`. MEASURE is one of
-that file (accuracy, expected_reward). Experiments without a comparison are left out.
+The numbers come from plots/compare/FAMILY.csv, without the hundreds of columns of `dvc exp show`. MEASURE is one of that
+file, by default accuracy (others: sample_accuracy, reward, expected_reward, and each with _change). Experiments without
+a comparison are left out.
 """
 
 from __future__ import annotations
 
-import json
+import csv
+import io
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -18,22 +20,32 @@ from posttrain.core.errors import UserError
 from posttrain.report.findings import label
 from posttrain.report.tables import table
 
-Metrics = Mapping[str, Mapping[str, float]]
+Values = Mapping[str, float]  # by policy
 
 
 def main(arguments: Sequence[str]) -> None:
     family, measure = [*arguments, *("selector", "accuracy")[len(arguments) :]][:2]
-    path = f"metrics/compare/{family}.json"
-    columns: dict[str, Metrics] = {}
-    if Path(path).is_file():
-        columns["workspace"] = json.loads(Path(path).read_text(encoding="utf-8"))
+    path = Path(f"plots/compare/{family}.csv")
+    columns: dict[str, Values] = {}
+    if path.is_file():
+        columns["workspace"] = parse("workspace", path.read_text(encoding="utf-8"), measure)
     for name, revision in revisions().items():
-        text = git("show", f"{revision}:{path}")
+        text = git("show", f"{revision}:{path.as_posix()}")
         if text is not None:
-            columns[name] = json.loads(text)
+            columns[name] = parse(name, text, measure)
     if not columns:
         raise UserError(f"{path}: neither here nor in an experiment; run dvc repro")
     print(by_policy(columns, measure))
+
+
+def parse(name: str, text: str, measure: str) -> Values:
+    """The means over seeds of a measure in the long table of stage compare; `UserError` if the text is no such table."""
+    try:
+        rows = list(csv.DictReader(io.StringIO(text)))
+        means = [row for row in rows if (row["seed"], row["metric"]) == ("mean", measure)]
+        return {row["policy"]: float(row["value"]) for row in means}
+    except (KeyError, ValueError, TypeError) as error:
+        raise UserError(f"{name}: not a comparison's table: {error}") from error
 
 
 def revisions() -> dict[str, str]:
@@ -43,18 +55,15 @@ def revisions() -> dict[str, str]:
     return {"HEAD": "HEAD", **{name.rpartition("/")[2]: name for name in names}}
 
 
-def by_policy(columns: Mapping[str, Metrics], measure: str) -> str:
+def by_policy(columns: Mapping[str, Values], measure: str) -> str:
     """Markdown, a row per policy and a column per experiment, in percent."""
-    policies = dict.fromkeys(policy for metrics in columns.values() for policy in metrics)
+    policies = dict.fromkeys(policy for values in columns.values() for policy in values)
+    if not policies:
+        raise UserError(f"no comparison has a measure {measure!r}")
     rows = [
-        [
-            label(policy),
-            *(_cell(metrics.get(policy, {}).get(measure)) for metrics in columns.values()),
-        ]
+        [label(policy), *(_cell(values.get(policy)) for values in columns.values())]
         for policy in policies
     ]
-    if not any(cell for row in rows for cell in row[1:]):
-        raise UserError(f"no comparison has a measure {measure!r}")
     return table([f"{measure} %", *columns], rows)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from posttrain.measures.named import Measure
-from posttrain.report.compare import REFERENCE, SIGNIFICANCE, Comparison, Estimate
+from posttrain.report.compare import REFERENCE, SIGNIFICANCE, Comparison, Estimate, Result
 
 MINUS, SPACE = "−", "\u00a0"  # no line breaks at this space
 _CLOSE = 1e-9
@@ -57,16 +57,20 @@ def headline(comparison: Comparison) -> str:
         if told:
             clauses.append(f"in {measure.change} {joined(told)}")
     if unclear:
-        clauses.append(f"in {' and '.join(unclear)} no method is clear of {label(REFERENCE)}")
+        differs = f"no method differs from {label(REFERENCE)} beyond noise"
+        clauses.append(f"in {' and '.join(unclear)} {differs}")
     return "; ".join(clauses)
 
 
 def findings(comparison: Comparison) -> list[str]:
-    """The sentences that open a report, the most important first, as Markdown."""
+    """The sentences that open a report, as Markdown; the first has the conclusion and the highest accuracy."""
     said = [f"**{_best(comparison)}**"]
+    if comparison.methods:
+        conclusion = headline(comparison)
+        said = [f"**{conclusion[0].upper()}{conclusion[1:]}.** {_best(comparison)}"]
     base = comparison.results.get("base")
-    if base is not None and REFERENCE in comparison.results:
-        said.append(_from_base(base.changes["accuracy"]))
+    if base is not None:
+        said.append(f"Against the base model SFT {_from_base(base, comparison.shown)}.")
     if comparison.methods:
         said += [_changes(comparison, measure) for measure in comparison.shown]
         said += _surer(comparison)
@@ -74,44 +78,51 @@ def findings(comparison: Comparison) -> list[str]:
         name, accuracy = max(comparison.blind.items(), key=lambda item: item[1])
         said.append(
             f"The best blind baseline ({name.replace('_', ' ')}), which reads the candidates and not the "
-            f"question, has {percent(accuracy)}."
+            f"question, is right on {percent(accuracy)}."
         )
     return [*said, _seeds(comparison)]
 
 
 def _best(comparison: Comparison) -> str:
-    """The policy that answers the most questions right, or all of them in a tie."""
+    """The policy with the highest accuracy, or all of them in a tie."""
     right = {name: result.values["accuracy"].value for name, result in comparison.results.items()}
     most = max(right.values())
     best = [name for name, value in right.items() if value > most - _CLOSE]
-    among = f"of {comparison.questions} test questions"
+    among = f"on {comparison.questions} test questions"
     names = joined([label(name) for name in best])
+    if len(right) == 1:
+        return f"{names} has an accuracy of {percent(most)} {among}."
     if REFERENCE in best and comparison.methods:
         rest = {name: right[name] for name in comparison.methods if name not in best}
         if not rest:
-            return f"{names} answer the same share {among} right: {percent(most)}."
+            return f"{names} have the same accuracy {among}: {percent(most)}."
         equal = "" if len(best) == 1 else f", which {names} share"
         second = max(rest, key=lambda name: rest[name])
         return (
-            f"No RL method answers more {among} right than {label(REFERENCE)}: {percent(most)}{equal}; "
+            f"No RL method has a higher accuracy {among} than {label(REFERENCE)}: {percent(most)}{equal}; "
             f"{label(second)} has {percent(rest[second])}."
         )
-    verb = "answers" if len(best) == 1 else "answer"
+    verb = "has" if len(best) == 1 else "have"
     against = "" if REFERENCE in best else f", {label(REFERENCE)} {percent(right[REFERENCE])}"
     changes = [comparison.results[name].changes.get("accuracy") for name in best]
     noise = not any(change and change.clear for change in changes) and REFERENCE not in best
     within = "; the difference is within noise" if noise else ""
-    return f"{names} {verb} the most {among} right: {percent(most)}{against}{within}."
+    return f"{names} {verb} the highest accuracy {among}: {percent(most)}{against}{within}."
 
 
-def _from_base(change: Estimate) -> str:
-    """The gain of SFT over base, from the change of base against SFT."""
-    size = abs(change.value)
-    if not change.clear:
-        return f"SFT is not clear of the base model: {points(-change.value)} points in accuracy."
-    verb = "gains" if change.value < 0 else "loses"
-    ends = _ends(change, sign=-1 if change.value < 0 else 1)
-    return f"SFT {verb} {100 * size:.1f} points {ends} in accuracy on the base model."
+def _from_base(base: Result, measures: Sequence[Measure]) -> str:
+    """The gains of SFT over base, from the changes of base against SFT, as a clause."""
+    told: dict[str, list[str]] = {}
+    for measure in measures:
+        change = base.changes[measure.name]
+        if not change.clear:
+            moved = f"in {measure.change} ({points(-change.value)} points)"
+            told.setdefault("stays within noise", []).append(moved)
+        else:
+            verb, sign = ("gains", -1) if change.value < 0 else ("loses", 1)
+            size = f"{100 * abs(change.value):.1f} points {_ends(change, sign)}"
+            told.setdefault(verb, []).append(f"{size} in {measure.change}")
+    return joined([f"{verb} {joined(moved)}" for verb, moved in told.items()])
 
 
 def _changes(comparison: Comparison, measure: Measure) -> str:
@@ -139,18 +150,18 @@ def _changes(comparison: Comparison, measure: Measure) -> str:
 
 def _surer(comparison: Comparison) -> list[str]:
     """A caution about methods that gain in a sample and not in the greedy answer."""
-    greedy, *sampled = (_clear(comparison, measure) for measure in comparison.shown)
-    surer = {
-        name
-        for changes in sampled
-        for name, change in changes.items()
-        if change.value > 0 and name not in greedy
-    }
+    greedy, *sampled = (
+        {name for name, change in _clear(comparison, measure).items() if change.value > 0}
+        for measure in comparison.shown
+    )
+    surer = set[str]().union(*sampled) - greedy
     if not surer:
         return []
     names = joined([label(name) for name in comparison.methods if name in surer])
+    verb = "gains" if len(surer) == 1 else "gain"
     return [
-        f"A policy that only grows surer of the same answers gains in a sample too, as at a lower temperature: {names}."
+        f"{names} {verb} in a sample and not in the greedy answer. A policy that only grows surer of the answers it gave "
+        "does the same, as does sampling at a lower temperature."
     ]
 
 
@@ -159,8 +170,8 @@ def _seeds(comparison: Comparison) -> str:
     count = len(comparison.seeds)
     if count == 1:
         return (
-            "One seed: this describes one training of each method, and another seed may rank them otherwise. "
-            "Ask for three before believing it: `dvc exp run -S 'seeds=[0,1,2]'`."
+            "One seed on one machine: this describes one training of each method. Another seed, or this seed on another "
+            "machine, may rank them otherwise. Ask for three before believing it: `dvc exp run -S 'seeds=[0,1,2]'`."
         )
     told = f"{count} seeds: the p-values describe other questions for these trainings, not other trainings"
     torn = [

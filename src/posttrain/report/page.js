@@ -19,6 +19,12 @@ function make(tag, className, ...children) {
   return node;
 }
 
+function makeText(...given) { // a text of the data, which may run from right to left
+  const node = make(...given);
+  node.dir = "auto";
+  return node;
+}
+
 const cell = (text, className) => make("td", className, text);
 const words = (name) => name.replaceAll("_", " ");
 const colour = (right) => (right ? "good" : "bad");
@@ -59,14 +65,17 @@ function fillFilters() {
   const any = ["", "any"];
   fill("policy", data.policies.map((policy) => [keyOf(policy), `${policy.family}: ${policy.name}`]));
   const policy = current();
-  const classes = policy.classes.map(([found, count]) => {
-    const shown = policy.rows.filter((row) => classOf(row, policy) === found).length;
-    return [data.classes[found], `${words(data.classes[found])} (${shown} of ${count})`];
-  });
   const total = policy.classes.reduce((sum, [, count]) => sum + count, 0);
-  const right = policy.rows.filter((row) => isRight(row, policy)).length;
-  fill("class", [any, ["failures", `all wrong (${policy.rows.length - right} of ${total - policy.right})`],
-    ["correct", `all right (${right} of ${policy.right})`], ...classes]);
+  const right = policy.rows.filter((row) => isRight(row, policy));
+  const classes = { correct: [], failures: [] };
+  for (const [found, count] of policy.classes) {
+    const shown = policy.rows.filter((row) => classOf(row, policy) === found);
+    const name = found === RIGHT ? "no failure" : words(data.classes[found]);
+    const verdicts = shown.length && shown.every((row) => isRight(row, policy)) ? classes.correct : classes.failures;
+    verdicts.push([data.classes[found], `– ${name} (${shown.length} of ${count})`]);
+  }
+  fill("class", [any, ["failures", `wrong (${policy.rows.length - right.length} of ${total - policy.right})`], ...classes.failures,
+    ["correct", `right (${right.length} of ${policy.right})`], ...classes.correct]);
   const changes = policy.against === null ? [] : Object.entries(CHANGES).map(([name, [before, after]]) => {
     const shown = data.questions.filter((question) => question.right[policy.against] === before && question.right[policy.index] === after);
     return [name, `${name} (${shown.length})`];
@@ -84,7 +93,7 @@ function fillList() {
   const policy = current();
   rows = policy.rows.filter((row) => passes(row, policy)).sort((a, b) => isRight(a, policy) - isRight(b, policy));
   byId("list").replaceChildren(...rows.map((row, index) => {
-    const item = make("li", "", make("div", "ask", questionOf(row).text), make("div", "fact",
+    const item = make("li", "", makeText("div", "ask", questionOf(row).text), make("div", "fact",
       mark(classOf(row, policy), isRight(row, policy)),
       make("span", "dim", `reward ${answerOf(row).reward.toFixed(2)}`)));
     item.id = `item-${index}`;
@@ -93,7 +102,8 @@ function fillList() {
     return item;
   }));
   const total = policy.classes.reduce((sum, [, count]) => sum + count, 0);
-  byId("count").textContent = `${rows.length} listed, wrong ones first. This file holds ${policy.rows.length} of the ${total} test questions.`;
+  const held = policy.rows.length < total ? `${policy.rows.length} of the` : "all";
+  byId("count").textContent = `${rows.length} listed, wrong ones first. This file holds ${held} ${total} test questions.`;
   choose(Math.max(0, rows.findIndex((row) => questionOf(row).id === state.question)));
 }
 
@@ -117,15 +127,15 @@ function show(row, candidate) {
   const name = row.answer ? "written answer" : `candidate ${candidate}${candidate === row.chosen ? ", chosen" : ""}`;
   const part = (title, ...body) => make("section", "", make("h3", "", ...title), ...body);
   byId("detail").replaceChildren(make("div", "",
-    make("h2", "", question.text),
+    makeText("h2", "", question.text),
     make("div", "dim", question.id),
     make("div", "pair",
       part(["gold program"], program(question.gold)),
       part([`${name}: `, found], program(answer))),
     part(["page as the model reads it, with what is used by ", make("mark", "gold", "gold"), " ", make("mark", "read", name)],
       page(question, new Set(question.gold.places), new Set(answer.places))),
-    make("div", "pair", part(["reward"], reward(answer)), part(["text of the answer"], make("code", "written", answer.text))),
-    row.answer ? null : part(["candidates, most probable first"], pool(row, candidate)),
+    make("div", "pair", part(["reward"], reward(answer)), part(["text of the answer"], makeText("code", "written", answer.text))),
+    row.answer ? null : part(["candidates, most probable first"], make("div", "wide", pool(row, candidate))),
     part(["this question under every policy"], policies(question))));
 }
 
@@ -136,8 +146,8 @@ function page(question, gold, read) {
     return marks ? make("mark", marks, item[0]) : item[0];
   };
   return make("div", "page", ...question.page.map((part) => part.line
-    ? make("p", "", ...part.line.map(piece))
-    : make("table", "", ...part.table.map((cells, row) => make("tr", "", ...cells.map((item) => make(row ? "td" : "th", "", piece(item))))))));
+    ? makeText("p", "", ...part.line.map(piece))
+    : make("div", "wide", make("table", "", ...part.table.map((cells, row) => make("tr", "", ...cells.map((item) => makeText(row ? "td" : "th", "", piece(item)))))))));
 }
 
 function program(answer) {

@@ -13,14 +13,17 @@ import html
 import json
 import re
 from collections.abc import Mapping, Sequence
+from itertools import chain, repeat
 from pathlib import Path
 from string import Template
 from typing import Any
 
 HERE = Path(__file__).parent
+DENSITY = 1.4  # pixels of a picture to one of the page
 _HEADING = re.compile(r"(#{1,6}) (.*)")
 _IMAGE = re.compile(r"!\[(.*)\]\((.*)\)")
 _RULE = re.compile(r"\|(\s*:?-+:?\s*\|)+")  # between a table's header and its body
+_INTERVAL = re.compile(r" (\[[^\[\]]+\])$")  # at the end of a cell: 0.5 [0.4, 0.6]
 _CODE, _BOLD = re.compile(r"`([^`]+)`"), re.compile(r"\*\*([^*]+)\*\*")
 
 
@@ -75,9 +78,10 @@ def _block(block: str, images: Mapping[str, bytes]) -> str:
     if (match := _IMAGE.fullmatch(block)) and match[2] in images:
         return _figure(match[1], images[match[2]])
     if len(lines) > 1 and _RULE.fullmatch(lines[1]):
-        header, *body = [_cells(line) for line in (lines[0], *lines[2:])]
-        rows = [_row("th", header)] if any(header) else []
-        rows += [_row("td", row) for row in body]
+        header, rule, *body = [_cells(line) for line in lines]
+        right = [cell.endswith(":") for cell in rule]
+        rows = [_row("th", header, right)] if any(header) else []
+        rows += [_row("td", row, right) for row in body]
         return f'<div class="wide"><table>{"".join(rows)}</table></div>'
     if all(line.startswith("- ") for line in lines):
         return f"<ul>{''.join(f'<li>{_inline(line[2:])}</li>' for line in lines)}</ul>"
@@ -88,8 +92,16 @@ def _cells(line: str) -> list[str]:
     return [cell.strip() for cell in line.strip().removeprefix("|").removesuffix("|").split("|")]
 
 
-def _row(tag: str, cells: Sequence[str]) -> str:
-    return f"<tr>{''.join(f'<{tag}>{_inline(cell)}</{tag}>' for cell in cells)}</tr>"
+def _row(tag: str, cells: Sequence[str], right: Sequence[bool]) -> str:
+    """A row of a table; `right`: which of its columns are aligned to the right, as numbers are."""
+    shown = []
+    for cell, number in zip(cells, chain(right, repeat(False)), strict=False):
+        text = _inline(cell)
+        if number and tag == "td":
+            text = _INTERVAL.sub(r' <span class="interval">\1</span>', text)
+        aligned = ' class="number"' if number else ""
+        shown.append(f"<{tag}{aligned}>{text}</{tag}>")
+    return f"<tr>{''.join(shown)}</tr>"
 
 
 def _inline(text: str) -> str:
@@ -99,8 +111,9 @@ def _inline(text: str) -> str:
 
 def _figure(caption: str, png: bytes) -> str:
     source, caption = base64.b64encode(png).decode(), html.escape(caption)
+    width = round(int.from_bytes(png[16:20], "big") / DENSITY)  # from the header of the PNG
     return (
-        f'<figure><img src="data:image/png;base64,{source}" alt="{caption}">'
+        f'<figure><div class="wide"><img src="data:image/png;base64,{source}" width="{width}" alt="{caption}"></div>'
         f"<figcaption>{caption}</figcaption></figure>"
     )
 

@@ -40,11 +40,15 @@ def first_table(path: Path) -> str:
     found = next((block for block in blocks if block.startswith("|")), None)
     if found is None:
         raise UserError(f"{path}: has no table; run dvc repro compare")
-    lines = [
-        [cell.replace("**", "").ljust(len(cell)) for cell in line.split("|")]
-        for line in found.split("\n")
-    ]
-    return "\n".join("|".join(cells) for cells in lines)
+    lines = [line.split("|") for line in found.split("\n")]
+    right = [cell.endswith(":") for cell in lines[1]]
+    return "\n".join("|".join(map(_without_bold, cells, right)) for cells in lines)
+
+
+def _without_bold(cell: str, right: bool) -> str:
+    """A cell of the same width, without its asterisks."""
+    bare = cell.replace("**", "")
+    return bare.rjust(len(cell)) if right else bare.ljust(len(cell))
 
 
 if __name__ == "__main__":

@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Sequence
 from typing import Any
 
+from posttrain.measures.answers import RIGHT
 from posttrain.measures.named import DIGITS
 from posttrain.report.compare import REFERENCE, Comparison, Estimate
-from posttrain.report.findings import findings, label, percent, points
+from posttrain.report.findings import findings, label, points
 
 BLIND = "blind"  # before the name of a blind baseline in the csv: blind:longest
 KINDS = {
     "selector": "kind of the chosen candidate",
-    "generator": "first failure of the answer (wrong answer only: its program is right)",
+    "generator": "first failure of the answer (a right one can have one, as a wrong stated answer beside its program)",
 }
+ACCURACY = {
+    "selector": "the most probable candidate is right",
+    "generator": "the greedy answer is right, which its program decides, or its final number in tasks without programs",
+}
+SAMPLE = {
+    "selector": "a candidate sampled by the policy",
+    "generator": "an answer sampled as `evaluate.generator` says",
+}
+_NUMBER = re.compile(r"(\*\*)?[+−-]?\d")  # how the cells of a column of numbers begin
 COLUMNS = ("policy", "seed", "metric", "value", "low", "high", "low_80", "high_80", "spread", "p")
 
 
@@ -42,14 +53,14 @@ def long_table(comparison: Comparison) -> str:
         named = {
             **result.values,
             **{f"{name}_change": change for name, change in result.changes.items()},
-            **{f"share_{kind}": share for kind, (share, _) in kinds.items()},
+            **{f"share_{name}": kind.share for name, kind in kinds.items()},
         }
         for metric, estimate in named.items():
             rows.append(_row(policy, "mean", metric, estimate))
             for seed, of_seed in zip(comparison.seeds, estimate.seeds, strict=True):
                 rows.append(_row(policy, str(seed), metric, of_seed))
-        for kind, (_, reward) in kinds.items():
-            rows.append(_row(policy, "mean", f"reward_when_{kind}", Estimate(reward)))
+        for name, kind in kinds.items():
+            rows.append(_row(policy, "mean", f"reward_when_{name}", Estimate(kind.reward)))
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
@@ -69,53 +80,75 @@ def main_table(comparison: Comparison) -> str:
     """Markdown: accuracy of each policy in percent, and its changes against SFT in points, bold if beyond noise."""
     heads = ["policy", "accuracy % [95 %]"]
     against = label(REFERENCE)
-    heads += [f"change of {one.change} vs {against}, points" for one in comparison.shown]
+    shown = comparison.shown if len(comparison.results) > 1 else []
+    heads += [f"change of {one.change} vs {against}, points" for one in shown]
     rows = []
     for policy, result in comparison.results.items():
         accuracy = result.values["accuracy"]
         assert accuracy.interval is not None
         low, high = accuracy.interval
         cells = [label(policy), f"{100 * accuracy.value:.1f} [{100 * low:.1f}, {100 * high:.1f}]"]
-        for measure in comparison.shown:
+        for measure in shown:
             cells.append(_change(result.changes.get(measure.name)))
         rows.append(cells)
     return table(heads, rows)
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table whose columns are padded, so that it reads well as plain text too."""
-    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
+    """A Markdown table whose columns are padded, so that it reads well as plain text too; numbers are to the right."""
+    columns = list(zip(heads, *rows, strict=True))
+    widths = [max(map(len, column)) for column in columns]
+    right = [any(body) and all(map(_number, body)) for _, *body in columns]
 
     def line(cells: Sequence[str]) -> str:
-        padded = (cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
+        padded = (
+            cell.rjust(width) if number else cell.ljust(width)
+            for cell, width, number in zip(cells, widths, right, strict=True)
+        )
         return f"| {' | '.join(padded)} |"
 
-    rule = f"|{'|'.join('-' * (width + 2) for width in widths)}|"
-    return "\n".join([line(heads), rule, *map(line, rows)])
+    rule = "|".join(
+        "-" * (width + 1) + (":" if number else "-")
+        for width, number in zip(widths, right, strict=True)
+    )
+    return "\n".join([line(heads), f"|{rule}|", *map(line, rows)])
+
+
+def _number(cell: str) -> bool:
+    return not cell or _NUMBER.match(cell) is not None
 
 
 def _note(comparison: Comparison) -> str:
     seeds = comparison.seeds
     several = f"means over seeds {', '.join(map(str, seeds))}"
     changes = len(comparison.shown) * (len(comparison.results) - 1)
-    return (
-        f"{comparison.questions} test questions; {several if len(seeds) > 1 else f'seed {seeds[0]}'}. Accuracy: the "
-        "greedy answer's program gives the gold answer. Changes, in percentage points against "
-        f"{label(REFERENCE)} of the same seed: of the greedy answer's accuracy, and of the probability that a sample at "
-        "temperature 1 is right. Brackets: 95 % intervals over questions. Bold: p < 0.05 in a paired permutation test, "
+    told = (
+        f"Changes, in percentage points against {label(REFERENCE)} of the same seed: of the accuracy, and of the "
+        f"probability that a sample, {SAMPLE[comparison.family]}, is right. Bold: p < 0.05 in a paired permutation test, "
         f"adjusted for the {changes} changes of this table (Holm){', and every seed agrees' if len(seeds) > 1 else ''}. "
+    )
+    return (
+        f"{comparison.questions} test questions; {several if len(seeds) > 1 else f'seed {seeds[0]}'}. Accuracy: "
+        f"{ACCURACY[comparison.family]}. Brackets: 95 % intervals over questions. {told if changes else ''}"
         f"Rewards, p-values, single seeds and their spread: `plots/compare/{comparison.family}.csv`."
     )
 
 
 def _kinds(comparison: Comparison) -> list[str]:
-    kinds = sorted({kind for shares in comparison.kinds.values() for kind in shares})
-    rows = []
-    for policy, of_kind in comparison.kinds.items():
-        cells = [percent(of_kind[kind][0].value if kind in of_kind else 0.0) for kind in kinds]
-        rows.append([label(policy), *cells])
-    heads = ["policy", *(kind.replace("_", " ") for kind in kinds)]
-    return [f"Share of the questions by {KINDS[comparison.family]}:", table(heads, rows)]
+    """The shares of right and wrong answers by kind, right ones first, then the greatest shares; none is left out."""
+    shares: dict[str, list[float]] = {}
+    policies = list(comparison.kinds)
+    for column, policy in enumerate(policies):
+        for name, kind in comparison.kinds[policy].items():
+            shown = "no failure" if name == RIGHT else name.replace("_", " ")
+            for verdict, share in (("right", kind.right), ("wrong", kind.share.value - kind.right)):
+                if round(share, DIGITS) > 0:
+                    row = shares.setdefault(f"{verdict}: {shown}", [0.0] * len(policies))
+                    row[column] = share
+    order = sorted(shares, key=lambda name: (name.split(":")[0], -sum(shares[name]), name))
+    rows = [[name, *(f"{100 * share:.1f}" for share in shares[name])] for name in order]
+    heads = ["% of the questions", *map(label, policies)]
+    return [f"Right and wrong answers by {KINDS[comparison.family]}:", table(heads, rows)]
 
 
 def _change(change: Estimate | None) -> str:
