@@ -43,8 +43,10 @@ def best(
     for policy in policies:
         for seed in seeds:
             path = folder / policy / f"{seed}.json"
+            metrics = read_json(path)
             try:
-                evaluated.append((policy, seed, read_json(path)["val"][measure]))
+                if "not_trained" not in metrics:
+                    evaluated.append((policy, seed, metrics["val"][measure]))
             except (KeyError, TypeError) as error:
                 raise UserError(f"{path}: no val.{measure}; run dvc repro") from error
     return max(evaluated, key=lambda one: one[2])

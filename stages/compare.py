@@ -9,9 +9,9 @@ from posttrain.core.errors import UserError
 from posttrain.core.files import atomic_write, read_json, write_json
 from posttrain.core.params import Params
 from posttrain.core.stage import run
-from posttrain.report.compare import compare_runs, read_runs
+from posttrain.report.compare import compare_runs, read_left_out, read_runs
 from posttrain.report.curves import plot_curves, read_panels
-from posttrain.report.findings import headline
+from posttrain.report.findings import headline, left_out_sentences
 from posttrain.report.plots import plot_comparison
 from posttrain.report.tables import few_metrics, long_table, main_table, markdown
 
@@ -25,7 +25,8 @@ def main(params: Params, family: str) -> None:
     policies, seeds = getattr(params, family).policies, params.seeds
     runs = read_runs(Path("data") / f"{family}_evaluate", policies, seeds)
     blind = read_blind(POOLS) if family == "selector" else {}
-    comparison = compare_runs(family, runs, params.compare.bootstrap, blind)
+    left_out = read_left_out(Path("data") / f"{family}_evaluate", policies, seeds)
+    comparison = compare_runs(family, runs, params.compare.bootstrap, blind, left_out)
     output = Path("plots/compare")
     write_json(Path("metrics/compare") / f"{family}.json", few_metrics(comparison))
     for suffix, text in (("csv", long_table(comparison)), ("md", markdown(comparison))):
@@ -35,6 +36,8 @@ def main(params: Params, family: str) -> None:
     panels = read_panels(Path("plots/curves") / family, list(comparison.methods), seeds)
     plot_curves(family, panels, len(seeds), output / f"{family}-curves.png")
     print(f"{family.capitalize()}: {headline(comparison)}\n\n{main_table(comparison)}")
+    for sentence in left_out_sentences(comparison):
+        print(f"\n{sentence}")
 
 
 def read_blind(path: Path) -> dict[str, float]:

@@ -1,28 +1,40 @@
 """Turn the rows of data/audit into examples with prompts and targets, in data/examples.
 
 python stages/examples.py
+
+Of a split that is larger than `datasets.NAME.SPLIT`, as many are sampled; metrics/examples.json says `of` how many.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from posttrain.core.files import JsonLines, atomic_directory, write_json, write_jsonl
-from posttrain.core.params import Params
+from posttrain.core.params import Params, StoredDataset
 from posttrain.core.stage import run
 from posttrain.tasks import SPLITS, get_task
 from posttrain.tasks.rendering import rendered
+from posttrain.tasks.subset import subset
 
 OUTPUT = Path("data/examples")
 
 
 def main(params: Params) -> None:
-    task, variants = get_task(params.selected_dataset.task), params.generator.sample.variants
+    dataset, variants = params.selected_dataset, params.generator.sample.variants
+    task = get_task(dataset.task)
     metrics = {}
     with atomic_directory(OUTPUT) as directory:
         for split in SPLITS:
             examples = JsonLines(directory / f"{split}.jsonl")
-            rows = task.examples(params, split, Path("data/audit"))
-            write_jsonl(examples.path, rendered(task, rows, variants, params.reward.tolerance))
-            metrics[split] = {"examples": sum(1 for _ in examples), **task.measure(examples)}
+            rows: Iterable[dict[str, Any]] = task.examples(params, split, Path("data/audit"))
+            rows = rendered(task, rows, variants, params.reward.tolerance)
+            limit: int | None = getattr(dataset, split)
+            cut = {}
+            if limit is not None and isinstance(dataset, StoredDataset):
+                part = subset(rows, limit, dataset.seed)
+                rows, cut = part.rows, {"of": part.of} if part.of > limit else {}
+            write_jsonl(examples.path, rows)
+            metrics[split] = {"examples": sum(1 for _ in examples), **cut, **task.measure(examples)}
     write_json("metrics/examples.json", metrics)
 
 

@@ -3,7 +3,7 @@
 python stages/generator_evaluate.py POLICY SEED        POLICY: base (untrained), sft or a method
 
 Writes data/generator_evaluate/POLICY/SEED: greedy.jsonl (val, test), samples.jsonl (test), predictions.jsonl
-(for the comparison), summary.json (metrics with intervals) and manifest.json.
+(for the comparison), summary.json (metrics with intervals) and manifest.json; not_trained.json for a policy that was not.
 """
 
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 from posttrain.core import processes
 from posttrain.core.files import atomic_directory, write_json, write_jsonl
 from posttrain.core.manifest import build_manifest, write_manifest
+from posttrain.core.not_trained import why_not_trained, write_not_trained
 from posttrain.core.params import Params
 from posttrain.core.stage import read_seed, run
 from posttrain.generator.run import (
@@ -49,6 +50,13 @@ def main(params: Params, policy: str, seed_text: str) -> None:
         policy=policy,
         seed=seed,
     )
+    output_folder = Path("data/generator_evaluate") / policy / str(seed)
+    metrics_file = Path("metrics/generator_evaluate") / policy / f"{seed}.json"
+    if (reason := why_not_trained(model_directory(policy, seed))) is not None:
+        if processes.is_main():
+            write_not_trained(output_folder, reason, manifest)
+            write_json(metrics_file, {"not_trained": reason})
+        return
     generator = load_policy(params, policy, seed)
     sampling = settings.generator
     ks = sorted({1, sampling.samples})
@@ -83,14 +91,13 @@ def main(params: Params, policy: str, seed_text: str) -> None:
         }
     if not processes.is_main():
         return
-    name = Path(policy) / str(seed)
-    with atomic_directory(Path("data/generator_evaluate") / name) as output:
+    with atomic_directory(output_folder) as output:
         write_jsonl(output / "greedy.jsonl", greedy)
         write_jsonl(output / "samples.jsonl", samples)
         write_jsonl(output / "predictions.jsonl", predictions)
         write_json(output / "summary.json", summary)
         write_manifest(output, manifest)
-    write_json(Path("metrics/generator_evaluate") / f"{name}.json", metrics)
+    write_json(metrics_file, metrics)
 
 
 if __name__ == "__main__":

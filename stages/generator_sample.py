@@ -36,7 +36,8 @@ def main(params: Params, seed_text: str) -> None:
     print(f"{len(examples)} questions, {len(chosen) - len(examples)} dropped as too long")
     generator = load_policy(params, FINE_TUNED, seed)
     records, metrics = [], {}
-    for number, variant in enumerate(settings.variants):
+    # Without a question that fits, there are no samples; the methods that need some then are not trained.
+    for number, variant in enumerate(settings.variants if examples else ()):
         groups = answers.sample(
             generator,
             examples,

@@ -9,14 +9,14 @@ no network.
 from collections.abc import Mapping
 from pathlib import Path
 
-from posttrain.core.files import atomic_write, read_jsonl, read_text
+from posttrain.core.files import atomic_write, read_json, read_jsonl, read_text
 from posttrain.core.params import Params
 from posttrain.core.stage import run
 from posttrain.report.browser import browser_data, generator_policy, selector_policy
-from posttrain.report.compare import Run, read_runs
+from posttrain.report.compare import Run, read_left_out, read_runs
 from posttrain.report.page import html_report, markdown_report
 from posttrain.report.tables import table
-from posttrain.tasks import Task, get_task
+from posttrain.tasks import SPLITS, Task, get_task
 
 PLOTS = Path("plots")
 FAMILIES = {
@@ -54,7 +54,7 @@ def main(params: Params) -> None:
         images |= pictures
     title = f"{params.model} on {params.dataset}"
     sections["Training data"] = shown({n: c for n, c in images.items() if "compare/" not in n})
-    sections["What was run"] = [table(["", ""], facts(task, params, len(examples)))]
+    sections["What was run"] = [table(["", ""], facts(task, params))]
     markdown = markdown_report(title, sections)
     pngs = {name: (PLOTS / name).read_bytes() for name in images}
     with atomic_write(PLOTS / "report.md") as file:
@@ -89,22 +89,40 @@ def read_family(params: Params, family: str) -> list[Run]:
     return read_runs(Path("data") / f"{family}_evaluate", policies, params.seeds)
 
 
+def named_policies(params: Params, family: str) -> list[str]:
+    policies = getattr(params, family).policies
+    left_out = read_left_out(Path("data") / f"{family}_evaluate", policies, params.seeds)
+    return [f"{name} (not trained)" if name in left_out else name for name in policies]
+
+
 def shown(images: dict[str, str]) -> list[str]:
     return [f"![{caption}]({name})" for name, caption in images.items()]
 
 
-def facts(task: Task, params: Params, questions: int) -> list[list[str]]:
+def data_set(params: Params) -> str:
+    """The number of questions of each split, and of how many they were sampled."""
+    counts = read_json("metrics/examples.json")
+    told, cut = [], False
+    for split in SPLITS:
+        count, whole = counts[split]["examples"], counts[split].get("of")
+        told.append(f"{count:,} {f'of {whole:,} ' if whole else ''}{split}")
+        cut = cut or whole is not None
+    sampled = f", sampled by seed {params.selected_dataset.seed}" if cut else ""
+    return f"{', '.join(told)} questions{sampled}"
+
+
+def facts(task: Task, params: Params) -> list[list[str]]:
     """The rows of the table at the end of the report."""
     model = params.selected_model
     revision = f" at revision {model.revision}" if model.revision else ""
     named = {
-        "data set": f"{params.dataset}, {questions} test questions",
+        "data set": f"{params.dataset}: {data_set(params)}",
         "base model": f"{params.model} ({model.name}{revision})",
         **task.describe(params),
         "seeds": ", ".join(map(str, params.seeds)),
         "machine": "all that is trained is of one machine, and differs on another by about as much as between seeds; data, "
         "blind baselines and base are the same everywhere",
-        **{f"{family}s": ", ".join(getattr(params, family).policies) for family in FAMILIES},
+        **{f"{family}s": ", ".join(named_policies(params, family)) for family in FAMILIES},
         "cost": "`python -m posttrain.report.cost` prints seconds and tokens, and draws accuracy over seconds",
     }
     return [[name, value.replace("|", "/")] for name, value in named.items()]

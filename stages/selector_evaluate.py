@@ -2,7 +2,8 @@
 
 python stages/selector_evaluate.py POLICY SEED        POLICY: base (untrained), sft or a method
 
-Writes data/selector_evaluate/POLICY/SEED: predictions.jsonl, summary.json (intervals, kinds, edits) and manifest.json.
+Writes data/selector_evaluate/POLICY/SEED: predictions.jsonl, summary.json (intervals, kinds, edits) and manifest.json;
+not_trained.json for a policy that was not.
 """
 
 from pathlib import Path
@@ -12,6 +13,7 @@ from posttrain.core import processes
 from posttrain.core.files import atomic_directory, read_jsonl, write_json, write_jsonl
 from posttrain.core.loop import device
 from posttrain.core.manifest import build_manifest, write_manifest
+from posttrain.core.not_trained import why_not_trained, write_not_trained
 from posttrain.core.params import Params
 from posttrain.core.stage import read_seed, run
 from posttrain.measures.choices import by_edit, by_kind, headline_intervals, headlines, predict
@@ -36,6 +38,13 @@ def main(params: Params, policy: str, seed_text: str) -> None:
         policy=policy,
         seed=seed,
     )
+    output_folder = Path("data/selector_evaluate") / policy / str(seed)
+    metrics_file = Path("metrics/selector_evaluate") / policy / f"{seed}.json"
+    if (reason := why_not_trained(model_directory(policy, seed))) is not None:
+        if processes.is_main():
+            write_not_trained(output_folder, reason, manifest)
+            write_json(metrics_file, {"not_trained": reason})
+        return
     tokenizer = load_tokenizer(BASE)
     selector = load_policy(policy, seed, model)
     predictions: list[dict[str, Any]] = []
@@ -56,12 +65,11 @@ def main(params: Params, policy: str, seed_text: str) -> None:
         }
     if not processes.is_main():
         return
-    name = Path(policy) / str(seed)
-    with atomic_directory(Path("data/selector_evaluate") / name) as output:
+    with atomic_directory(output_folder) as output:
         write_jsonl(output / "predictions.jsonl", predictions)
         write_json(output / "summary.json", summary)
         write_manifest(output, manifest)
-    write_json(Path("metrics/selector_evaluate") / f"{name}.json", metrics)
+    write_json(metrics_file, metrics)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -36,6 +37,7 @@ from posttrain.report.compare import (
     Run,
     compare,
     compare_runs,
+    read_left_out,
     read_runs,
     tables,
 )
@@ -100,6 +102,12 @@ def save(folder: Path, policy: str, seed: int, rewards: list[float], **changes: 
         "code": read_digest("selector_evaluate"),
     }
     write_json(target / "manifest.json", manifest | changes)
+
+
+def save_not_trained(folder: Path, policy: str, seed: int, reason: str) -> None:
+    write_json(folder / policy / str(seed) / "not_trained.json", {"reason": reason})
+    made_by = {"stage": "selector_evaluate", "code": read_digest("selector_evaluate")}
+    write_json(folder / policy / str(seed) / "manifest.json", made_by)
 
 
 # ------------------------------------------------------------------------------ the figures
@@ -283,6 +291,24 @@ def test_only_the_instances_named_in_params_are_read(tmp_path: Path) -> None:
     ]
 
 
+def test_a_policy_that_was_not_trained_with_every_seed_is_left_out_with_the_reasons(
+    tmp_path: Path,
+) -> None:
+    for seed in (0, 1):
+        for policy in ("sft", "ppo"):
+            save(tmp_path, policy, seed, [1.0, 0.2])
+    save(tmp_path, "dpo", 0, [1.0, 0.2])
+    save_not_trained(tmp_path, "dpo", 1, "no pairs")
+    policies = ["sft", "ppo", "dpo"]
+    assert {one.policy for one in read_runs(tmp_path, policies, [0, 1])} == {"sft", "ppo"}
+    assert read_left_out(tmp_path, policies, [0, 1]) == {"dpo": "seed 1: no pairs"}
+    assert read_left_out(tmp_path, policies, [1]) == {"dpo": "no pairs"}
+    assert read_left_out(tmp_path, policies, [0]) == {}
+    write_json(CODE / "selector_evaluate", {"edited": "1"})
+    with pytest.raises(UserError, match="was made with other code of selector_evaluate"):
+        read_left_out(tmp_path, policies, [0, 1])
+
+
 def test_a_missing_instance_is_named(tmp_path: Path) -> None:
     folder = tmp_path / "selector_evaluate"
     save(folder, "sft", 0, [1.0])
@@ -417,6 +443,20 @@ def test_the_table_for_readers_has_four_columns_in_percent(comparison: Compariso
     assert re.match(rf"\| PPO    \| +{100 * accuracy:.1f} \[", ppo)
     assert sft.rstrip(" |").endswith("]") and sft.count("[") == 1
     assert len({len(line) for line in main_table(comparison).splitlines()}) == 1
+
+
+def test_a_policy_that_was_not_trained_has_a_row_and_a_sentence_and_no_numbers() -> None:
+    runs = [run(policy, 0, [1.0, 0.2]) for policy in ("sft", "ppo")]
+    for trained in (runs, runs[:1]):
+        reasons = {"grpo": "nothing to ask", "rloo": "nothing to ask", "dpo": "no pairs"}
+        comparison = compare_runs("selector", trained, 50, left_out=reasons)
+        text = markdown(comparison)
+        for name in ("GRPO", "RLOO", "DPO"):
+            assert re.search(rf"^\| {name}, not trained +\|[ |]+\|$", text, re.M)
+        assert "- **GRPO and RLOO were not trained**: nothing to ask.\n" in text
+        assert "- **DPO was not trained**: no pairs.\n" in text
+        assert not {"grpo", "rloo", "dpo"} & few_metrics(comparison).keys()
+        assert "dpo" not in long_table(comparison)
 
 
 def test_only_clear_changes_are_bold(comparison: Comparison) -> None:
@@ -587,6 +627,14 @@ def test_the_stage_writes_and_prints_the_comparison_of_either_family(
     assert sorted(os.listdir("plots/compare")) == sorted(
         f"{family}{end}" for family in ("selector", "generator") for end in (".csv", ".md", *names)
     )
+    for seed in PARAMS.seeds:
+        for policy in ("base", "ppo"):
+            shutil.rmtree(f"data/generator_evaluate/{policy}/{seed}")
+            save_not_trained(Path("data/generator_evaluate"), policy, seed, "no pairs")
+    main(PARAMS, "generator")
+    printed = capsys.readouterr().out
+    assert "Generator: SFT answers 33.3" in printed
+    assert "were not trained**: seed 0: no pairs; seed 1: no pairs." in printed
     write_json("metrics/pools.json", {})
     with pytest.raises(UserError, match=r"metrics/pools.json: no blind.test"):
         main(PARAMS, "selector")
@@ -610,6 +658,12 @@ def test_the_best_policies_are_copied_and_printed(
     chosen = {"policy": "ppo", "seed": 0, "val_accuracy": 0.7}
     written = json.loads(Path("metrics/best.json").read_text())
     assert written == {"generator": chosen, "selector": chosen}
+    for family in ("selector", "generator"):
+        for seed in PARAMS.seeds:
+            left_out = {"not_trained": "no pairs"}
+            write_json(f"metrics/{family}_evaluate/ppo/{seed}.json", left_out)
+    best(PARAMS)
+    assert json.loads(Path("models/best/generator/who.json").read_text()) == "sft"
     printed = capsys.readouterr().out.replace("\u00a0", " ")
     assert "models/best/selector: ppo, seed 0, 70.0 % right on validation" in printed
     write_json("metrics/selector_evaluate/ppo/1.json", {})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 import threading
 from collections.abc import Iterator
@@ -156,10 +157,20 @@ def fetch_from(server: Server, folder: Path, blobs: dict[str, str]) -> None:
     fetch_hub(folder / "out", "me/FinQA", "abc", blobs, PATHS, KEY, scratch, server.url)
 
 
-def test_the_hub_fills_the_folder_and_clears_the_scratch(server, tmp_path) -> None:
+def test_the_hub_fills_the_folder(server, tmp_path) -> None:
     fetch_from(server, tmp_path, hub(server, tmp_path))
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(NAMES)
-    assert list((tmp_path / "scratch").iterdir()) == []
+
+
+def test_files_are_downloaded_once(server, tmp_path) -> None:
+    """Also when the size of a part has changed, before which DVC removes the folder."""
+    blobs = hub(server, tmp_path)
+    fetch_from(server, tmp_path, blobs)
+    whole = {name: (tmp_path / "out" / name).read_bytes() for name in NAMES}
+    shutil.rmtree(tmp_path / "out")
+    server.files.clear()
+    fetch_from(server, tmp_path, blobs)
+    assert {name: (tmp_path / "out" / name).read_bytes() for name in NAMES} == whole
 
 
 def test_one_bad_file_leaves_no_output_and_keeps_the_good_ones(server, tmp_path) -> None:

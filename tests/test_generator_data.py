@@ -16,9 +16,9 @@ from toys import (
 
 from posttrain.core.errors import UserError
 from posttrain.core.files import write_jsonl
+from posttrain.core.not_trained import NothingToTrain
 from posttrain.generator.data import (
     Data,
-    mixed_questions,
     prompt_completion_rows,
     prompt_rows,
 )
@@ -26,7 +26,15 @@ from posttrain.generator.run import Answers
 from posttrain.models.tokens import SEPARATOR
 
 OUTCOMES = {"0": [True, False], "1": [True, True], "2": [False, False], "5": [False, True]}
-SAMPLES = [{"id": name, "correct": correct} for name, both in OUTCOMES.items() for correct in both]
+
+
+def sample(question: str, right: bool | None) -> dict[str, Any]:
+    """A sampled answer; `right` is None if the question cannot be scored."""
+    status = "unscorable" if right is None else "scored"
+    return {"id": question, "correct": bool(right), "status": status}
+
+
+SAMPLES = [sample(name, right) for name, both in OUTCOMES.items() for right in both]
 
 
 def data(folder: Path, examples: Any = COLOUR_QUESTIONS, samples: Any = SAMPLES) -> Data:
@@ -57,7 +65,9 @@ def test_an_overlong_example_is_dropped_from_training_and_counted(
     assert len(rows) == 1 and dropped == ["long"]
     assert len(data(tmp_path, long).gold_answers()) == 1
     assert capsys.readouterr().out == "1 training questions, 1 dropped as too long\n"
-    with pytest.raises(UserError, match="no example fits 2 prompt and 8 completion tokens"):
+    with pytest.raises(
+        UserError, match="none of the 2 training questions fits max_prompt_tokens=2 "
+    ):
         prompt_completion_rows(long, COLOUR_TOKENIZER, 2, 8)
 
 
@@ -79,26 +89,56 @@ def test_prompt_rows_say_which_example_they_are_of_when_others_are_dropped() -> 
 
 
 def test_mixed_questions_are_those_with_right_and_wrong_samples(tmp_path: Path) -> None:
-    assert mixed_questions(SAMPLES, 2) == {"0", "5"}
-    rows = data(tmp_path).prompts("mixed", 2)
+    rows = data(tmp_path).prompts("mixed")
     assert [row["example"] for row in rows] == [0, 5]
-    assert len(data(tmp_path).prompts("all", 2)) == len(COLOUR_QUESTIONS)
-
-
-def test_too_few_mixed_questions_are_one_line_that_names_what_to_change(tmp_path: Path) -> None:
-    with pytest.raises(UserError) as caught:
-        data(tmp_path).prompts("mixed", 3)
-    assert str(caught.value) == (
-        "of 4 sampled questions 2 have right and wrong answers, fewer than prompts_per_step=3; "
-        "raise generator.sample.questions or .count, or ask all training questions "
-        "(generator.common.prompts=all)"
-    )
-    known = PARAMS.sections("generator.sample.questions", "generator.sample.count")
-    assert len(known) == 2 and "prompts" in PARAMS.generator.common
+    assert len(data(tmp_path).prompts("all")) == len(COLOUR_QUESTIONS)
 
 
 def test_all_questions_need_no_samples(tmp_path: Path) -> None:
-    assert len(data(tmp_path, samples=[]).prompts("all", 99)) == len(COLOUR_QUESTIONS)
+    assert len(data(tmp_path, samples=[]).prompts("all")) == len(COLOUR_QUESTIONS)
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "told"),
+    [
+        ({"0": [True, True], "1": [True]}, "of 2 sampled questions, 2 with right answers only"),
+        ({"0": [False], "1": [False]}, "of 2 sampled questions, 2 with wrong answers only"),
+        (
+            {"0": [True], "1": [False, False], "2": [None]},
+            "of 3 sampled questions, 1 with right answers only, 1 with wrong answers only, 1 unscorable",
+        ),
+        ({}, "no question was sampled"),
+    ],
+)
+def test_without_mixed_questions_there_is_nothing_to_train_on_and_the_reason_counts_them(
+    outcomes: dict[str, list[bool | None]], told: str, tmp_path: Path
+) -> None:
+    samples = [sample(name, right) for name, rights in outcomes.items() for right in rights]
+    with pytest.raises(NothingToTrain) as caught:
+        data(tmp_path, samples=samples).prompts("mixed")
+    assert str(caught.value) == f"no question to ask (prompts: mixed): {told}"
+
+
+def test_without_a_training_pair_there_is_nothing_to_train_on(tmp_path: Path) -> None:
+    rows, pair = data(tmp_path), {"id": "0", "variant": "direct", "chosen": "red"}
+    write_jsonl(tmp_path / "train.jsonl", [])
+    with pytest.raises(
+        NothingToTrain, match=r"^no preference pair: of 4 sampled questions, 2 with right and wrong"
+    ):
+        rows.pairs("train")
+    write_jsonl(tmp_path / "train.jsonl", [{**pair, "rejected": "blue" * 30}])
+    with pytest.raises(NothingToTrain, match=r"^all 1 preference pairs for training exceed"):
+        rows.pairs("train")
+    for held_out in ([], [{**pair, "rejected": "blue" * 30}]):
+        write_jsonl(tmp_path / "held_out.jsonl", held_out)
+        assert rows.pairs("held_out") == []
+
+
+def test_questions_that_are_all_too_long_are_nothing_to_ask(tmp_path: Path) -> None:
+    long = [colour_question("long", "red" * 60)]
+    for which in ("all", "mixed"):
+        with pytest.raises(NothingToTrain, match="none of the 1 training questions fits"):
+            data(tmp_path, long).prompts(which)
 
 
 def test_a_pair_is_tokenised_as_prompts_and_answers_are() -> None:

@@ -32,13 +32,14 @@ from posttrain.core.loop import trainable_state
 from posttrain.generator import shared
 from posttrain.generator.batches import collate, forward, in_batches, token_log_probs
 from posttrain.generator.methods import ppo
-from posttrain.generator.methods.ppo import loss, rollout, whiten
+from posttrain.generator.methods.ppo import loss, rollout
 from posttrain.generator.run import Run
 from posttrain.generator.value import ValueNetwork, explained_variance, gae, value_loss
 from posttrain.models.architecture import recompute_activations, recomputes
 from posttrain.models.lora import add_lora
 from posttrain.rollouts import sampling
 from posttrain.rollouts.episode import Episode, completion_episode
+from posttrain.rollouts.groups import whiten
 
 
 def with_sft_adapter() -> Any:
@@ -113,7 +114,8 @@ def test_without_discount_and_values_the_advantage_is_the_reward_still_to_come()
 
 def test_whitened_advantages_have_mean_0_and_deviation_1() -> None:
     torch.testing.assert_close(whiten(torch.tensor([1.0, 3.0])), torch.tensor([-1.0, 1.0]))
-    assert whiten(torch.tensor([2.0, 2.0])).tolist() == [0.0, 0.0]
+    for equal in (2.0, 0.2):
+        assert whiten(torch.full((6,), equal)).tolist() == [0.0] * 6
 
 
 def test_a_value_may_leave_its_old_one_by_the_clip_range_only() -> None:
@@ -132,6 +134,7 @@ def test_explained_variance_is_1_for_the_returns_and_0_for_a_constant() -> None:
     assert explained_variance(returns, returns) == pytest.approx(1.0)
     assert explained_variance(torch.full((3,), 5.0), returns) == pytest.approx(0.0)
     assert explained_variance(returns, torch.ones(3)) == 0.0
+    assert explained_variance(returns, torch.tensor([0.2, 0.2, 0.2 + 3e-8])) == 0.0
 
 
 def test_a_new_value_network_is_0_whatever_the_scale_of_the_states() -> None:
@@ -548,7 +551,7 @@ def test_the_project_s_own_sampler_and_tokens_fit(tmp_path: Path) -> None:
         evaluate=lambda model: {"reward": 0.0},
         report=lambda done, total, shown: None,
         tokenizer=tokenizer,
-        data=colour_data(prompts=lambda which, at_least: rows),
+        data=colour_data(prompts=lambda which: rows),
         reward=SimpleNamespace(rewards=digits),  # type: ignore[arg-type]
         sample=sampling.sample,
         in_flight=32,

@@ -36,11 +36,12 @@ from trl.kernels import chunked_logprob
 from trl.trainer import utils
 from trl.trainer.utils import add_fused_lm_head
 
+from posttrain.core import processes
 from posttrain.core.errors import UserError
 from posttrain.generator import shared
 from posttrain.generator.data import PairText, pair_rows
 from posttrain.generator.methods import dpo
-from posttrain.generator.trl import Rollouts, Watch, last_whole, passes
+from posttrain.generator.trl import Rollouts, Watch, at_most, last_whole, passes
 from posttrain.models.architecture import SHARED_PREFIX, recompute_activations, recomputes
 from posttrain.rollouts.rewards import RewardFunction
 
@@ -72,6 +73,14 @@ def test_called_as_trl_calls_it_the_separator_is_no_part_of_the_answer() -> None
 
 
 # ----------------------------------------------------------------------------------------- trainers
+
+
+@pytest.mark.parametrize(("count", "there"), [(1, 3), (2, 2), (4, 0)])
+def test_fewer_rows_than_a_batch_are_those_that_processes_can_share(
+    count: int, there: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "count", lambda: count)
+    assert (at_most(4, 3), at_most(4, 9)) == (there, 4)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -423,6 +432,50 @@ def test_the_reward_rises_clearly(method: str, tmp_path: Path) -> None:
     )
     rewards = [row["reward"] for row in history.train]
     assert sum(rewards[-3:]) / 3 > sum(rewards[:3]) / 3 + 0.2
+
+
+@pytest.mark.parametrize("samples", [3, 6])
+@pytest.mark.parametrize("method", ["grpo", "rloo"])
+def test_groups_of_equal_rewards_are_counted_and_move_nothing(
+    method: str, samples: int, tmp_path: Path
+) -> None:
+    """The mean of three rewards of 0.2 is not 0.2 in float32, and Adam follows the smallest of gradients."""
+
+    class Equal(RewardFunction):
+        def __call__(
+            self, completions: Any, example: Any, log_metric: Any = None, **others: Any
+        ) -> list[float]:
+            return [0.2 if n % 2 else (0.1 + 0.3) / 2 for n in range(len(completions))]
+
+    model = colour_llama()
+    start = frozen_copy(model)
+    history = train_on_colours(
+        method, tmp_path, model, reward=Equal, samples=samples, kl_coef=0.0, batch_size=24
+    )
+    assert [row["equal_rewards"] for row in history.train] == [1.0] * 4
+    assert same_weights(frozen_copy(model), start)
+
+
+def test_groups_of_different_rewards_are_not_counted_as_equal(tmp_path: Path) -> None:
+    history = train_on_colours("grpo", tmp_path, colour_llama(), samples=4, batch_size=16)
+    for row in history.train:
+        assert (row["equal_rewards"] < 1) == (row["reward_std"] > 0)
+
+
+@pytest.mark.parametrize("method", ["grpo", "rloo", "dpo", "sft"])
+def test_a_single_question_is_trained_on(method: str, tmp_path: Path) -> None:
+    model, one = colour_llama(), colour_data()
+    start = frozen_copy(model)
+    data = colour_data(
+        prompts=lambda which: one.prompts(which)[:1],
+        pairs=lambda part: one.pairs(part)[: int(part == "train")],
+        gold_answers=lambda: one.gold_answers()[:1],
+    )
+    letters = colour_task("0123456789abcdefghijklmnopqrstuvwxyz")
+    several = {"samples": 4} if method in ("grpo", "rloo") else {}
+    history = train_on_colours(method, tmp_path, model, data=data, task=letters, **several)
+    assert not same_weights(frozen_copy(model), start)
+    assert not history.meta  # no pair is held out
 
 
 def test_sft_learns_the_answers(tmp_path: Path) -> None:

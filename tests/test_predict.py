@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from stages.selector_evaluate import main
-from toys import contents, pool_row, tiny_config, write_project
+from toys import COLOUR_TOKENIZER, PARAMS, contents, pool_row, tiny_config, write_project
 from transformers import AutoModelForCausalLM
 
 from posttrain.core.errors import UserError
@@ -195,3 +195,12 @@ def test_each_seed_has_an_untrained_selector_of_its_own(project: Path) -> None:
         for seed in (0, 1)
     ]
     assert choices[0] == choices[1]
+
+
+def test_training_pools_that_are_all_too_long_are_one_line_with_the_limits() -> None:
+    limits = {"max_prompt_tokens": 3, "max_candidate_tokens": 60}
+    model = PARAMS.selected_model.model_copy(update=limits)
+    with pytest.raises(
+        UserError, match="none of the 2 training pools fits max_prompt_tokens=3 and"
+    ):
+        make_pools([pool_row(0), pool_row(1)], COLOUR_TOKENIZER, model, training=True)

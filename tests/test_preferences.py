@@ -254,8 +254,12 @@ def test_a_small_share_still_holds_one_question_out_and_a_large_one_leaves_one()
     pairs = [pair("a"), pair("b"), pair("c")]
     assert len(split_held_out(pairs, 0.01, seed=0)[1]) == 1
     assert len(split_held_out(pairs, 0.99, seed=0)[0]) == 1
-    with pytest.raises(UserError, match=r"at least 2 .*; raise generator\.sample\.questions or"):
-        split_held_out(pairs[:1], 0.1, seed=0)
+
+
+def test_the_pairs_of_a_single_question_are_for_training_and_none_may_be_there() -> None:
+    pairs = [pair("a"), pair("a", margin=0.2)]
+    assert split_held_out(pairs, 0.9, seed=0) == (pairs, [])
+    assert split_held_out([], 0.1, seed=0) == ([], [])
 
 
 def test_statistics_count_by_hand() -> None:
@@ -288,6 +292,21 @@ def test_statistics_count_by_hand() -> None:
         "margin_correctness": pytest.approx(0.9),
     }
     assert "margin_correctness" not in statistics([], samples)
+    assert set(statistics([], []).values()) == {0}
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        [("a", 0.2, False), ("b", 0.3, False)],  # all wrong
+        [("right", 1.0, True), ("right", 1.0, True)],  # the same right answer twice
+        [("right", 0.2, True), ("a", 0.2, False)],  # a right answer that is worth no more
+        [("right", 1.0, True)],  # a single sample
+    ],
+)
+def test_samples_without_a_better_one_give_no_pair(answers: list[tuple[str, float, bool]]) -> None:
+    draws = [draw(text, reward, correct=right) for text, reward, right in answers]
+    assert make_pairs(draws, CONFIG) == []
 
 
 def test_a_pair_is_a_json_line() -> None:

@@ -105,6 +105,8 @@ def project(
     folder = tmp_path_factory.mktemp("project")
     write_jsonl(folder / "data/examples/test.jsonl", examples)
     write_jsonl(folder / "data/pools/test.jsonl", pools)
+    counts = {"train": {"examples": 200, "of": 6251}, "val": {"examples": 1}}
+    write_json(folder / "metrics/examples.json", counts | {"test": {"examples": QUESTIONS}})
     manifest = {
         "inputs": {"models/base": "b", "data/test.jsonl": "t"},
         "params": {},
@@ -290,7 +292,10 @@ def test_the_report_opens_with_the_conclusions_and_ends_with_what_was_run(projec
         assert section[1].startswith("| policy") and section[2] == f"12 questions of {family}"
         assert section[4] == f"![learning curves](compare/{family}-curves.png)"
         assert section[5] == "kinds"
-    for line in ("| data set   | sample, 12 test questions", "| seeds      | 0, 1 "):
+    for line in (
+        "| data set   | sample: 200 of 6,251 train, 1 val, 12 test questions, sampled by seed 1 ",
+        "| seeds      | 0, 1 ",
+    ):
         assert line in text
     assert "pocket (pretrain/pocket)" in text
     assert markdown_report("A", {"B": ["c", "d\n"]}) == "# A\n\n## B\n\nc\n\nd\n"

@@ -156,6 +156,7 @@ def test_a_batch_in_four_passes_has_the_gradients_of_one_pass(method: str, tmp_p
         ([0.9, 0.3, 0.8, 0.5], 2),  # at the start and at three validations
         ([0.9, 0.8, 0.8, 0.5], 2),
         ([0.9, 0.5, 0.8, 0.8], 3),
+        ([0.9, 0.1 + 0.2, 0.2, 0.3], 3),  # equal up to rounding
     ],
 )
 def test_the_weights_kept_are_the_latest_of_the_best_validations(

@@ -265,8 +265,10 @@ def colour_llama(lora: bool = False, seed: int = 0) -> Any:
     return add_lora(model, 4, 8, 0.1, "auto", "CAUSAL_LM") if lora else model
 
 
-def colour_reward(task: Task = COLOUR_TASK) -> RewardFunction:
-    return RewardFunction(task, COLOUR_QUESTIONS, {"share": 1.0})
+def colour_reward(
+    task: Task = COLOUR_TASK, kind: type[RewardFunction] = RewardFunction
+) -> RewardFunction:
+    return kind(task, COLOUR_QUESTIONS, {"share": 1.0})
 
 
 def colour_pairs() -> list[dict[str, Any]]:
@@ -285,7 +287,7 @@ def colour_data(**others: Any) -> Any:
     pairs = {"train": colour_pairs(), "held_out": colour_pairs()[:4]}
     rows = {
         "gold_answers": lambda: gold,
-        "prompts": lambda which, at_least: prompts,
+        "prompts": lambda which: prompts,
         "pairs": pairs.__getitem__,
     }
     return SimpleNamespace(**rows | others)
@@ -303,6 +305,7 @@ def train_on_colours(
     report: Any = None,
     data: Any = None,
     task: Task = COLOUR_TASK,
+    reward: type[RewardFunction] = RewardFunction,
     seed: int = 3,
     **changes: Any,
 ) -> History:
@@ -331,7 +334,7 @@ def train_on_colours(
         report=killing,
         tokenizer=COLOUR_TOKENIZER,
         data=data or colour_data(),
-        reward=colour_reward(task),
+        reward=colour_reward(task, reward),
         sample=sampling.sample,
         in_flight=8,
         max_new_tokens=6,
@@ -455,7 +458,7 @@ def train_on_tokens(
         evaluate=evaluate,
         report=report,
         tokenizer=token_tokenizer(),
-        data=colour_data(prompts=lambda which, at_least: rows),
+        data=colour_data(prompts=lambda which: rows),
         reward=SimpleNamespace(rewards=reward),  # type: ignore[arg-type]
         sample=sample_tokens,
         in_flight=32,

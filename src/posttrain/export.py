@@ -40,6 +40,7 @@ from transformers import (
 from posttrain.core.errors import UserError
 from posttrain.core.files import atomic_directory, iterate_jsonl, read_json, write_json
 from posttrain.core.manifest import MANIFEST, check_code, hash_path
+from posttrain.core.not_trained import why_not_trained
 from posttrain.core.params import load_params
 from posttrain.core.stage import quieten
 from posttrain.models.architecture import is_causal
@@ -97,6 +98,8 @@ def read_policy(directory: Path) -> Policy:
         raise UserError(
             f"{directory}: no such folder; dvc pull brings trained policies, or dvc repro"
         )
+    if (reason := why_not_trained(directory)) is not None:
+        raise UserError(f"{directory}: was not trained: {reason}")
     family = next((each for each, name in FILES.items() if (directory / name).is_file()), None)
     if family is None or not (directory / MANIFEST).is_file():
         raise UserError(

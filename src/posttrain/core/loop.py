@@ -28,6 +28,7 @@ from posttrain.core.settings import Optimization
 Stats = dict[str, float]
 Item = TypeVar("Item")
 VALIDATION = "validation"  # seed of the sample of questions that every run validates on
+DIGITS = 6  # of a validation's results
 SAVES = 10  # checkpoints of a run; the last one is its result
 
 
@@ -83,7 +84,8 @@ class Best:
         """Add a row to `val`. Restores the random state afterwards, so sampling in `evaluate` does not affect training."""
         devices = [torch.cuda.current_device()] if device().type == "cuda" else []
         with evaluating(self.model), torch.random.fork_rng(devices=devices):
-            result = dict(self.evaluate(self.model))
+            # Equal means differ in their last bits.
+            result = {name: round(x, DIGITS) for name, x in self.evaluate(self.model).items()}
         if self.by not in result:
             raise UserError(f"the validation has no {self.by!r}, only {sorted(result)}")
         self.val.append({"step": float(step), **result})

@@ -50,8 +50,8 @@ class GeneratedDataset(Section):
 class StoredDataset(Section):
     """A stored data set: downloaded at a pinned commit, or read from the folder `path` if that is set.
 
-    Where it has no validation split, `val` rows of train become one, sampled by `seed`. The task checks `options`
-    (`posttrain.tasks.read_options`).
+    train, val, test: the most examples of a split that are used, sampled by `seed`; None for all. Where the data has no
+    validation split, `val` rows of train become one. The task checks `options` (`posttrain.tasks.read_options`).
     """
 
     task: TaskName
@@ -60,7 +60,9 @@ class StoredDataset(Section):
     repository: str
     commit: Annotated[str, Field(pattern="^[0-9a-f]{40}$")]
     blobs: dict[str, Annotated[str, Field(pattern="^[0-9a-f]{40}$")]]
+    train: Positive | None = None
     val: Positive | None = None
+    test: Positive | None = None
     seed: Seed = 0
     options: Annotated[dict[str, Any], Field(default_factory=dict)]
 

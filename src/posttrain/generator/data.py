@@ -13,7 +13,6 @@ Left out: chat templates, packing.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +22,10 @@ from transformers import PreTrainedTokenizerBase
 
 from posttrain.core.errors import UserError
 from posttrain.core.files import read_jsonl
+from posttrain.core.not_trained import NothingToTrain
 from posttrain.core.params import Model
 from posttrain.models.tokens import tokenize_answers, tokenize_prompts
+from posttrain.rollouts.preferences import questions_by_verdict
 from posttrain.tasks import Example
 
 IGNORED = -100
@@ -51,19 +52,33 @@ class Data:
         print(f"{len(rows)} training questions, {len(dropped)} dropped as too long")
         return rows
 
-    def prompts(self, which: Literal["all", "mixed"], at_least: int) -> list[Row]:
-        """The prompts of all questions, or of those with both right and wrong samples (mixed)."""
+    def prompts(self, which: Literal["all", "mixed"]) -> list[Row]:
+        """The prompts of all questions, or of those with both right and wrong samples (mixed).
+
+        A method that compares the samples of a question learns from mixed ones alone: where all are right or all wrong,
+        every advantage is 0 or comes from the smaller parts of the reward. `NothingToTrain` if there are none.
+        """
         limit = self.model.max_prompt_tokens
         rows, dropped = prompt_rows(self.examples, self.tokenizer, limit)
         print(f"{len(rows)} training questions, {len(dropped)} dropped as too long")
+        if not rows:
+            raise NothingToTrain(
+                f"none of the {len(dropped)} training questions fits max_prompt_tokens={limit}"
+            )
         if which == "mixed":
-            mixed = mixed_questions(read_jsonl(self.samples / "samples.jsonl"), at_least)
+            samples = read_jsonl(self.samples / "samples.jsonl")
+            mixed = questions_by_verdict(samples)["mixed"]
             rows = [row for row in rows if self.examples[row["example"]]["id"] in mixed]
             print(f"{len(rows)} of them have right and wrong samples and are asked")
+            if not rows:
+                raise NothingToTrain(f"no question to ask (prompts: mixed): {told(samples)}")
         return rows
 
     def pairs(self, part: Literal["train", "held_out"]) -> list[Row]:
-        """Preference pairs, each with the prompt that its answers were sampled from."""
+        """Preference pairs, each with the prompt that its answers were sampled from.
+
+        `NothingToTrain` if there are none to train on; there may be none held out.
+        """
         path = self.pairs_folder / f"{part}.jsonl"
         by_id = {example["id"]: example for example in self.examples}
         texts = [
@@ -79,6 +94,14 @@ class Data:
         limits = self.model.max_prompt_tokens, 2 * self.model.max_candidate_tokens
         rows, dropped = pair_rows(texts, self.tokenizer, *limits)
         print(f"{path}: {len(rows)} pairs, {len(dropped)} dropped as too long")
+        if part == "train" and not rows:
+            samples = read_jsonl(self.samples / "samples.jsonl")
+            raise NothingToTrain(
+                f"all {len(dropped)} preference pairs for training exceed max_prompt_tokens={limits[0]} or "
+                f"{limits[1]} tokens of an answer"
+                if dropped
+                else f"no preference pair: {told(samples)}"
+            )
         return rows
 
 
@@ -98,7 +121,7 @@ def prompt_completion_rows(
     max_prompt_tokens: int,
     max_completion_tokens: int,
 ) -> tuple[list[Row], list[str]]:
-    """Rows for SFT on the gold answers, and the ids of the examples dropped as too long."""
+    """Rows for SFT on the gold answers, and the ids of the examples dropped as too long; `UserError` if no row fits."""
     prompts = tokenize_prompts([example["prompts"]["direct"] for example in examples], tokenizer)
     targets = tokenize_answers([example["target"] for example in examples], tokenizer)
     sizes = [(len(p), len(t)) for p, t in zip(prompts, targets, strict=True)]
@@ -108,6 +131,12 @@ def prompt_completion_rows(
         max_prompt_tokens,
         max_completion_tokens,
     )
+    if not kept:
+        raise UserError(
+            f"none of the {len(examples)} training questions fits max_prompt_tokens={max_prompt_tokens} and "
+            f"max_candidate_tokens={max_completion_tokens}; raise the limits or, where the task has pages, "
+            "shorten them (examples.context, examples.top_n)"
+        )
     rows = [
         {
             "input_ids": prompts[index] + targets[index],
@@ -131,23 +160,19 @@ def prompt_rows(
     return [{"prompt": texts[index], "example": index} for index in kept], dropped
 
 
-def mixed_questions(samples: Sequence[Row], at_least: int) -> set[str]:
-    """The ids of the questions with both right and wrong samples; `UserError` if there are fewer than `at_least`.
-
-    A method that compares the samples of a question learns from these alone: where all are right or all wrong, every
-    advantage is 0 or comes from the smaller parts of the reward.
-    """
-    verdicts: dict[str, set[bool]] = defaultdict(set)
-    for record in samples:
-        verdicts[record["id"]].add(record["correct"])
-    mixed = {name for name, found in verdicts.items() if len(found) == 2}
-    if len(mixed) < at_least:
-        raise UserError(
-            f"of {len(verdicts)} sampled questions {len(mixed)} have right and wrong answers, fewer than "
-            f"prompts_per_step={at_least}; raise generator.sample.questions or .count, or ask all training "
-            "questions (generator.common.prompts=all)"
-        )
-    return mixed
+def told(samples: Sequence[Row]) -> str:
+    """How many of the sampled questions have right and wrong answers, only right ones, or only wrong ones."""
+    if not samples:
+        return "no question was sampled"
+    found = questions_by_verdict(samples)
+    counts = {
+        "with right and wrong answers": len(found["mixed"]),
+        "with right answers only": len(found["all_right"]),
+        "with wrong answers only": len(found["all_wrong"]),
+        "unscorable": len(found["unscorable"]),
+    }
+    parts = [f"{count} {what}" for what, count in counts.items() if count]
+    return f"of {sum(counts.values())} sampled questions, {', '.join(parts)}"
 
 
 def pair_rows(
@@ -182,7 +207,7 @@ def _fitting(
     max_prompt_tokens: int,
     max_completion_tokens: int,
 ) -> tuple[list[int], list[str]]:
-    """Indices of the rows within both limits, and the ids of the others; `UserError` if no row fits.
+    """Indices of the rows within both limits, and the ids of the others.
 
     sizes: (prompt, completion), in tokens.
     """
@@ -191,8 +216,4 @@ def _fitting(
         for index, (prompt, completion) in enumerate(sizes)
         if prompt <= max_prompt_tokens and completion <= max_completion_tokens
     ]
-    if not kept:
-        raise UserError(
-            f"no example fits {max_prompt_tokens} prompt and {max_completion_tokens} completion tokens"
-        )
     return kept, [ids[index] for index in sorted(set(range(len(ids))) - set(kept))]

@@ -20,6 +20,7 @@ from posttrain.core.files import atomic_directory, read_jsonl, write_jsonl
 from posttrain.core.loop import VALIDATION, choose, device
 from posttrain.core.manifest import build_manifest, digest, write_manifest
 from posttrain.core.methods import settings_of
+from posttrain.core.not_trained import NothingToTrain, write_not_trained
 from posttrain.core.params import FINE_TUNED, UNTRAINED, Params, Variant
 from posttrain.generator.data import Data
 from posttrain.measures.answers import greedy_metrics
@@ -34,6 +35,7 @@ from posttrain.rollouts.writer import Generator, load_generator, save_generator
 from posttrain.tasks import Example, get_task
 
 EXAMPLES = Path("data/examples")
+CURVES = Path("plots/curves/generator")
 SHOWN = 5  # validation answers kept beside the model
 
 Record = dict[str, Any]
@@ -183,7 +185,10 @@ class Answers:
 
 
 def train_and_save(params: Params, policy: str, seed: int, method: ModuleType) -> None:
-    """Train the generator of a policy by a method, save it with its manifest, and write its curves."""
+    """Train the generator of a policy by a method, save it with its manifest, and write its curves.
+
+    Where the method has `NothingToTrain` on, the reason is written in the place of both.
+    """
     settings = settings_of(params, "generator", policy, method)
     model, answers = params.selected_model, Answers(params)
     start = UNTRAINED if policy == FINE_TUNED else FINE_TUNED
@@ -230,7 +235,16 @@ def train_and_save(params: Params, policy: str, seed: int, method: ModuleType) -
         batch_size=model.batch_size,
         accumulation=model.accumulation,
     )
-    history = method.train(run, settings)
+    try:
+        history = method.train(run, settings)
+    except NothingToTrain as nothing:
+        progress.close()
+        if processes.is_main():
+            print(f"generator/{policy}/{seed} is not trained: {nothing}")
+            write_not_trained(model_directory(policy, seed), str(nothing), manifest)
+            write_not_trained(CURVES / policy / str(seed), str(nothing))
+            forget(work)
+        return
     progress.close()
     shown = examples[:SHOWN]
     records = answers.greedy(generator, shown)
@@ -246,8 +260,7 @@ def train_and_save(params: Params, policy: str, seed: int, method: ModuleType) -
         ]
         write_jsonl(temporary / "samples.jsonl", samples)
         write_manifest(temporary, manifest)
-    curves = Path("plots/curves/generator") / policy / str(seed)
-    write_curves(curves, {"train": history.train, "val": history.val})
+    write_curves(CURVES / policy / str(seed), {"train": history.train, "val": history.val})
     forget(work)
 
 

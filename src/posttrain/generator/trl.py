@@ -21,7 +21,7 @@ from __future__ import annotations
 import copy
 import random
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ from posttrain.generator.run import Run
 from posttrain.generator.settings import OnPolicy
 from posttrain.models.sharding import check_trainable, distribute
 from posttrain.models.tokens import tokenize_prompts
+from posttrain.rollouts.groups import all_equal
 
 BEST = "best"
 REFERENCE = "ref"  # TRL's name for the frozen copy of an adapter
@@ -54,7 +55,7 @@ COLUMNS = {
     "token_accuracy": "mean_token_accuracy",
     "reward": "reward",
     "reward_std": "reward_std",
-    "zero_advantage": "frac_reward_zero_std",
+    "equal_rewards": "equal_rewards",  # share of the groups
     "kl": "kl",
     "entropy": "entropy",
     "clip_fraction": "clip_ratio/region_mean",
@@ -84,6 +85,11 @@ def passes(rows: int, batch_size: int, what: str = "rows") -> tuple[int, int]:
     own = even_share(rows, what)
     size = next(size for size in range(min(own, batch_size), 0, -1) if own % size == 0)
     return size, own // size
+
+
+def at_most(wanted: int, there: int) -> int:
+    """`wanted` rows, or where fewer are there, as many of them as the processes can share evenly."""
+    return wanted if wanted <= there else there - there % processes.count()
 
 
 def even_share(number: int, what: str) -> int:
@@ -140,7 +146,7 @@ def rollout_arguments(run: Run, settings: OnPolicy, questions: int) -> dict[str,
     A step samples `samples` completions of each of `prompts_per_step` prompts (of all `questions`, if there are fewer),
     and takes `inner_epochs` optimizer steps on all of them. A process has all completions of its prompts.
     """
-    own = even_share(min(settings.prompts_per_step, questions), "prompts_per_step")
+    own = even_share(at_most(settings.prompts_per_step, questions), "prompts_per_step")
     size, count = passes(own * settings.samples * processes.count(), run.batch_size)
     return {
         "per_device_train_batch_size": size,
@@ -238,7 +244,11 @@ class Rollouts(Quiet):
 
     The completions of a prompt share its prefill, in sampling and in scoring. The seed of a rollout derives from (seed,
     step), so a resumed run samples the same completions as an uninterrupted one.
+
+    rounding: advantages up to this are 0 in a group of equal rewards, where TRL's are the rounding of the group's mean.
     """
+
+    rounding: float
 
     args: Any
     state: Any
@@ -248,7 +258,8 @@ class Rollouts(Quiet):
     run: Run
     _step: int
     _buffered_inputs: Any
-    _generate_and_score_completions: Callable[[Any], dict[str, Any]]
+    _metrics: Any
+    _equal: Tensor  # whether the rewards of a group are equal, of the groups of all processes
 
     def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
         return tokenize_prompts(prompts, self.processing_class), None, {}
@@ -274,6 +285,26 @@ class Rollouts(Quiet):
         return [
             completion.ids for group in groups[first : first + len(own)] for completion in group
         ]
+
+    def _calculate_rewards(self, *arguments: Any) -> Tensor:
+        inherited: Any = super()
+        rewards: Tensor = inherited._calculate_rewards(
+            *arguments
+        )  # (completions of all processes, 1)
+        self._equal = all_equal(rewards.view(-1, self.args.num_generations))
+        self._metrics["train"]["equal_rewards"].append(float(self._equal.float().mean()))
+        return rewards
+
+    def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
+        inherited: Any = super()
+        scored: dict[str, Any] = inherited._generate_and_score_completions(inputs)
+        advantages: Tensor = scored["advantages"]
+        equal = self._equal.repeat_interleave(self.args.num_generations)
+        own = equal[processes.index() * len(advantages) :][: len(advantages)]
+        scored["advantages"] = advantages.masked_fill(
+            own & (advantages.abs() <= self.rounding), 0.0
+        )
+        return scored
 
     def _prepare_inputs(self, generation_batch: Any) -> dict[str, Any]:
         """The rows of one pass, in the order sampled.

@@ -17,6 +17,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from posttrain.rollouts.groups import all_equal
+
 
 class ValueNetwork(nn.Module):
     """Expected return of a state: two-layer MLP d -> d -> 1 on the policy's last hidden state, in float32.
@@ -65,5 +67,7 @@ def explained_variance(values: Tensor, returns: Tensor) -> float:
 
     It is 0 too where all returns are equal, and there is nothing to explain.
     """
+    if bool(all_equal(returns)):
+        return 0.0
     spread = float(returns.var(correction=0))
-    return 1 - float((returns - values).var(correction=0)) / spread if spread > 0 else 0.0
+    return 1 - float((returns - values).var(correction=0)) / spread

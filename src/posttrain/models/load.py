@@ -38,6 +38,7 @@ from posttrain.core import processes
 from posttrain.core.cost import READ
 from posttrain.core.errors import UserError
 from posttrain.core.files import read_json, sha256_file, write_json
+from posttrain.core.not_trained import why_not_trained
 from posttrain.models.sharding import shard
 
 logger = logging.getLogger(__name__)
@@ -123,7 +124,12 @@ def read_base(directory: Path) -> dict[str, Any]:
 
 
 def read_saved(file: Path, base_directory: Path) -> dict[str, Any]:
-    """The JSON object that describes a saved policy; `UserError` if its base is not the one in `base_directory`."""
+    """The JSON object that describes a saved policy.
+
+    `UserError` if it was not trained, or on another base than the one in `base_directory`.
+    """
+    if (reason := why_not_trained(file.parent)) is not None:
+        raise UserError(f"{file.parent}: was not trained: {reason}")
     saved, base = read_json(file), read_base(base_directory)
     if not isinstance(saved, dict) or not {"base", "weights", "meta"} <= saved.keys():
         raise UserError(f"{file}: is no description of a policy; run dvc repro")

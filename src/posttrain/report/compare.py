@@ -17,7 +17,7 @@ those in the table for readers, and for each other measure its own.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ import numpy as np
 from posttrain.core.errors import UserError
 from posttrain.core.files import read_json, read_jsonl
 from posttrain.core.manifest import check_code
+from posttrain.core.not_trained import why_not_trained
 from posttrain.measures.intervals import (
     Array,
     Interval,
@@ -103,7 +104,7 @@ class Comparison:
     """The comparison of a family's policies, in the order of params.yaml.
 
     kinds: by policy, the kinds of its choices (or failures of its answers). blind: test accuracy of the blind baselines,
-    which choose by the candidates alone.
+    which choose by the candidates alone. left_out: policies that were not trained, and why.
     """
 
     family: str
@@ -113,6 +114,7 @@ class Comparison:
     kinds: Mapping[str, Mapping[str, Kind]]
     blind: Mapping[str, float]
     measures: Sequence[Measure] = MEASURES
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def methods(self) -> dict[str, Result]:
@@ -126,7 +128,11 @@ class Comparison:
 
 
 def compare_runs(
-    family: str, runs: Sequence[Run], resamples: int, blind: Mapping[str, float] | None = None
+    family: str,
+    runs: Sequence[Run],
+    resamples: int,
+    blind: Mapping[str, float] | None = None,
+    left_out: Mapping[str, str] | None = None,
 ) -> Comparison:
     """The comparison of all policies that have `runs`."""
     return Comparison(
@@ -136,6 +142,7 @@ def compare_runs(
         compare(tables(runs), resamples),
         {policy: kinds_of(same) for policy, same in by_policy(runs).items()},
         blind or {},
+        left_out=left_out or {},
     )
 
 
@@ -271,14 +278,17 @@ def kinds_of(runs: Sequence[Run]) -> dict[str, Kind]:
 
 
 def read_runs(directory: Path, policies: Sequence[str], seeds: Sequence[int]) -> list[Run]:
-    """Test predictions of every policy at every seed, `directory`/POLICY/SEED.
+    """Test predictions of every policy at every seed, `directory`/POLICY/SEED, but of those that `read_left_out` names.
 
     `UserError` if one is missing, was evaluated on other questions or under other conditions than the first, or by code
     that has changed since.
     """
     runs: list[Run] = []
     first: tuple[Path, dict[str, Any]] | None = None
+    left_out = read_left_out(directory, policies, seeds)
     for policy in policies:
+        if policy in left_out:
+            continue
         for seed in seeds:
             folder = directory / policy / str(seed)
             for name in ("predictions.jsonl", "manifest.json"):
@@ -299,6 +309,24 @@ def read_runs(directory: Path, policies: Sequence[str], seeds: Sequence[int]) ->
                 check_same_questions(folder, rows, first[0], runs[0].predictions)
             runs.append(Run(policy, seed, rows))
     return runs
+
+
+def read_left_out(directory: Path, policies: Sequence[str], seeds: Sequence[int]) -> dict[str, str]:
+    """By policy, why it was not trained with a seed; without all seeds it cannot be compared.
+
+    `UserError` if that was found by code that has changed since.
+    """
+    left_out = {}
+    for policy in policies:
+        folders = {seed: directory / policy / str(seed) for seed in seeds}
+        reasons = {seed: why_not_trained(folder) for seed, folder in folders.items()}
+        found = {seed: reason for seed, reason in reasons.items() if reason is not None}
+        for seed in found:
+            check_code(folders[seed])
+        if found:
+            told = [f"seed {seed}: {reason}" for seed, reason in found.items()]
+            left_out[policy] = "; ".join(told if len(seeds) > 1 else found.values())
+    return left_out
 
 
 def check_same_questions(

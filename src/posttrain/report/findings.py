@@ -13,6 +13,7 @@ from posttrain.report.compare import REFERENCE, SIGNIFICANCE, Comparison, Estima
 
 MINUS, SPACE = "−", "\u00a0"  # no line breaks at this space
 _CLOSE = 1e-9
+NOT_TRAINED = "not trained**"  # in the sentences about policies without a result
 
 
 def label(policy: str) -> str:
@@ -80,7 +81,7 @@ def findings(comparison: Comparison) -> list[str]:
             f"The best blind baseline ({name.replace('_', ' ')}), which reads the candidates and not the "
             f"question, is right on {percent(accuracy)}."
         )
-    return [*said, _seeds(comparison)]
+    return [*said, *left_out_sentences(comparison), _seeds(comparison)]
 
 
 def _best(comparison: Comparison) -> str:
@@ -162,6 +163,17 @@ def _surer(comparison: Comparison) -> list[str]:
     return [
         f"{names} {verb} in a sample and not in the greedy answer. A policy that only grows surer of the answers it gave "
         "does the same, as does sampling at a lower temperature."
+    ]
+
+
+def left_out_sentences(comparison: Comparison) -> list[str]:
+    """The policies that were not trained, those for the same reason together."""
+    names: dict[str, list[str]] = {}
+    for policy, reason in comparison.left_out.items():
+        names.setdefault(reason, []).append(label(policy))
+    return [
+        f"**{joined(same)} {'was' if len(same) == 1 else 'were'} {NOT_TRAINED}: {reason}."
+        for reason, same in names.items()
     ]
 
 

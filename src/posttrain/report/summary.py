@@ -13,6 +13,7 @@ from pathlib import Path
 from posttrain.core.errors import UserError
 from posttrain.core.files import read_json, read_text
 from posttrain.core.params import FAMILIES, load_params
+from posttrain.report.findings import NOT_TRAINED
 
 
 def main() -> None:
@@ -22,6 +23,8 @@ def main() -> None:
     for family in FAMILIES:
         print(f"\n{family}: {first_sentence(Path(f'plots/compare/{family}.md'))}\n")
         print(first_table(Path(f"plots/compare/{family}.md")))
+        for sentence in left_out(Path(f"plots/compare/{family}.md")):
+            print(sentence)
         best = chosen[family]
         right = f"{100 * best['val_accuracy']:.1f} % right on validation"
         print(f"chosen: {best['policy']}, seed {best['seed']}, {right}; models/best/{family}")
@@ -32,6 +35,12 @@ def main() -> None:
 def first_sentence(path: Path) -> str:
     """The first sentence of a comparison's findings."""
     return read_text(path).split("\n")[0].removeprefix("- ").replace("**", "")
+
+
+def left_out(path: Path) -> list[str]:
+    """The sentences of a comparison's findings that name policies that were not trained."""
+    lines = [line for line in read_text(path).split("\n") if NOT_TRAINED in line]
+    return [line.removeprefix("- ").replace("**", "") for line in lines]
 
 
 def first_table(path: Path) -> str:

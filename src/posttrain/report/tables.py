@@ -77,7 +77,10 @@ def markdown(comparison: Comparison) -> str:
 
 
 def main_table(comparison: Comparison) -> str:
-    """Markdown: accuracy of each policy in percent, and its changes against SFT in points, bold if beyond noise."""
+    """Markdown: accuracy of each policy in percent, and its changes against SFT in points, bold if beyond noise.
+
+    Policies that were not trained come last, without numbers; `findings` says why.
+    """
     heads = ["policy", "accuracy % [95 %]"]
     against = label(REFERENCE)
     shown = comparison.shown if len(comparison.results) > 1 else []
@@ -91,6 +94,8 @@ def main_table(comparison: Comparison) -> str:
         for measure in shown:
             cells.append(_change(result.changes.get(measure.name)))
         rows.append(cells)
+    for policy in comparison.left_out:
+        rows.append([f"{label(policy)}, not trained", *("" for _ in heads[1:])])
     return table(heads, rows)
 
 

@@ -87,13 +87,13 @@ def qualities(right: Sequence[Record], weights: PairQuality) -> list[float]:
 
 
 def split_held_out(pairs: Sequence[Pair], share: float, seed: int) -> tuple[list[Pair], list[Pair]]:
-    """(training pairs, held-out pairs), where all pairs of `share` of the questions, at least of one, are held out."""
+    """(training pairs, held-out pairs), where all pairs of `share` of the questions, at least of one, are held out.
+
+    The pairs of a single question are all for training.
+    """
     questions = sorted({pair.id for pair in pairs})
     if len(questions) < 2:
-        raise UserError(
-            f"{len(questions)} questions have pairs, and at least 2 are needed to hold one out; "
-            "raise generator.sample.questions or generator.sample.count"
-        )
+        return list(pairs), []
     random.Random(f"{seed}/held out").shuffle(questions)
     count = min(max(round(share * len(questions)), 1), len(questions) - 1)
     held = set(questions[:count])
@@ -104,42 +104,53 @@ def split_held_out(pairs: Sequence[Pair], share: float, seed: int) -> tuple[list
 
 
 def statistics(pairs: Sequence[Pair], samples: Sequence[Record]) -> dict[str, float]:
-    """Statistics of samples and of the pairs made from them.
+    """Statistics of samples and of the pairs made from them; there may be none of either.
 
     questions = mixed (right and wrong answers) + all_right + all_wrong + unscorable. Shares of the samples:
     success_VARIANT (right ones), unparseable, repeated (same text to the same prompt). Of the pairs: their number by
     kind, the number of questions they come from, rejected_unparseable (a share), and the mean margin of each kind that
     has pairs.
     """
-    if not samples:
-        raise UserError("there are no samples to count")
-    verdicts: dict[str, set[bool | None]] = defaultdict(set)
+    questions = questions_by_verdict(samples)
     successes: dict[str, list[bool]] = defaultdict(list)
     for record in samples:
-        right = None if record["status"] == "unscorable" else bool(record["correct"])
-        verdicts[record["id"]].add(right)
         successes[record["variant"]].append(bool(record["correct"]))
     status = {(r["id"], r["variant"], r["text"]): r["status"] for r in samples}
     scrap = sum(status[pair.id, pair.variant, pair.rejected] == "unparseable" for pair in pairs)
     unparseable = sum(record["status"] == "unparseable" for record in samples)
     margins = {kind: [pair.margin for pair in pairs if pair.kind == kind] for kind in KINDS}
     shares = {
-        "unparseable": unparseable / len(samples),
-        "repeated": 1 - len(status) / len(samples),
+        "unparseable": unparseable / len(samples) if samples else 0.0,
+        "repeated": 1 - len(status) / len(samples) if samples else 0.0,
         "rejected_unparseable": scrap / len(pairs) if pairs else 0.0,
         **{f"success_{name}": _mean(right) for name, right in sorted(successes.items())},
         **{f"margin_{kind}": _mean(values) for kind, values in margins.items() if values},
     }
     return {
-        "questions": len(verdicts),
-        "mixed": sum(found == {True, False} for found in verdicts.values()),
-        "all_right": sum(found == {True} for found in verdicts.values()),
-        "all_wrong": sum(found == {False} for found in verdicts.values()),
-        "unscorable": sum(found == {None} for found in verdicts.values()),
+        "questions": len({record["id"] for record in samples}),
+        **{verdict: len(ids) for verdict, ids in questions.items()},
         "questions_with_pairs": len({pair.id for pair in pairs}),
         "pairs": len(pairs),
         **{f"pairs_{kind}": len(values) for kind, values in margins.items()},
         **{name: round(value, DIGITS) for name, value in shares.items()},
+    }
+
+
+def questions_by_verdict(samples: Sequence[Record]) -> dict[str, set[str]]:
+    """The ids of the questions: mixed (right and wrong samples), all_right, all_wrong and unscorable."""
+    verdicts: dict[str, set[bool | None]] = defaultdict(set)
+    for record in samples:
+        right = None if record["status"] == "unscorable" else bool(record["correct"])
+        verdicts[record["id"]].add(right)
+    kinds: dict[str, set[bool | None]] = {
+        "mixed": {True, False},
+        "all_right": {True},
+        "all_wrong": {False},
+        "unscorable": {None},
+    }
+    return {
+        name: {question for question, found in verdicts.items() if found == wanted}
+        for name, wanted in kinds.items()
     }
 
 

@@ -40,7 +40,11 @@ def make_pools(
         overlong="drop" if training else "error",
     )
     if not pools:
-        raise UserError(f"no example fits {model.max_prompt_tokens} prompt tokens")
+        raise UserError(
+            f"none of the {len(rows)} training pools fits max_prompt_tokens={model.max_prompt_tokens} and "
+            f"max_candidate_tokens={model.max_candidate_tokens}; raise the limits or, where the task has pages, "
+            "shorten them (examples.context, examples.top_n)"
+        )
     left_out = set(dropped)
     rewards = torch.tensor(
         [

@@ -14,16 +14,19 @@ from posttrain.core.curves import Progress, write_curves
 from posttrain.core.files import atomic_directory, read_jsonl
 from posttrain.core.loop import VALIDATION, choose, device
 from posttrain.core.manifest import build_manifest, digest, write_manifest
+from posttrain.core.not_trained import write_not_trained
 from posttrain.core.params import FINE_TUNED, UNTRAINED, Model, Params
 from posttrain.core.settings import Optimization
 from posttrain.models.architecture import recompute_activations
 from posttrain.models.load import BASE, load_tokenizer, read_base
+from posttrain.rollouts.groups import all_equal
 from posttrain.selector.data import make_pools
 from posttrain.selector.model import Selector, load_selector, save_selector
 from posttrain.selector.predict import score_pools
 from posttrain.selector.train import Method, Pools, Run, Schedule, train, validate
 
 POOLS = Path("data/pools")
+CURVES = Path("plots/curves/selector")
 
 
 def model_directory(policy: str, seed: int) -> Path:
@@ -88,6 +91,9 @@ def train_and_save(
 ) -> None:
     """Train the selector of a policy, and write it with its manifest and curves.
 
+    Where all rewards in a pool are equal, in every pool, RL has nothing to learn from, and that is written in the place of
+    both.
+
     prepare: from the training pools, returns the selector to train, the pools with their reference policy, and the
     schedule.
     """
@@ -103,6 +109,13 @@ def train_and_save(
     )
     data, val, dropped = load_data(model, settings.evaluation_questions)
     print(f"{len(data)} training questions, {len(dropped)} dropped as too long for {params.model}")
+    if policy != FINE_TUNED and bool(all_equal(data.rewards).all()):
+        reason = f"in each of the {len(data)} training pools all candidates have the same reward"
+        if processes.is_main():
+            print(f"selector/{policy}/{seed} is not trained: {reason}")
+            write_not_trained(model_directory(policy, seed), reason, manifest)
+            write_not_trained(CURVES / policy / str(seed), reason)
+        return
     torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
     selector, data, schedule = prepare(data, model)
     if model.gradient_checkpointing:
@@ -126,6 +139,5 @@ def train_and_save(
     with atomic_directory(model_directory(policy, seed)) as temporary:
         save_selector(temporary, selector, read_base(BASE), meta)
         write_manifest(temporary, manifest)
-    curves = Path("plots/curves/selector") / policy / str(seed)
-    write_curves(curves, {"train": history.train, "val": history.val})
+    write_curves(CURVES / policy / str(seed), {"train": history.train, "val": history.val})
     forget(work)

@@ -1,8 +1,8 @@
 """Fetching a data set into one folder, in its original layout: generated, copied, or downloaded and checked.
 
 A download takes each file at the pinned commit, and accepts it only if its git blob id is the one in params.yaml. A
-broken download leaves a `.part` file, named by the expected blob id, in the folder `SCRATCH`, and the next one
-continues it; a wrong file is deleted. The output folder appears only when all its files are right.
+download is a `.part` file, named by the expected blob id, in the folder `SCRATCH`; the next one continues a broken one
+and takes a whole one as it is; a wrong file is deleted. The output folder appears only when all its files are right.
 """
 
 from __future__ import annotations
@@ -103,6 +103,8 @@ def fetch_hub(
 ) -> None:
     """Download the files at `paths` of `repository` at `commit`.
 
+    They stay in `scratch`, so that a data set whose entry changes, in the size of a part, needs no network again.
+
     blobs: maps file names to their git blob ids. key: the data set's key in params.yaml, for messages.
     """
     names = {Path(path).name: path for path in paths}
@@ -123,8 +125,6 @@ def fetch_hub(
         for name, part in parts.items():
             with part.open("rb") as source, atomic_write(directory / name, "wb") as target:
                 shutil.copyfileobj(source, target)
-    for part in parts.values():
-        part.unlink()
 
 
 class Unreachable(UserError):

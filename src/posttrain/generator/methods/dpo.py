@@ -108,11 +108,12 @@ def train(run: Run, settings: Settings) -> History:
     """Train `run.model` in place on preference pairs; it ends with the weights of its best validation.
 
     `meta` tells what the training did to pairs that it has not seen: `preference_accuracy_before` and `_after`, `_after`
-    for the weights kept, and `implicit_accuracy`, the share of those pairs whose margin is positive.
+    for the weights kept, and `implicit_accuracy`, the share of those pairs whose margin is positive. Without held-out pairs
+    it tells nothing.
     """
     rows, held_out = run.data.pairs("train"), run.data.pairs("held_out")
     order = random.Random(f"dpo/{run.seed}").sample(range(len(rows)), len(rows))
-    pairs_per_step = min(settings.pairs_per_step, len(rows))
+    pairs_per_step = trl.at_most(settings.pairs_per_step, len(rows))
     seen = [rows[index] for index in order[: settings.steps * pairs_per_step]]
     size, count = trl.passes(pairs_per_step, run.batch_size, "generator.dpo.pairs_per_step")
     before = pair_log_probs(run.model, held_out, run.batch_size)
@@ -136,6 +137,8 @@ def train(run: Run, settings: Settings) -> History:
         callbacks=[watch],
     )
     history = trl.train(trainer, watch)
+    if not held_out:
+        return history
     after = pair_log_probs(run.model, held_out, run.batch_size)
     margin = PairLogProbs(after.chosen - before.chosen, after.rejected - before.rejected)
     history.meta = {

@@ -23,6 +23,7 @@ from posttrain.core.schema import Rate
 from posttrain.generator import trl
 from posttrain.generator.run import Run
 from posttrain.generator.settings import OnPolicy
+from posttrain.rollouts.groups import ROUNDING
 
 
 class Settings(OnPolicy):
@@ -32,6 +33,8 @@ class Settings(OnPolicy):
 class Trainer(trl.Rollouts, GRPOTrainer):
     """TRL's trainer, with our token ids, sampling and scoring."""
 
+    rounding = ROUNDING / 1e-4  # TRL divides by the deviation + 1e-4
+
     def _generate_single_turn(
         self, prompt_ids: list[list[int]], *others: Any
     ) -> tuple[list[list[int]], None]:
@@ -40,7 +43,7 @@ class Trainer(trl.Rollouts, GRPOTrainer):
 
 def train(run: Run, settings: Settings) -> History:
     """Train `run.model` in place; it ends with the weights of its best validation."""
-    rows = run.data.prompts(settings.prompts, settings.prompts_per_step)
+    rows = run.data.prompts(settings.prompts)
     watch = trl.Watch(run, "reward", settings.evaluations, settings.inner_epochs)
     reference = trl.reference_of(run.model, settings.kl_coef)
     trainer = Trainer(

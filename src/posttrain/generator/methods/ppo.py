@@ -54,6 +54,7 @@ from posttrain.models.architecture import disable_dropout, hidden_size
 from posttrain.models.sharding import check_trainable
 from posttrain.models.tokens import length_buckets, tokenize_prompts
 from posttrain.rollouts.episode import Episode, completion_episode
+from posttrain.rollouts.groups import whiten
 from posttrain.rollouts.writer import Generator
 
 
@@ -133,11 +134,6 @@ def loss(
     return -objective, clipped != ratio
 
 
-def whiten(advantages: Tensor) -> Tensor:
-    """Shift and scale to mean 0 and deviation 1 over all actions of the batch."""
-    return (advantages - advantages.mean()) / (advantages.std(correction=0) + 1e-8)
-
-
 def train(run: Run, settings: Settings) -> History:
     """Train `run.model` in place; it ends with the weights of its best validation.
 
@@ -151,7 +147,7 @@ def train(run: Run, settings: Settings) -> History:
             f"generator.ppo.value_warmup_steps: {settings.value_warmup_steps}, but there are "
             f"only {steps} steps, so the policy would never be trained"
         )
-    rows = run.data.prompts(settings.prompts, settings.prompts_per_step)
+    rows = run.data.prompts(settings.prompts)
     prompts = tokenize_prompts([row["prompt"] for row in rows], run.tokenizer)
     model = run.model
     check_trainable(model, "the generator")

@@ -20,6 +20,7 @@ from posttrain.core.schema import Rate
 from posttrain.generator import trl
 from posttrain.generator.run import Run
 from posttrain.generator.settings import OnPolicy
+from posttrain.rollouts.groups import ROUNDING
 
 
 class Settings(OnPolicy):
@@ -29,13 +30,15 @@ class Settings(OnPolicy):
 class Trainer(trl.Rollouts, RLOOTrainer):
     """TRL's trainer, with our token ids, sampling and scoring."""
 
+    rounding = ROUNDING
+
     def _generate_single_turn(self, prompt_ids: list[list[int]], *others: Any) -> list[list[int]]:
         return self.draw(prompt_ids)
 
 
 def train(run: Run, settings: Settings) -> History:
     """Train `run.model` in place; it ends with the weights of its best validation."""
-    rows = run.data.prompts(settings.prompts, settings.prompts_per_step)
+    rows = run.data.prompts(settings.prompts)
     watch = trl.Watch(run, "reward", settings.evaluations, settings.inner_epochs)
     reference = trl.reference_of(run.model, settings.kl_coef)
     trainer = Trainer(

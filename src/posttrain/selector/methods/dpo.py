@@ -15,6 +15,7 @@ from torch.nn.functional import logsigmoid
 
 from posttrain.core.loop import Stats
 from posttrain.core.schema import Positive, Rate
+from posttrain.rollouts.groups import ROUNDING
 from posttrain.selector.model import SelectorOutput
 from posttrain.selector.policy import Batch, describe, log_softmax
 from posttrain.selector.settings import RL
@@ -31,7 +32,8 @@ def rollout(
     """Sample pairs with replacement among those whose rewards differ; a pool without any has weight 0."""
     rewards = batch["rewards"]
     count = rewards.shape[1]
-    better = (rewards[:, :, None] > rewards[:, None, :]).flatten(1).float()  # (B, K * K)
+    better = rewards[:, :, None] - rewards[:, None, :] > ROUNDING
+    better = better.flatten(1).float()  # (B, K * K)
     some = better.any(dim=1, keepdim=True)
     pairs = torch.multinomial(
         torch.where(some, better, torch.ones_like(better)),

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from posttrain.core.loop import Stats
 from posttrain.core.schema import AtLeastTwo, Rate
+from posttrain.rollouts.groups import all_equal
 from posttrain.selector.model import SelectorOutput
 from posttrain.selector.policy import (
     Batch,
@@ -33,13 +34,17 @@ class Settings(KLPenalised):
 def rollout(
     act: Callable[[], SelectorOutput], batch: Batch, settings: Settings, generator: torch.Generator
 ) -> Batch:
-    """Sample actions from the current policy; the advantage is the reward standardised within its group."""
+    """Sample actions from the current policy; the advantage is the reward standardised within its group.
+
+    It is 0 in a group of equal rewards, whose share is on the curve `equal_rewards`.
+    """
     old = act()
     old_log_policy = log_softmax(old.logits)
     actions = sample(old_log_policy, settings.samples, generator)
     returns = batch["rewards"].gather(1, actions)
     advantages = returns - returns.mean(dim=1, keepdim=True)
     advantages = advantages / (returns.std(dim=1, keepdim=True) + 1e-4)
+    advantages = advantages.masked_fill(all_equal(returns)[:, None], 0.0)
     return {
         **batch,
         "actions": actions,
@@ -62,5 +67,5 @@ def loss(output: SelectorOutput, batch: Batch, settings: Settings) -> tuple[Tens
     return -objective, {
         **describe(log_policy, batch),
         "clip_fraction": float((clipped != ratio).float().mean()),
-        "zero_advantage": float((advantages == 0).all(dim=1).float().mean()),
+        "equal_rewards": float(all_equal(batch["returns"]).float().mean()),
     }

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from posttrain.core.loop import Stats
 from posttrain.core.schema import NonNegative, Positive, Rate
+from posttrain.rollouts.groups import whiten
 from posttrain.selector.model import SelectorOutput
 from posttrain.selector.policy import (
     Batch,
@@ -43,8 +44,7 @@ def rollout(
     old_log_policy = log_softmax(old.logits)
     actions = sample(old_log_policy, settings.samples, generator)
     returns = batch["rewards"].gather(1, actions)
-    advantages = returns - old.values[:, None]
-    advantages = (advantages - advantages.mean()) / (advantages.std(correction=0) + 1e-8)
+    advantages = whiten(returns - old.values[:, None])
     return {
         **batch,
         "actions": actions,

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from posttrain.core.loop import Stats
 from posttrain.core.schema import AtLeastTwo
+from posttrain.rollouts.groups import all_equal
 from posttrain.selector.model import SelectorOutput
 from posttrain.selector.policy import (
     Batch,
@@ -38,7 +39,7 @@ def rollout(
     actions = sample(old_log_policy, settings.samples, generator)
     returns = batch["rewards"].gather(1, actions)
     others = (returns.sum(dim=1, keepdim=True) - returns) / (settings.samples - 1)
-    advantages = returns - others
+    advantages = (returns - others).masked_fill(all_equal(returns)[:, None], 0.0)
     return {**batch, "actions": actions, "advantages": advantages, "returns": returns}
 
 
@@ -52,5 +53,5 @@ def loss(output: SelectorOutput, batch: Batch, settings: Settings) -> tuple[Tens
     )
     return -objective, {
         **describe(log_policy, batch),
-        "zero_advantage": float((advantages == 0).all(dim=1).float().mean()),
+        "equal_rewards": float(all_equal(batch["returns"]).float().mean()),
     }

@@ -13,6 +13,7 @@ from torch import Tensor
 from posttrain.core.loop import Stats
 from posttrain.core.schema import Positive
 from posttrain.core.settings import Optimization
+from posttrain.rollouts.groups import ROUNDING
 from posttrain.selector.model import SelectorOutput
 from posttrain.selector.policy import Batch, describe, log_softmax
 
@@ -33,6 +34,6 @@ def rollout(
 
 def loss(output: SelectorOutput, batch: Batch, settings: Settings) -> tuple[Tensor, Stats]:
     log_policy = log_softmax(output.logits)
-    best = batch["rewards"] >= batch["rewards"].amax(dim=-1, keepdim=True)
+    best = batch["rewards"] >= batch["rewards"].amax(dim=-1, keepdim=True) - ROUNDING
     objective = log_policy.masked_fill(~best, -torch.inf).logsumexp(dim=-1).mean()
     return -objective, describe(log_policy, batch)
