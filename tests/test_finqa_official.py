@@ -247,6 +247,36 @@ def test_missing_predictions_are_wrong_over_the_split() -> None:
     assert (result["execution_accuracy_split"], result["program_accuracy_split"]) == (0.5, 0.25)
 
 
+@pytest.mark.parametrize(
+    "failed",
+    [
+        {},
+        *({"predicted": value} for value in (None, 5, True, [], "", "add(1, 2)", {}, [None], [[]])),
+    ],
+)
+def test_a_prediction_without_tokens_is_wrong_and_the_others_are_scored(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], failed: dict[str, Any]
+) -> None:
+    rows = [*PREDICTIONS, {"id": "b", **failed}, {"id": "d", "predicted": None}]
+    files = [write(tmp_path / "p.json", rows), write(tmp_path / "s.json", SPLIT)]
+    assert main([*files, "--json"]) == 0
+    printed = capsys.readouterr()
+    result = json.loads(printed.out)
+    assert (result["predictions"], result["execution_correct"], result["program_correct"]) == (
+        (4, 2, 1)
+    )
+    assert (result["execution_accuracy"], result["program_accuracy_split"]) == (0.5, 0.25)
+    count = 1 + (not isinstance(failed.get("predicted"), list))
+    assert result["without_tokens"] == count
+    assert f"{count} of 4 predictions are no list of tokens" in printed.err
+
+
+def test_predictions_that_all_failed_have_the_accuracy_zero(tmp_path: Path) -> None:
+    rows = [{"id": "a", "predicted": None}, {"id": "b"}]
+    result = evaluate(read_predictions(write(tmp_path / "p.json", rows)), SPLIT)
+    assert result["execution_accuracy"] == result["program_accuracy_split"] == 0.0
+
+
 def test_no_predictions_have_no_accuracy_but_the_split_has_one() -> None:
     result = evaluate([], SPLIT)
     assert result["execution_accuracy"] is None

@@ -132,6 +132,9 @@ def test_an_infinite_value_is_no_value() -> None:
         ("1.64", 0, False, True),
         ("2%", 0, False, False),
         ("-0.01639", 0, False, False),
+        ("−0.01639", 0, False, False),
+        ("1.639％", 1, True, True),
+        ("0,01639", 0, False, False),
         ("-1.64%", 0, False, False),
         ("0", 0, False, False),
         ("0.17", 0, False, False),
@@ -176,6 +179,70 @@ def test_another_form_costs_the_form_only(text: str) -> None:
     found = judge(text)
     assert found.parts == {**dict.fromkeys(PARTS, 1.0), "format_valid": 0.0}
     assert found.failure is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'Cells: {"B2": 5829, "C2": 5735}\n' + GOLD,
+        "Use {} as a start, or {'program': 1}.\n" + GOLD,
+        '{"result": ' + GOLD + "}",
+        '{"a": [{"b": {"c": [[], {}, [' + GOLD + "]]}}]}",
+        '{"program": null, "data": ' + GOLD + "}",
+        '{"program": {"steps": []}} ' + GOLD,
+        "".join(rf"\frac{{{n}}}{{2}} " for n in range(1000)) + GOLD,
+        '{"step": "x", } ' * 1000 + GOLD,
+        '{"step": "x ' * 5 + GOLD,
+        '{"answer: ' + GOLD,
+        '{"draft": ' + GOLD + ", and so on",
+        '{"a": "{", "b": "}}{"} ' + GOLD,
+        "```json\n" + GOLD + "\n```\nIt {grew}.",
+        GOLD + ' {"program": ["add(1, 2)"], "answer": "3"}',
+        GOLD[:-1] + ', "why": {"program": ["add(1, 2)"], "answer": "3"}}',
+        '{"a": ' * 400 + GOLD + "}" * 400,
+        "{" * 100_000 + GOLD,
+        "{ " * 100_000 + GOLD,
+        "{} " * 100_000 + GOLD,
+    ],
+    ids=lambda text: repr(text[:30]),
+)
+def test_the_first_object_with_a_program_is_the_answer_wherever_it_stands(text: str) -> None:
+    start = time.process_time()
+    found = judge(text)
+    assert found.failure is None
+    assert found.parts == {**dict.fromkeys(PARTS, 1.0), "format_valid": 0.0}
+    assert time.process_time() - start < 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"' * 200_000,
+        '{"a":1,' * 100_000,
+        '{"a":[{},' * 100_000,
+        '{"a":[' * 300 + "{}," * 200_000,
+        '{"a":' * 900 + '"' + "x" * 500_000,
+        '{"a\\"' * 100_000,
+        '{"a":"' + '\\"{\\"' * 100_000,
+        "<think>" * 100_000,
+        "</think>" * 100_000,
+    ],
+    ids=lambda text: repr(text[:20]),
+)
+def test_broken_objects_of_any_number_are_read_soon(text: str) -> None:
+    start = time.process_time()
+    assert judge(text).status == "unparseable"
+    assert time.process_time() - start < 5
+
+
+def test_thoughts_are_no_part_of_an_answer() -> None:
+    draft = answer("add(1, 2)", "3")
+    for start in ("<think>", "<thinking>", ""):
+        end = "</thinking>" if start == "<thinking>" else "</think>"
+        assert judge(f"{start}So {draft}?{end}\n\n{GOLD}") == judge(GOLD)
+    assert judge(f"<think>{GOLD}").status == "unparseable"
+    assert judge(f"<think>{GOLD}</think>").status == "unparseable"
+    assert judge(f"<think>{draft}</think>{GOLD}<think>{draft}") == judge(GOLD)
 
 
 def test_spaces_around_and_inside_the_object_are_its_form() -> None:

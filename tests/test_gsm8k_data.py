@@ -197,6 +197,38 @@ def test_useless_rows_are_left_out_with_a_reason_and_disagreements_are_listed(
     assert {row["expression"] for row in listed} == {"49/2", "50/"}
 
 
+def test_a_gold_answer_that_is_not_wholly_a_number_is_rejected_and_listed(tmp_path: Path) -> None:
+    halves = [
+        "1/2",
+        "2 1/2",
+        "1e3",
+        "10:30",
+        "1 234",
+        "5-6",
+        "1,5",
+        "1.234,50",
+        "1,2,3",
+        "5 kg",
+        "9%",
+    ]
+    wholes = {"1\u202f234": "1234", "−5": "-5", "$1,200.50": "1200.5", "７２": "72", "7.": "7"}
+    rows = [
+        {"question": f"Which is {written}?", "answer": f"It is <<2+3=5>>5.\n#### {written}"}
+        for written in (*halves, *wholes)
+    ]
+    metrics = TASK.audit(write_files(tmp_path / "in", rows), tmp_path / "out")
+    assert metrics["train"]["rejected"] == {"answer_missing": len(halves)}
+    listed = [row for row in read_jsonl(tmp_path / "out/rejected.jsonl") if row["split"] == "train"]
+    assert [row["row"] for row in listed] == [*range(len(halves))]
+    assert all(
+        f"'#### {written}', not #### and a number" in row["detail"]
+        for row, written in zip(listed, halves, strict=True)
+    )
+    kept = [make_example(row, "keep") for row in read_jsonl(tmp_path / "out/train.jsonl")]
+    assert [example["target_answer"] for example in kept] == [*wholes.values()]
+    assert {example["target_program"] for example in kept} == {"It is <<2+3=5>>5."}
+
+
 def test_a_question_of_test_is_left_out_of_train(tmp_path: Path) -> None:
     source = write_files(tmp_path / "in", [ROW, {**ROW, "question": "another"}])
     (source / "test.jsonl").write_text(json.dumps({**ROW, "question": f"train: {ROW['question']}"}))

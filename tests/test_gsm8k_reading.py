@@ -21,6 +21,7 @@ from posttrain.tasks.gsm8k.arithmetic import (
 from posttrain.tasks.gsm8k.reading import (
     execute,
     flexible_answer,
+    gold_answer,
     read_steps,
     strict_answer,
     strip,
@@ -95,7 +96,9 @@ def test_a_number_may_have_a_dollar_sign_commas_and_a_full_stop(text: str, value
     assert read_number(text) == value
 
 
-@pytest.mark.parametrize("text", ["", ".", "-", "NaN", "inf", "1.2.3", "seven", "9" * 5000])
+@pytest.mark.parametrize(
+    "text", ["", ".", "-", "$", "1$2", "--5", "- 5", "NaN", "inf", "1.2.3", "seven", "9" * 5000]
+)
 def test_what_is_no_number_is_none(text: str) -> None:
     assert read_number(text) is None
 
@@ -134,12 +137,83 @@ def test_a_result_agrees_exactly_or_rounded_to_its_last_digit_and_never_more_tha
         ("#### seven", None, None),
         ("and so on ...", None, None),
         ("", None, None),
+        ("#### 72 clips", "72", "72"),
+        ("#### 72%", "72", "72"),
+        ("#### -$72", None, "-$72"),
+        ("#### −1234", "-1234", "-1234"),
+        ("it lost –5", None, "-5"),
+        ("it lost −€5", None, "-€5"),
+        ("#### －７２", "-７２", "-７２"),
+        ("#### 1\u202f234", "1\u202f234", "1\u202f234"),
+        ("so 6 ...", None, "6"),
+        ("so 6...", None, "6."),
     ],
 )
 def test_strict_is_the_first_number_behind_the_mark_and_flexible_the_last_of_all(
     text: str, strict: str | None, flexible: str | None
 ) -> None:
     assert (strict_answer(text), flexible_answer(text)) == (strict, flexible)
+
+
+# fmt: off
+NO_NUMBERS = ["1/2", "2 1/2", "2½", "2 ½", "10:30", "1 234", "12\xa034", "1,5", "1,2,3", "1.234,50", "1e3", "2E-3", "5-6",
+              "5–6", "5 - 6", "48 + 24", "3 x 4", "10^3", "10²", "1'234", "1_000", "1.2.3", "9" * 40]
+# fmt: on
+
+
+@pytest.mark.parametrize("written", NO_NUMBERS)
+def test_no_number_is_read_by_half(written: str) -> None:
+    assert read_number(written) is None
+    assert strict_answer(f"#### {written}") is None
+    assert strict_answer(f"#### {written} hours\n#### 7") is None
+    assert flexible_answer(f"it is {written} hours") is None
+    assert gold_answer(f"so\n#### {written}") is None
+
+
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [
+        ("72", 72),
+        ("-7", -7),
+        ("109,200,000", 109_200_000),
+        ("1,00,000", 100_000),
+        ("72.", 72),
+        (".5", Fraction(1, 2)),
+        ("−7", -7),
+        ("‒7", -7),
+        ("–7", -7),
+        ("－7", -7),
+        ("７２", 72),
+        ("1\xa0234", 1234),
+        ("1\u202f234.5", Fraction(2469, 2)),
+        ("$29.00", 29),
+        ("-€29", -29),
+        ("29 €", None),
+        ("72 clips", None),
+        ("25%", None),
+        ("+5", None),
+        ("5 million", None),
+        ("5 #### 6", None),
+        ("(5)", None),
+        ("—5", None),
+        ("72\u200b", None),
+    ],
+)
+def test_a_gold_answer_is_wholly_a_number_or_none(written: str, value: Fraction | None) -> None:
+    assert gold_answer(f"#### 3\nso\n#### {written}") == value
+    assert gold_answer(f"so\n#### {written}\n \n") == value
+    assert gold_answer(f"#### {written}\nso") is None
+
+
+def test_the_last_number_is_read_after_expressions_lists_and_marks() -> None:
+    for text in (
+        "48 + 24 = 72",
+        "1, 2, 72",
+        "<<48+24=72>>72",
+        "of 5 - so **72**",
+        "from 1/2 to 72",
+    ):
+        assert flexible_answer(text) == "72"
 
 
 def test_steps_are_annotations_or_without_them_the_equations_of_the_text() -> None:
@@ -161,6 +235,10 @@ def test_steps_are_annotations_or_without_them_the_equations_of_the_text() -> No
         ("6 * 4 + 2 = 24 + 2 = 26", [("24+2", "26")]),
         ("2 hours * 3 = 6, and 6x+12 = 24, so 20% of 50 = 10", []),
         ("there were 10, 75 - 10 = 65 more", [("75-10", "65")]),
+        ("so 120 – 80 − 15 = 25", [("120-80-15", "25")]),
+        ("100 ÷ 20 + 5 = 10", [("100/20+5", "10")]),
+        ("350 000 x 5/100 = 17500", [("350000*5/100", "17500")]),
+        ("8 * 1 1/2 = 12, then 3 / 4 * 2 = 1 1/2 and 600 x 30 = 18 000, 1,5*2 = 3", []),
     ],
 )
 def test_an_equation_counts_if_its_left_side_can_be_read(
@@ -186,6 +264,8 @@ def test_the_calculator_corrects_a_result_and_what_uses_it() -> None:
 
 
 def test_the_calculator_leaves_what_is_right_rounded_or_no_arithmetic() -> None:
+    assert execute("<<5−12=−7>>−7\n#### −7") == "<<5−12=−7>>−7\n#### −7"
+    assert execute("<<5−12=−8>>−8\n#### −8") == "<<5−12=-7>>-7\n#### -7"
     for text in (MAY, "<<100/3=33.33>>33.33\n#### 33.33", "<<2+=5>>5\n#### 5", "no steps"):
         assert execute(text) == text
 
@@ -213,6 +293,15 @@ def test_what_was_executed_stays_as_it_is(
 def test_a_step_that_a_corrected_result_makes_impossible_is_left_so() -> None:
     assert execute("<<5-5=5>>5 <<10/5=3>>3\n#### 3") == "<<5-5=0>>0 <<10/0=3>>3\n#### 3"
     assert execute("<<6-5=2>>2 <<2+2>>\n#### 2") == "<<6-5=1>>1 <<2+2>>\n#### 1"
+
+
+@pytest.mark.parametrize("piece", ["9,", "9", "1 ", "1/", "1 1", "-", "- 1 ", "1e", "9\xa0", "½"])
+def test_long_texts_are_read_in_a_moment(piece: str) -> None:
+    text = f"#### {piece * 100_000}"
+    start = time.process_time()
+    for read in (strict_answer, flexible_answer, gold_answer):
+        read(text)
+    assert time.process_time() - start < 2
 
 
 def test_ten_thousand_steps_are_read_in_a_moment() -> None:

@@ -85,6 +85,39 @@ def test_answers_are_compared_as_numbers(stated: str) -> None:
     assert judged(f"so\n#### {stated}").correct
 
 
+def test_a_minus_of_any_kind_counts() -> None:
+    for minus in "-−–‒－":
+        verdict = judged(f"so 5{minus}77 = <<5{minus}77={minus}72>>{minus}72\n#### {minus}72")
+        assert verdict.answer == -72 and verdict.self_consistent and not verdict.correct
+        assert not verdict.answer_lenient and set(verdict.quality.values()) == {1.0}
+        assert judged(f"so\n#### {minus}72", target_answer="-72").correct
+
+
+@pytest.mark.parametrize(
+    "written", ["72/2", "72:30", "72 500", "72,5", "72e3", "72-80", "72½", "72 + 1"]
+)
+def test_an_answer_that_begins_with_the_right_number_is_not_right(written: str) -> None:
+    verdict = judged(f"so\n#### {written}")
+    assert verdict.status == "unparseable" and not verdict.answer_lenient
+
+
+@pytest.mark.parametrize("annotations", ["keep", "strip", "execute"])
+def test_thoughts_are_no_part_of_an_answer(annotations: str) -> None:
+    thoughts = "Is it <<48/2=25>>25?\n#### 70\nOr #### 72?\nWait"
+    for start, end in (("<think>", "</think>"), ("", "</think>"), ("[THINK]", "[/THINK]")):
+        text = f"{start}{thoughts}{end}\n"
+        for answer in (GOLD, "so <<48/2=25>>25\n#### 25", "#### 70", ""):
+            expected = judged(answer, annotations=annotations)
+            assert judged(text + answer, annotations=annotations) == expected
+            example = {**EXAMPLE, "annotations": annotations}
+            told = TASK.calculate(text + answer, example)
+            assert told.strip() == TASK.calculate(answer, example)
+            assert TASK.explain(example, text + answer) == TASK.explain(example, answer)
+    assert judged(f"<think>{thoughts}</think><think>{thoughts}</think>{GOLD}").correct
+    for cut in (f"<think>{thoughts}", f"<think>{thoughts}</think>\n<think>#### 72"):
+        assert judged(cut).status == "unparseable" and not judged(cut).answer_lenient
+
+
 def test_a_right_answer_by_other_steps_is_right_and_by_wrong_ones_is_not_a_right_program() -> None:
     assert judged("so 24*3 = <<24*3=72>>72\n#### 72").program_correct
     assert not judged("so <<24*3=71>>71\n#### 72").program_correct

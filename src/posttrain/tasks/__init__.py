@@ -33,10 +33,11 @@ class Score:
     """The verdicts on one answer; `correct` is the main one.
 
     parts: of the reward, by name, each in [0, 1]; their weights are `reward.weights` in params.yaml.
-    status: scored | unparseable (no answer in the text) | unscorable (the example's own gold answer does not hold).
+    status: scored | unparseable (no answer in the text that the task can score) | unscorable (the example's own gold
+    answer does not hold).
     value: result of the answer's program, by which a majority is counted. answer: the result that the text states. Both
-    are the same in a task without programs, and None if there is none.
-    program_correct: whether the way to the answer is right too. answer_strict, answer_lenient: verdicts on the stated
+    are the same in a task without programs. Either may be None, in FinQA also in an answer that is scored.
+    program_correct: whether the way to the answer is right. answer_strict, answer_lenient: verdicts on the stated
     answer alone. All three default to `correct`.
     self_consistent: whether the stated answer is the program's own; by default, whether the answer is scored.
     failure: name of the first mistake; for a wrong answer by default wrong_answer, or the status if not scored.

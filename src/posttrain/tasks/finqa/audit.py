@@ -46,6 +46,7 @@ from posttrain.tasks.finqa.program import (
     execute,
     parse,
 )
+from posttrain.tasks.texts import plain
 
 HUGE = 1e15
 
@@ -204,7 +205,7 @@ def answer_class(answer: object, expected: float | str) -> str:
     first reason that explains a disagreement: percent_scale (a factor of 100), sign, rounding (within 1 % or one unit
     of the last digit), other.
     """
-    text = str(answer).strip().lower() if answer is not None else ""
+    text = plain(str(answer)).strip().lower() if answer is not None else ""
     if not text:
         return "empty"
     if isinstance(expected, str) or text in ("yes", "no"):

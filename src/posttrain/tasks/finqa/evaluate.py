@@ -4,7 +4,8 @@
 
 PREDICTIONS is `[{"id": ..., "predicted": ["add(", "1", "2", ")", "EOF"]}, ...]`, SPLIT_JSON a file of the data set.
 Execution and program accuracy are the paper's (official.py), once over the predictions, which is the paper's
-denominator, and once over the whole split, where a missing prediction is wrong.
+denominator, and once over the whole split, where a missing prediction is wrong. A row without a list of tokens, such as
+one of a failed request (`null`, or no `predicted` at all), is wrong; how many there are stands on standard error.
 """
 
 from __future__ import annotations
@@ -25,24 +26,26 @@ def evaluate(
 ) -> dict[str, int | float | None]:
     """Counts and accuracies of predictions (from `read_predictions`) on a split (from `read_split`).
 
-    Keys: predictions, split, {execution,program}_correct, {execution,program}_accuracy (over the predictions; None if
-    there are none) and {execution,program}_accuracy_split. `UserError` for an id that is not in the split.
+    Keys: predictions, without_tokens (those whose `predicted` is no list), split, {execution,program}_correct,
+    {execution,program}_accuracy (over the predictions; None if there are none) and {execution,program}_accuracy_split.
+    `UserError` for an id that is not in the split.
     """
     rows = {row["id"]: row for row in split}
-    execution = program = 0
+    execution = program = without = 0
     for number, prediction in enumerate(predictions):
         row = rows.get(prediction["id"])
         if row is None:
             raise UserError(f"prediction {number}: id {prediction['id']!r} is not in the split")
         qa = row["qa"]
-        verdict = official_verdict(
-            prediction["predicted"], qa["program"], qa["exe_ans"], row["table"]
-        )
+        tokens = prediction.get("predicted")
+        without += not isinstance(tokens, list)
+        verdict = official_verdict(tokens, qa["program"], qa["exe_ans"], row["table"])
         execution += verdict[0]
         program += verdict[1]
     count, size = len(predictions), len(rows)
     return {
         "predictions": count,
+        "without_tokens": without,
         "split": size,
         "execution_correct": execution,
         "program_correct": program,
@@ -54,13 +57,20 @@ def evaluate(
 
 
 def read_predictions(path: str) -> list[dict[str, Any]]:
-    """The predictions of a file; `UserError`, with file and row, if something is missing or wrong."""
-    rows = _read_rows(path, ("id", "predicted"))
-    for number, row in enumerate(rows):
-        if not isinstance(row["predicted"], list):
-            raise UserError(
-                f"{path}: row {number} ({row['id']}): predicted is not a list of tokens"
-            )
+    """The predictions of a file, each with an `id`; `UserError`, with file and row, if something else is wrong.
+
+    A row without tokens is kept, but a file without any is refused if it has no `predicted` or texts in their place.
+    """
+    rows = _read_rows(path, ("id",))
+    found = [row["predicted"] for row in rows if "predicted" in row]
+    if rows and not found:
+        raise UserError(f"{path}: row 0: missing field predicted, as in all rows")
+    if not any(isinstance(tokens, list) for tokens in found):
+        for number, row in enumerate(rows):
+            if isinstance(row.get("predicted"), str):
+                raise UserError(
+                    f"{path}: row {number} ({row['id']}): predicted is not a list of tokens, nor is any other"
+                )
     return rows
 
 
@@ -110,6 +120,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    if result["without_tokens"]:
+        print(
+            f"note: {result['without_tokens']} of {result['predictions']} predictions are no list of "
+            'tokens such as ["add(", "1", "2", ")", "EOF"], and count as wrong',
+            file=sys.stderr,
+        )
     if options.json:
         print(json.dumps(result, indent=2))
         return 0

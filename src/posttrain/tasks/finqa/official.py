@@ -64,7 +64,7 @@ def execute_tokens(tokens: Sequence[str], table: Table) -> tuple[bool, float | s
 
 
 def official_verdict(
-    predicted_tokens: Sequence[str], gold_program: str, exe_ans: float | str, table: Table
+    predicted_tokens: Any, gold_program: str, exe_ans: float | str, table: Table
 ) -> tuple[bool, bool]:
     """(execution correct, program correct) of one prediction, tokens with their final "EOF".
 

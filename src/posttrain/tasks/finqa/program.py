@@ -31,6 +31,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from posttrain.core.errors import UserError
+from posttrain.tasks.texts import CURRENCIES, SEPARATORS, UNSIGNED, plain
 
 MAX_STEPS = 10_000
 MAX_CHARACTERS = 1_000_000
@@ -60,7 +61,10 @@ Table = Sequence[Sequence[str]]
 
 _STEP = re.compile(r"([^()|,]*)\(([^()]*)\)")
 _REFERENCE = re.compile(r"#[0-9]+")
-_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+_STATED = re.compile(
+    rf"(?:([-+]?) ?(?:[{CURRENCIES}] ?)?|[{CURRENCIES}] ?([-+]) ?)({UNSIGNED}(?:\.?e[-+]?\d+)?)"
+    rf"(?: ?\.)? ?[{CURRENCIES}]? ?(%?)"
+)
 
 
 class ProgramError(UserError, ValueError):
@@ -274,18 +278,23 @@ def format_answer(value: Answer) -> str:
 
 
 def parse_answer(text: str) -> Answer | None:
-    """The inverse of `format_answer`, also for "$ 1,234.5", "YES" and "1.6%" (0.016); None for any other text."""
+    """The inverse of `format_answer`, also for "$ 1,234.5", "YES" and "1.6%" (0.016); None for any other text.
+
+    A text is a number as a whole or not at all: "1/2", "1,5", "1 234" and "5 million" are none.
+    """
     if len(text) > 1000:
         return None
-    text = text.strip().lower()
+    text = plain(text).strip().lower()
     if text == "yes" or text == "no":
         return text
-    text = text.replace("$", "").replace(",", "").replace(" ", "")
-    percent = text.endswith("%")
-    text = text.removesuffix("%")
-    if not _NUMBER.fullmatch(text):
+    match = _STATED.fullmatch(text)
+    if match is None:
         return None
-    value = float(text) / 100.0 if percent else float(text)
+    value = float(match[3].translate(SEPARATORS))
+    if "-" in (match[1], match[2]):
+        value = -value
+    if match[4]:
+        value /= 100.0
     return value if math.isfinite(value) else None
 
 

@@ -9,6 +9,8 @@ for every program that our parser accepts; a program that only the script's toke
 at the end) is invalid here. References (`B3`, `T1`) are resolved first, so a program in cells and the same program in
 literals get the same verdicts. Further verdicts are on the stated answer: strict, lenient, and within a tolerance.
 
+Thoughts between <think> and </think> are no part of an answer (`texts.without_thoughts`).
+
 Left out: statistics over many scores (`measures`), and the treatment of answers that are unparseable or unscorable.
 """
 
@@ -17,7 +19,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -36,10 +38,11 @@ from posttrain.tasks.finqa.program import (
     render,
     resolve,
 )
+from posttrain.tasks.texts import plain, without_thoughts
 
 FAILURES = (
-    "unparseable",
     "unscorable",
+    "unparseable",
     "invalid_program",
     "unknown_reference",
     "execution_error",
@@ -48,11 +51,12 @@ FAILURES = (
 )
 PARTS = ("exact_match", "numeric_close", "program_valid", "format_valid")
 MAX_CHARACTERS = 1_000_000
-MAX_ATTEMPTS = 16
+MAX_DECODED = 2_000_000  # characters decoded in vain
 LENIENT_RELATIVE_ERROR = 0.05
 
 _FIELDS = ("exe_ans", "literal_program", "table", "references", "operands", "tolerance")
 _REFERENCE = re.compile(r"[A-Z]{1,3}[0-9]+")
+_OPENING = re.compile(r'\{(?=\s*["}])')
 _DECIMALS = re.compile(r"\.([0-9]*)")
 
 
@@ -135,7 +139,7 @@ def score(text: str | bytes, example: Mapping[str, Any]) -> FinqaScore:
         program_correct=program_correct,
         answer_strict=strict,
         answer_lenient=strict
-        or (answer_text is not None and _lenient(answer_text, answer, expected)),
+        or (answer_text is not None and _lenient(plain(answer_text), answer, expected)),
         self_consistent=value is not None and _equal(answer, value),
         failure=failure,
     )
@@ -144,28 +148,31 @@ def score(text: str | bytes, example: Mapping[str, Any]) -> FinqaScore:
 def read_answer(text: str | bytes) -> tuple[str, str | None, bool] | None:
     """(program text, answer text or None, whether the text has exactly the form asked for); None if unparseable.
 
-    Accepted, but not as the form asked for: text around the object (the first one that parses counts), other keys,
-    repeated keys (the last one counts), the program as one string, the answer as a number or missing.
+    The answer is the first JSON object that has a program, a text or a list of texts: anywhere in the text, also inside
+    other objects and lists, but not inside a JSON string. Accepted, but not as the form asked for: text around the
+    object or around the one that it is in, other keys, repeated keys (the last one counts), the program as one text,
+    the answer as a number or missing. Unparseable is a text without such an object, one over `MAX_CHARACTERS`, and one
+    whose broken objects take over `MAX_DECODED` characters.
     """
     if isinstance(text, bytes):
         text = text.decode("utf-8", errors="replace")
+    text = without_thoughts(text)
     if len(text) > MAX_CHARACTERS:
         return None
-    found, exact = _first_object(text)
-    if found is None:
-        return None
-    exact = exact and found.keys() == {"program", "answer"} and not found.repeated
-    program = found.get("program")
-    if isinstance(program, list) and all(type(step) is str for step in program):
-        program_text = ", ".join(program)
-    elif type(program) is str:
-        program_text, exact = program, False
-    else:
-        return None
-    answer = found.get("answer")
-    if type(answer) is str:
-        return program_text, answer, exact
-    return program_text, str(answer) if isinstance(answer, _Number) else None, False
+    for found, alone in _objects(text):
+        program = found.get("program")
+        if isinstance(program, list) and all(type(step) is str for step in program):
+            program_text, exact = ", ".join(program), alone
+        elif type(program) is str:
+            program_text, exact = program, False
+        else:
+            continue
+        answer = found.get("answer")
+        if type(answer) is not str:
+            return program_text, str(answer) if isinstance(answer, _Number) else None, False
+        asked = found.keys() == {"program", "answer"} and not found.repeated
+        return program_text, answer, exact and asked
+    return None
 
 
 class _Number(str):
@@ -174,6 +181,16 @@ class _Number(str):
 
 class _Object(dict[str, Any]):
     repeated = False
+
+
+class _Text(str):
+    """A text in which `json.JSONDecodeError` counts no lines, so that an error takes as long as what was decoded."""
+
+    def count(self, *_: Any) -> int:
+        return 0
+
+    def rfind(self, *_: Any) -> int:
+        return -1
 
 
 def _object(pairs: list[tuple[str, Any]]) -> _Object:
@@ -187,26 +204,37 @@ _DECODER = json.JSONDecoder(
 )
 
 
-def _first_object(text: str) -> tuple[_Object | None, bool]:
-    """The first JSON object in the text, and whether the text holds nothing else."""
-    try:
-        whole = _DECODER.decode(text)
-        if isinstance(whole, _Object):
-            return whole, True
-    except (ValueError, RecursionError):
-        pass
-    position = -1
-    for _ in range(MAX_ATTEMPTS):
-        position = text.find("{", position + 1)
-        if position < 0:
-            break
+def _objects(text: str) -> Iterator[tuple[_Object, bool]]:
+    """Each JSON object in the text, in the order of the opening braces, and whether the text is that object alone."""
+    text = _Text(text.strip(" \t\n\r"))
+    decoded, end = 0, 0
+    while (brace := _OPENING.search(text, end)) and decoded <= MAX_DECODED:
+        position = brace.start()
         try:
-            found, _end = _DECODER.raw_decode(text, position)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(found, _Object):
-            return found, False
-    return None, False
+            value, end = _DECODER.raw_decode(text, position)
+        except json.JSONDecodeError as error:
+            # An unterminated string is read to the end, but its error has the position where it begins.
+            unterminated = error.msg.startswith("Unterminated")
+            decoded += (len(text) if unterminated else error.pos) - position
+            end = position + 1
+        except RecursionError:
+            decoded += len(text) - position
+            end = position + 1
+        else:
+            yield value, position == 0 and end == len(text)
+            yield from ((inner, False) for inner in _inside(value))
+
+
+def _inside(value: _Object) -> Iterator[_Object]:
+    """The objects inside an object, in the order of their opening braces."""
+    rest: list[Any] = [*reversed(value.values())]
+    while rest:
+        item = rest.pop()
+        if isinstance(item, _Object):
+            yield item
+            rest += reversed(item.values())
+        elif isinstance(item, list):
+            rest += reversed(item)
 
 
 def _unscored(status: str) -> FinqaScore:

@@ -12,13 +12,15 @@ from collections.abc import Sequence
 from fractions import Fraction
 from functools import lru_cache
 
+from posttrain.tasks.texts import CURRENCIES, SEPARATORS, UNSIGNED, plain
+
 MAX_EXPRESSION = 100  # characters
 MAX_NUMBER = 30
 ROUNDING = Fraction(1, 100)  # largest relative error of a rounded result
 DECIMALS = 4  # of a result without end
 
 _TOKEN = re.compile(r"\s*(\d+\.?\d*|\.\d+|[-+*/()])")
-_NUMBER = re.compile(r"-?(?:\d+\.?\d*|\.\d+)")
+_NUMBER = re.compile(rf"(?:-?(?:[{CURRENCIES}] ?)?|[{CURRENCIES}]-)({UNSIGNED})[{CURRENCIES}]?\.?")
 
 Token = str | Fraction  # a number as written or as a value, an operator, a bracket
 
@@ -29,11 +31,18 @@ class InvalidExpression(ValueError):
 
 @lru_cache(maxsize=1 << 14)
 def read_number(text: str) -> Fraction | None:
-    """The value of a decimal, ignoring $, thousands commas and a full stop after it; None if it is none."""
-    text = text.replace("$", "").replace(",", "").removesuffix(".")
-    if len(text) > MAX_NUMBER or not _NUMBER.fullmatch(text):
+    """The value of a decimal; None for any other text, also for one that begins with a number ("1/2", "1,5", "5 %").
+
+    Ignored: a currency sign, separators of thousands, and a full stop after the number. Any minus sign is one.
+    """
+    match = _NUMBER.fullmatch(plain(text))
+    if match is None:
         return None
-    return Fraction(text.removesuffix("."))
+    number = match[1].translate(SEPARATORS)
+    if len(number) > MAX_NUMBER:
+        return None
+    value = Fraction(number)
+    return -value if "-" in match[0] else value
 
 
 def format_number(value: Fraction, decimals: int = 0) -> str:
@@ -51,6 +60,7 @@ def tokenize(expression: str) -> list[str]:
     if len(expression) > MAX_EXPRESSION:
         raise InvalidExpression(f"longer than {MAX_EXPRESSION} characters")
     tokens = []
+    expression = plain(expression)
     position, end = 0, len(expression.rstrip())
     while position < end:
         match = _TOKEN.match(expression, position)

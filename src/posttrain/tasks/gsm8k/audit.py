@@ -3,7 +3,8 @@
 A broken file (truncated JSON, a missing or ill-typed field) ends the audit with one line, see `load`. A row that is
 whole but useless is rejected:
 
-    answer_missing        there is no readable number after `#### ` on the answer's last line
+    answer_missing        the answer's last line is not `#### ` and a number, and nothing else: one such as 1/2, 10:30 or
+                          5 apples is not read by half
     duplicate_question    an earlier row, of this or the other file, asks the same; the test file is read first, so
                           that questions in both files are left out of train
 
@@ -32,7 +33,7 @@ from posttrain.tasks.auditing import (
 )
 from posttrain.tasks.gsm8k.arithmetic import format_number, read_number
 from posttrain.tasks.gsm8k.load import FILES, iterate_rows
-from posttrain.tasks.gsm8k.reading import MARK, Step, read_steps, strict_answer
+from posttrain.tasks.gsm8k.reading import Step, gold_answer, read_steps
 
 Row = Mapping[str, Any]
 _SPACE = re.compile(r"\s+")
@@ -71,8 +72,8 @@ def audit_splits(
 
 def _problem(row: Row, seen: Mapping[str, str]) -> tuple[str, str] | None:
     """(reason, detail) for a row that must be left out, else None."""
-    last = row["answer"].strip().rpartition("\n")[2]
-    if not last.startswith(MARK) or strict_answer(last) is None:
+    if gold_answer(row["answer"]) is None:
+        last = row["answer"].strip().rpartition("\n")[2]
         return (
             "answer_missing",
             f"the last line of the answer is {last[:60]!r}, not #### and a number",

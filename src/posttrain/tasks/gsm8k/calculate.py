@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from posttrain.tasks import Example
-from posttrain.tasks.gsm8k.reading import execute
+from posttrain.tasks.gsm8k.reading import answer_of
 
 
 def calculate(text: str, example: Example) -> str:
-    """The answer with the calculator's results; unchanged unless `annotations` is execute."""
-    return execute(text) if example["annotations"] == "execute" else text
+    """The answer without thoughts, and with the calculator's results if `annotations` is execute."""
+    return answer_of(text, example["annotations"])

@@ -19,9 +19,9 @@ from posttrain.core.errors import UserError
 from posttrain.core.files import JsonLines
 from posttrain.core.params import Params
 from posttrain.tasks import Example, read_options
-from posttrain.tasks.gsm8k.arithmetic import format_number, read_number
+from posttrain.tasks.gsm8k.arithmetic import format_number
 from posttrain.tasks.gsm8k.options import Annotations, Options
-from posttrain.tasks.gsm8k.reading import MARK, read_steps, strict_answer, strip
+from posttrain.tasks.gsm8k.reading import MARK, gold_answer, read_steps, strip
 
 Row = Mapping[str, Any]
 
@@ -53,11 +53,10 @@ def draw(ids: Iterable[str], count: int, seed: int) -> set[str]:
 
 def make_example(row: Row, annotations: Annotations) -> dict[str, Any]:
     """One example, from a row that passed the audit."""
-    solution, mark, last = row["answer"].rpartition(MARK)
-    solution = solution.strip()
-    answer = read_number(strict_answer(mark + last) or "")
+    solution = row["answer"].rpartition(MARK)[0].strip()
+    answer = gold_answer(row["answer"])
     if answer is None:
-        raise UserError(f"{row['id']}: the answer has no number after {MARK.strip()}")
+        raise UserError(f"{row['id']}: the answer's last line is not {MARK}and a number")
     return {
         "id": row["id"],
         "question": row["question"],

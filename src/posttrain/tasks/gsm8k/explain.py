@@ -12,7 +12,7 @@ from itertools import pairwise
 
 from posttrain.tasks import Example, ExplainedStep, Explanation, Line, Piece
 from posttrain.tasks.gsm8k.arithmetic import format_number
-from posttrain.tasks.gsm8k.reading import Step, execute, read_steps, strict_answer
+from posttrain.tasks.gsm8k.reading import Step, answer_of, read_steps, strict_answer
 from posttrain.tasks.gsm8k.score import MAX_CHARACTERS
 
 MAX_STEPS = 30  # explained steps of an answer
@@ -24,9 +24,7 @@ _OPERATIONS = {"+": "add", "-": "subtract", "*": "multiply", "/": "divide"}
 def explain(example: Example, text: str) -> Explanation:
     """The problem, and the answer's steps with the values of the scorer's executor."""
     page = tuple(Line((Piece(line),)) for line in _SENTENCE_END.split(example["question"]))
-    text = text[:MAX_CHARACTERS]
-    if example["annotations"] == "execute":
-        text = execute(text)
+    text = answer_of(text, example["annotations"])[:MAX_CHARACTERS]
     steps = read_steps(text, example["annotations"])[:MAX_STEPS]
     answer = strict_answer(text)
     error = None if steps or answer else "no calculation and no number after ####"

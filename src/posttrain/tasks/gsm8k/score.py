@@ -12,7 +12,8 @@ how they and the final number are read.
     quality              program_valid: share of the steps that are right; format_valid: as above; steps_used: share of
                          the steps whose result a later step or the final number uses; no_repetition: share of the
                          lines that repeat no earlier one. (Brevity is measured in `rollouts.preferences`)
-    status               unparseable: no number after `#### `; unscorable: the example's own answer is no number
+    status               unparseable: no number after `#### `, or over `MAX_CHARACTERS`; unscorable: the example's own
+                         answer is no number
     value, answer        the number after `#### `, by which a majority is counted
     failure              the first of `FAILURES` that applies; for a right answer wrong_steps_only or None
 
@@ -34,11 +35,12 @@ from posttrain.tasks.gsm8k.arithmetic import agrees, read_number
 from posttrain.tasks.gsm8k.reading import (
     MARK,
     Step,
-    execute,
+    answer_of,
     flexible_answer,
     read_steps,
     strict_answer,
 )
+from posttrain.tasks.texts import plain
 
 FAILURES = (
     "unscorable",
@@ -62,8 +64,8 @@ _OPERAND = re.compile(r"\d+\.?\d*|\.\d+")
 def score(text: str | bytes, example: Mapping[str, Any]) -> Score:
     """Score one answer to one example.
 
-    text: any text gets a score, in bounded time. The example's `tolerance` is relative, for numeric_close. `UserError`
-    if the example lacks a field, never for the text.
+    text: any text gets a score, in time linear in its length. The example's `tolerance` is relative, for numeric_close.
+    `UserError` if the example lacks a field, never for the text.
     """
     for field in _FIELDS:
         if field not in example:
@@ -73,10 +75,9 @@ def score(text: str | bytes, example: Mapping[str, Any]) -> Score:
         return _unscored("unscorable")
     if isinstance(text, bytes):
         text = text.decode("utf-8", errors="replace")
+    text = answer_of(text, example["annotations"])
     if len(text) > MAX_CHARACTERS:
         return _unscored("unparseable")
-    if example["annotations"] == "execute":
-        text = execute(text)
     last = flexible_answer(text)
     lenient = last is not None and read_number(last) == expected
     written = strict_answer(text)
@@ -132,7 +133,7 @@ def _gives(step: Step, number: str) -> bool:
 def _format_valid(text: str) -> bool:
     reasoning, newline, last = text.rpartition("\n")
     single = text.count(MARK.strip()) == 1
-    return bool(newline and reasoning.strip() and single and _LAST_LINE.fullmatch(last))
+    return bool(newline and reasoning.strip() and single and _LAST_LINE.fullmatch(plain(last)))
 
 
 def _used(steps: Sequence[Step], answer: str) -> int:
