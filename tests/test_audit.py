@@ -160,6 +160,53 @@ def test_a_missing_file_is_one_line(tmp_path) -> None:
         load_split(tmp_path / "train.json")
 
 
+NOT_TEXT = "\ud800"
+DEEP = json.loads("[" * 200 + "]" * 200)
+
+
+@pytest.mark.parametrize(
+    ("row", "place"),
+    [
+        (changed(pre_text=[f"bad {NOT_TEXT} byte"]), "pre_text.0"),
+        (changed(question=NOT_TEXT), "qa.question"),
+        (changed(program=f"add(1, {NOT_TEXT})"), "qa.program"),
+        (changed(answer=NOT_TEXT), "qa.answer"),
+        (changed(table=[["", "2008"], [NOT_TEXT, "1"]]), "table.1.0"),
+        (changed(gold_inds={NOT_TEXT: ""}), "a key of qa.gold_inds"),
+        (changed(filename=NOT_TEXT), "filename"),
+        (changed(id=NOT_TEXT), "id"),
+        (changed(tier=NOT_TEXT), "tier"),
+        (changed(tier=float("nan")), "tier"),
+        (changed(tier=10**400), "tier"),
+        (changed(tier=DEEP), "tier"),
+    ],
+)
+def test_a_row_that_cannot_be_written_is_rejected_with_the_place(
+    row: dict[str, Any], place: str, tmp_path: Path
+) -> None:
+    """The files hold text, as ever."""
+    for split, name in SPLIT_FILES.items():
+        write(tmp_path / name, json.dumps([changed(id=split), row][: 1 + (split == "train")]))
+    metrics = audit(tmp_path, tmp_path / "out")
+    (rejected,) = read_jsonl(tmp_path / "out" / "rejected.jsonl")
+    assert (rejected["split"], rejected["row"], rejected["reason"]) == ("train", 1, "not_writable")
+    assert rejected["detail"].startswith(f"{place} ")
+    assert (metrics["train"]["rows"], metrics["train"]["clean"]) == (2, 1)
+
+
+def test_strange_characters_are_text(tmp_path: Path) -> None:
+    row = changed(pre_text=["a\0b \u2028 \x85 \ufeff \uffff \U0001f600"])
+    for split, name in SPLIT_FILES.items():
+        write(tmp_path / name, json.dumps([{**row, "id": split}], ensure_ascii=False))
+    audit(tmp_path, tmp_path / "out")
+    assert read_jsonl(tmp_path / "out" / "train.jsonl") == [{**row, "id": "train"}]
+
+
+def test_a_huge_answer_is_compared() -> None:
+    assert answer_class("5%", 2**1022) == "other"
+    assert reason(changed(exe_ans=2**1022)) == "answer_mismatch"
+
+
 def test_files_hold_kept_rows_and_listed_rejects(tmp_path) -> None:
     for split, name in SPLIT_FILES.items():
         row, bad = changed(id=split), changed(id=f"bad {split}", exe_ans=3.0)

@@ -39,7 +39,7 @@ from posttrain.selector.scorer import Scorer
 PAGE = (ROOT / "docs/export.md").read_text(encoding="utf-8")
 LORA = Lora(r=4, alpha=8, dropout=0.0, targets="auto")
 PROMPT = "1 | B 2009 | C 2008\n2 net `` revenue``` | 5829 | 5735\nquestion: it's \\n what?\nanswer:"
-CANDIDATES = ['{"answer": "0.94"}', "5829", "a longer one: `5829 - 5735`", "5829"]
+CANDIDATES = ['{"answer": "0.94"}', "5829", "a longer one: `5829 - 5735` <eos>", "5829"]
 OUT = Path("out")
 
 
@@ -177,6 +177,15 @@ def test_a_generator_continues_as_the_pipelines_own_model(lora: Lora | None, pro
         messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
     )
     assert asked["input_ids"].tolist() == [prompt] == exported([PROMPT])["input_ids"]
+    named = f"{PROMPT} <eos> is <pad>, not <s>"
+    asked_named = exported.apply_chat_template(
+        [{"role": "user", "content": named}],
+        add_generation_prompt=True,
+        return_dict=True,
+        sanitize_control_tokens=True,
+    )
+    assert exported.decode(asked_named["input_ids"]) == f"<bos>{named}"
+    assert not {0, 2} & {*asked_named["input_ids"]}
     ids = model.generate(**asked, max_new_tokens=24, do_sample=False)
     assert ids[0, len(prompt) :].tolist() == expected.ids
     with torch.no_grad():

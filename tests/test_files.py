@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import json
 import os
 import resource
@@ -27,6 +28,7 @@ from posttrain.core.files import (
     read_jsonl,
     sha256_file,
     temporary_file,
+    unwritable,
     write_json,
     write_json_array,
     write_jsonl,
@@ -144,7 +146,12 @@ def test_items_are_read_when_they_are_asked_for(tmp_path: Path) -> None:
         ("[1, 2", "a.json:1:6: not valid JSON"),
         ("", "a.json:1:1: not valid JSON"),
         ('{"a": [1]}', "a.json: expected a list of rows, found dict"),
-        (f'["{"é" * 70_000}", "\udcff"]', "a.json: not UTF-8 text (byte 140006)"),
+        (f'["{"é" * 70_000}", "\udcff"]', "a.json:1: not UTF-8 text (byte 140006 of the file)"),
+        ('[1,\n"\udcff"]', "a.json:2: not UTF-8 text (byte 5 of the file)"),
+        ('[1, {"a": 1, "a": 2}]', "a.json: row 1: an object has the key 'a' twice"),
+        (f"[1, {'[' * 100_000}", "a.json: row 1: lists or objects are nested too deeply"),
+        (f"[1, {'9' * 200_000}]", "a.json: row 1: a number has more than 4300 digits"),
+        (f"[1, -{'9' * 200_000}", "a.json: row 1: a number has more than 4300 digits"),
     ],
 )
 def test_what_is_broken_in_a_json_list_is_named_by_its_place(
@@ -173,7 +180,21 @@ def test_json_is_sorted_and_refuses_nan(tmp_path: Path) -> None:
         ("a.json", b'{"a": 1,\n "b": ', "a.json:2:7: not valid JSON"),
         ("a.jsonl", b'{"a": 1}\n{"a": ', "a.jsonl:2: not valid JSON"),
         ("a.jsonl", b'{"a": 1}\n[1]\n', "a.jsonl:2: expected a JSON object, found list"),
-        ("a.jsonl", b'{"a": "\xff"}', "a.jsonl: not UTF-8 text (byte 7)"),
+        ("a.jsonl", b'{"a": 1},\n', "a.jsonl:1: not valid JSON"),
+        ("a.jsonl", b'{"a": "\xff"}', "a.jsonl:1: not UTF-8 text (byte 7 of the file)"),
+        ("a.jsonl", b'{"a": 1}\r{"a": "\xe9"}', "a.jsonl:2: not UTF-8 text (byte 16"),
+        ("a.jsonl", '{"a": "é'.encode()[:-1], "a.jsonl:1: not UTF-8 text (byte 7"),
+        ("a.jsonl", b'{"a": "\xed\xa0\x80"}', "a.jsonl:1: not UTF-8 text (byte 7"),
+        ("a.jsonl", b'{"a": 1}\n{"a": 1, "a": 2}', "a.jsonl:2: an object has the key 'a' twice"),
+        ("a.jsonl", b'{"a": [{"b": 1, "b": 1}]}', "a.jsonl:1: an object has the key 'b' twice"),
+        ("a.jsonl", b'{"a": ' + b"[" * 100_000, "a.jsonl:1: lists or objects are nested"),
+        ("a.jsonl", b'{"a": ' + b"9" * 5000 + b"}", "a.jsonl:1: a number has more than 4300"),
+        ("a.jsonl", gzip.compress(b'{"a": 1}'), "a.jsonl: not UTF-8 text but gzip; "),
+        ("a.jsonl", '{"a": 1}'.encode("utf-16"), "a.jsonl: not UTF-8 text but UTF-16; "),
+        ("a.json", gzip.compress(b"[]"), "a.json: not UTF-8 text but gzip; "),
+        ("a.json", b'{"a": 1, "a": 1}', "a.json: an object has the key 'a' twice"),
+        ("a.json", b"[" * 100_000, "a.json: lists or objects are nested too deeply"),
+        ("a.json", b"9" * 5000, "a.json: a number has more than 4300 digits"),
     ],
 )
 def test_what_is_broken_is_named(name: str, content: bytes, expected: str, tmp_path: Path) -> None:
@@ -182,6 +203,59 @@ def test_what_is_broken_is_named(name: str, content: bytes, expected: str, tmp_p
     with pytest.raises(UserError) as caught:
         (read_json if name.endswith(".json") else read_jsonl)(path)
     assert str(caught.value).startswith(f"{tmp_path}/{expected}")
+
+
+BLANK = ["", " ", "\t", "\r", "\x0b", "\x0c", "\x85", "\xa0", "\u2028", "  \t "]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_jsonl_has_lines_of_any_kind_and_blank_ones(mark: str, end: str, tmp_path: Path) -> None:
+    """A byte order mark is left out, and what ends no line stands in a text as it is."""
+    texts = ["a\u2028b", "\x85\u2029", "\ufeff"]
+    rows = [json.dumps({"text": text}, ensure_ascii=False) for text in texts]
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes((mark + end.join([*BLANK, rows[0], *BLANK, *rows[1:], *BLANK])).encode())
+    assert [row["text"] for row in read_jsonl(path)] == texts
+    path.write_bytes((mark + end + json.dumps(texts).replace(",", f",{end}")).encode())
+    assert read_json(path) == [*iterate_json_array(path)] == texts
+
+
+def test_files_of_blank_lines_have_no_rows(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    for content in ("", "\ufeff", "\n \n\t"):
+        path.write_text(content, encoding="utf-8")
+        assert read_jsonl(path) == []
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ({"a": ["x", {"b": "y\ud83dz"}]}, "a.1.b holds '\\ud83d', half of a surrogate pair"),
+        ({"a": {"\udcff": 1}}, "a key of a holds '\\udcff', half of a surrogate pair"),
+        ("\ude00\ud83d", "the text holds '\\ude00', half of a surrogate pair"),
+        ({"a": [float("nan")]}, "a.0 is nan"),
+        ({"a": float("-inf")}, "a is -inf"),
+        ({"a": 10**400}, "a is larger than 1.8e+308"),
+        ({"a": json.loads("[" * 150 + "]" * 150)}, "a is nested deeper than 100 levels"),
+        ({"a": ["\U0001f600", "\0", "\ufffe", 2**1023, None, True], "": 1.5}, None),
+    ],
+)
+def test_what_cannot_be_written_is_found_with_its_place(value: Any, expected: str | None) -> None:
+    assert unwritable(value) == expected
+
+
+def test_a_text_that_is_none_is_not_written(tmp_path: Path) -> None:
+    """It names the row, and the file keeps its content."""
+    path = tmp_path / "rows.jsonl"
+    write_jsonl(path, [{"id": "old"}])
+    with pytest.raises(UserError) as caught:
+        write_jsonl(path, [{"id": "a"}, {"id": "b", "text": "\ud800"}])
+    assert str(caught.value) == (
+        f"cannot write {path}: row 1 ('b'): text holds '\\ud800', half of a surrogate pair"
+    )
+    assert read_jsonl(path) == [{"id": "old"}]
+    assert [file.name for file in tmp_path.iterdir()] == ["rows.jsonl"]
 
 
 def test_a_missing_file_and_an_unwritable_place_are_named(tmp_path: Path) -> None:

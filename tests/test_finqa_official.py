@@ -298,7 +298,11 @@ def test_the_command_prints_the_accuracies(
     ("predictions", "split", "words"),
     [
         ('[{"id": "a", "pred', SPLIT, "not valid JSON"),
-        ("[" * 100_000, SPLIT, "not usable JSON"),
+        ("[" * 100_000, SPLIT, "nested too deeply"),
+        ('[{"id": "a", "id": "b", "predicted": []}]', SPLIT, "row 0: an object has the key 'id'"),
+        ('[{"id": "a", "predicted": [' + "9" * 5000, SPLIT, "row 0: a number has more than 4300"),
+        ('[{"id": "\\ud800", "predicted": []}]', SPLIT, "id '\\ud800' is not in the split"),
+        (PREDICTIONS, "", "not valid JSON"),
         ({"a": 1}, SPLIT, "expected a list"),
         ([5], SPLIT, "row 0: expected an object"),
         ([{"predicted": []}], SPLIT, "row 0: missing field id"),
@@ -324,6 +328,14 @@ def test_bad_files_end_with_one_line(
     assert main(files) == 1
     error = capsys.readouterr().err
     assert words in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("token", ["\ud800", "\0", "9" * 5000, float("nan"), None, [], 10**400])
+def test_a_prediction_of_strange_tokens_is_wrong(token: Any, tmp_path: Path) -> None:
+    prediction = {"id": "a", "predicted": ["add(", token, "2", ")", "EOF"]}
+    path = write(tmp_path / "p.json", "\ufeff" + json.dumps([prediction]))
+    result = evaluate(read_predictions(path), SPLIT)
+    assert (result["execution_correct"], result["program_correct"]) == (0, 0)
 
 
 def test_a_missing_file_is_named() -> None:

@@ -58,11 +58,11 @@ def test_rewards_are_the_scorers_and_verdicts_are_counted_apart() -> None:
     assert reward.counts == {"correct": 1, "wrong": 1, "unparseable": 1, "unscorable": 1}
 
 
-def test_called_as_trl_calls_it_the_separator_is_no_part_of_the_answer() -> None:
+def test_called_as_trl_calls_it_the_shares_of_verdicts_are_logged() -> None:
     logged: dict[str, float] = {}
     reward = colour_reward()
     rewards = reward(
-        completions=["\nred", "\n", "ee", "\nx"],
+        completions=["red", "", "ee", "x"],
         example=[0, 0, 0, 0],
         prompts=["?"] * 4,
         completion_ids=[[1]] * 4,

@@ -149,6 +149,44 @@ def test_a_data_set_without_options_refuses_them(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("bad", "place"),
+    [
+        ({"question": "A pen \ud83d costs $2. How much do two cost?"}, "question"),
+        ({"answer": "2*2 = <<\ud83d*2=4>>4\n#### 4"}, "answer"),
+        ({"id": "\ud800"}, "id"),
+        ({"\ud800": 1}, "a key"),
+        ({"source": float("nan")}, "source"),
+    ],
+)
+def test_a_row_that_cannot_be_written_is_rejected_with_the_place(
+    bad: dict[str, Any], place: str, tmp_path: Path
+) -> None:
+    """Also where it would be listed as a disagreement."""
+    source = write_files(tmp_path / "in", [ROW, {**ROW, "question": "Again?", **bad}])
+    metrics = TASK.audit(source, tmp_path / "out")
+    rejected = read_jsonl(tmp_path / "out" / "rejected.jsonl")
+    assert [(row["row"], row["reason"]) for row in rejected] == [(1, "not_writable")] * len(FILES)
+    assert all(row["detail"].startswith(f"{place} ") for row in rejected)
+    assert (metrics["train"]["rows"], metrics["train"]["clean"]) == (2, 1)
+    assert len(read_jsonl(tmp_path / "out" / "train.jsonl")) == 1
+
+
+@pytest.mark.parametrize("name", [5, [1], None, " "])
+def test_an_id_that_is_no_text_is_named(name: Any, tmp_path: Path) -> None:
+    source = write_files(tmp_path / "in", [ROW, {**ROW, "id": name}])
+    with pytest.raises(UserError, match=r"test\.jsonl: row 1: field 'id' must be a non-empty"):
+        TASK.audit(source, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_rows_between_blank_lines_are_numbered_without_them(tmp_path: Path) -> None:
+    path = tmp_path / "train.jsonl"
+    row = json.dumps({**ROW, "question": "a\u2028b"}, ensure_ascii=False)
+    path.write_text(f"\ufeff\n \t\n{row}\r\n\x0b\n\x85\n{row}\r", encoding="utf-8", newline="")
+    assert [row["id"] for row in load_rows(path)] == ["gsm8k-train-00001", "gsm8k-train-00002"]
+
+
+@pytest.mark.parametrize(
     ("line", "problem"),
     [
         ('{"question": "half', "train.jsonl:2: not valid JSON"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import gzip
 import json
 import os
 import re
@@ -95,6 +97,51 @@ def test_a_base_that_points_to_a_folder_or_the_hub_is_followed(
 def test_a_missing_folder_is_named_in_one_line(name: str) -> None:
     with pytest.raises(UserError, match=f"{name}: no such folder"):
         load_config(name)
+
+
+def test_a_broken_file_of_a_model_is_named_in_one_line(pocket: Path, tmp_path: Path) -> None:
+    """Wherever transformers and tokenizers fail, and with whatever error."""
+    reads = {
+        "config.json": load_config,
+        "generation_config.json": load_causal_lm,
+        "tokenizer.json": load_tokenizer,
+        "tokenizer_config.json": load_tokenizer,
+        "special_tokens_map.json": load_tokenizer,
+        "added_tokens.json": load_tokenizer,
+    }
+    deep, digits = b'{"a": ' + b"[" * 100_000, b'{"a": ' + b"9" * 5000 + b"}"
+    for name, read in reads.items():
+        for content, expected in (
+            (b"[1]", ": expected a JSON object, found list"),
+            (b"null", ": expected a JSON object, found NoneType"),
+            (deep, ": lists or objects are nested too deeply"),
+            (digits, ": a number has more than 4300 digits"),
+            (b'{"a": ', ":1:7: not valid JSON"),
+            (b"", ":1:1: not valid JSON"),
+            (b'{"a": "\xe9"}', ":1: not UTF-8 text (byte 7 of the file)"),
+            (gzip.compress(b"{}"), ": not UTF-8 text but gzip"),
+            (codecs.BOM_UTF8 + b"{}", ": starts with a byte order mark"),
+        ):
+            if name == "generation_config.json" and content[:1] not in (b"[", b"n"):
+                continue  # transformers takes its defaults
+            folder = tmp_path / "model"
+            shutil.copytree(pocket.parent / "weights", folder, dirs_exist_ok=True)
+            (folder / name).write_bytes(content)
+            with pytest.raises(UserError) as caught:
+                read(folder)
+            assert str(caught.value).startswith(f"{folder / name}{expected}"), (name, content[:9])
+            assert "\n" not in str(caught.value)
+            shutil.rmtree(folder)
+
+
+def test_a_tokenizer_file_with_other_content_is_one_line(pocket: Path, tmp_path: Path) -> None:
+    """tokenizers raises Exception itself, transformers a KeyError."""
+    shutil.copytree(pocket.parent / "weights", tmp_path / "model")
+    for content in ("{}", '{"version": "1.0", "added_tokens": [], "model": {"type": "x"}}'):
+        (tmp_path / "model" / "tokenizer.json").write_text(content, encoding="utf-8")
+        with pytest.raises(UserError, match="model cannot be loaded: ") as caught:
+            load_tokenizer(tmp_path / "model")
+        assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("beside", [[], ["config.json"]])

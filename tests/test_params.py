@@ -13,6 +13,7 @@ from toys import PARAMS, ROOT, settings
 from posttrain.core.errors import UserError
 from posttrain.core.methods import check_methods, load_method, settings_of
 from posttrain.core.params import FAMILIES, Params, check_params, load_params, method_names
+from posttrain.tasks import get_task
 
 TEXT = (ROOT / "params.yaml").read_text()
 GONE = object()
@@ -171,6 +172,39 @@ def test_broken_yaml_and_a_missing_file_are_one_line(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=problem) as caught:
             load_params(tmp_path / name)
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("name: pretrain/pocket", r'name: "\ud800"', r"models.pocket.name holds '\ud800'"),
+        ("dataset: sample", r'dataset: "\ud800"', r"dataset holds '\ud800'"),
+        ("unseen: 0.5", r'"\udcff": 0.5', r"a key of datasets.sample.options holds '\udcff'"),
+        ("learning_rate: 0.001", "learning_rate: .nan", "selector.sft.learning_rate is nan"),
+        ("seed: 1", f"seed: 0x{'f' * 5000}", "datasets.sample.seed is larger than 1.8e+308"),
+        ("seed: 1", f"seed: {'9' * 5000}", "not valid YAML: Exceeds the limit"),
+        ("seed: 1", "seed: 2020-13-45", "not valid YAML: month must be in 1..12"),
+        ("seed: 1", "seed: !!bool maybe", "not valid YAML: 'maybe'"),
+        ("seed: 1", f"seed: {'[' * 5000}{']' * 5000}", "not valid YAML: nested too deeply"),
+        ("options:  ", "options: &a\n      x: *a #", "datasets.sample.options: x: unknown"),
+        ("dataset: sample", "dataset: sam\0ple", "not valid YAML: unacceptable character"),
+    ],
+)
+def test_values_that_are_no_text_or_number_are_one_line(
+    key: str, value: str, expected: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(TEXT.replace(key, value, 1), encoding="utf-8")
+    with pytest.raises(UserError) as caught:
+        get_task("finqa").fetch(load_params(path), tmp_path / "out")
+    message = str(caught.value).removeprefix(f"{path}: ").removeprefix("params.yaml: ")
+    assert message.startswith(expected) and "\n" not in message
+
+
+def test_a_byte_order_mark_before_params_is_no_part_of_them(tmp_path: Path) -> None:
+    for encoding in ("utf-8", "utf-8-sig"):
+        (tmp_path / encoding).write_text(TEXT, encoding=encoding)
+    assert load_params(tmp_path / "utf-8-sig") == load_params(tmp_path / "utf-8")
 
 
 def test_the_operand_form_is_the_models_unless_the_examples_set_it() -> None:

@@ -305,7 +305,11 @@ def greedy_answer(folder: Path, prompt: str, max_new_tokens: int) -> str:
     model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
     messages = [{"role": "user", "content": prompt}]
     inputs = tokenizer.apply_chat_template(
-        messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
+        messages,
+        add_generation_prompt=True,
+        return_tensors="pt",
+        return_dict=True,
+        sanitize_control_tokens=True,
     )
     ids = model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
     text: str = tokenizer.decode(ids[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)

@@ -9,9 +9,11 @@ from __future__ import annotations
 import glob
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -25,9 +27,23 @@ from posttrain.core.errors import UserError
 
 PathLike = str | os.PathLike[str]
 
+DEEPEST = 100  # levels of lists and objects in a row
+
 _BLOCK = 1 << 16  # characters
-_DECODER = json.JSONDecoder()
 _DELIMITER = re.compile(r"\s*([\[,\]])\s*")
+_SURROGATE = re.compile(r"[\ud800-\udfff]")  # a pair of them in JSON is one character in Python
+_ENCODING = "utf-8-sig"  # UTF-8, with or without a byte order mark
+# First bytes of files that are mistaken for text.
+_OTHER_FORMATS = {
+    b"\x1f\x8b": "gzip",
+    b"PK\x03\x04": "zip",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ": "xz",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"PAR1": "Parquet",
+    b"\xff\xfe": "UTF-16",
+    b"\xfe\xff": "UTF-16",
+}
 
 
 @contextmanager
@@ -95,10 +111,46 @@ def temporary_file() -> Iterator[IO[bytes]]:
         raise UserError(f"cannot write {where}: {error.strerror or error}") from error
 
 
+class _UnusableError(Exception):
+    """Valid JSON that is not read: more digits than Python reads, or a key that stands twice in an object."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in found if keys.count(key) > 1)
+        raise _UnusableError(f"an object has the key {twice!r} twice")
+    return found
+
+
+def _integer(digits: str) -> int:
+    limit = sys.get_int_max_str_digits()
+    if limit and len(digits.lstrip("-")) > limit:
+        raise _UnusableError(f"a number has more than {limit} digits")
+    return int(digits)
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_int=_integer)
+
+
+@contextmanager
+def _usable(where: PathLike) -> Iterator[None]:
+    """`UserError("<where>: ...")` for JSON that is valid and not read."""
+    try:
+        yield
+    except RecursionError as error:
+        raise UserError(f"{where}: lists or objects are nested too deeply") from error
+    except _UnusableError as error:
+        raise UserError(f"{where}: {error}") from error
+
+
 def read_json(path: PathLike) -> Any:
     """Parse a JSON file; `UserError` names the file, line and column of a syntax error."""
+    text = read_text(path)
     try:
-        return json.loads(read_text(path))
+        with _usable(path):
+            return _DECODER.decode(text)
     except json.JSONDecodeError as error:
         where = f"{path}:{error.lineno}:{error.colno}"
         raise UserError(f"{where}: not valid JSON: {error.msg}") from error
@@ -109,11 +161,12 @@ def iterate_json_array(path: PathLike) -> Iterator[Any]:
 
     Raises `UserError` if the file is not a list, or like `read_json`, but only after the items before the syntax error.
     """
-    with _readable(path), Path(path).open(encoding="utf-8") as file:
-        text, place, before = file.read(_BLOCK), 0, "["
+    with _readable(path), Path(path).open(encoding=_ENCODING) as file:
+        text, place, before, index = file.read(_BLOCK), 0, "[", 0
         while True:
             try:
-                item, place = _decode_item(text, place, before)
+                with _usable(f"{path}: row {index}"):
+                    item, place = _decode_item(text, place, before)
             except ValueError:  # no more items, or the next one is not yet read to its end
                 text, place = text[place:], 0
                 if not (more := file.read(max(_BLOCK, len(text)))):
@@ -122,6 +175,7 @@ def iterate_json_array(path: PathLike) -> Iterator[Any]:
             else:
                 before = ","
                 yield item
+                index += 1
     if not re.fullmatch(r"\s*\]\s*" if before == "," else r"\s*\[\s*\]\s*", text):
         value = read_json(path)  # raises the error that names the line and column
         raise UserError(f"{path}: expected a list of rows, found {type(value).__name__}")
@@ -157,18 +211,19 @@ def write_json_array(path: PathLike, items: Iterable[Any]) -> None:
 
 
 def read_jsonl(path: PathLike) -> list[dict[str, Any]]:
-    """Parse one JSON object per line; `UserError` names the file and line of the first that is not one."""
+    """Parse one JSON object per line, blank lines aside; `UserError` names file and line of the first that is not one."""
     return list(iterate_jsonl(path))
 
 
 def iterate_jsonl(path: PathLike) -> Iterator[dict[str, Any]]:
     """The rows of `read_jsonl`, with one row in memory at a time."""
-    with _readable(path), Path(path).open(encoding="utf-8", newline="\n") as file:
+    with _readable(path), Path(path).open(encoding=_ENCODING) as file:
         for number, line in enumerate(file, start=1):
-            if line == "\n":
+            if not line.strip():
                 continue
             try:
-                row = json.loads(line)
+                with _usable(f"{path}:{number}"):
+                    row = _DECODER.decode(line)
             except json.JSONDecodeError as error:
                 raise UserError(f"{path}:{number}: not valid JSON: {error.msg}") from error
             if not isinstance(row, dict):
@@ -188,16 +243,62 @@ class JsonLines:
 
 
 def write_jsonl(path: PathLike, rows: Iterable[dict[str, Any]]) -> None:
-    """Write one JSON object per line; `ValueError` for NaN and infinities."""
+    """Write one JSON object per line; `ValueError` for NaN and infinities, `UserError` for text that UTF-8 cannot hold."""
     with atomic_write(path) as file:
-        for row in rows:
-            file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+        for number, row in enumerate(rows):
+            try:
+                file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+            except UnicodeEncodeError as error:
+                found = unwritable(row)
+                raise UserError(
+                    f"cannot write {path}: row {number} ({row.get('id')!r}): {found}"
+                ) from error
+
+
+def unwritable(value: Any) -> str | None:
+    """The first part of a parsed JSON value that cannot be written as JSON in UTF-8, and why; None if all can.
+
+    Such are lone surrogates (`"\\ud83d"` is valid JSON, and half of a character), numbers that no float holds, NaN, and
+    what is nested deeper than `DEEPEST`, as the depth that Python reads and writes depends on the caller's own.
+    """
+    waiting: list[tuple[str, Any, int]] = [("", value, 0)]
+    seen: set[int] = set()  # an alias in YAML makes two places one object
+    while waiting:
+        place, part, depth = waiting.pop()
+        if isinstance(part, str) and (lone := _SURROGATE.search(part)):
+            return f"{place or 'the text'} holds {lone[0]!r}, half of a surrogate pair"
+        if isinstance(part, float) and not math.isfinite(part):
+            return f"{place or 'the number'} is {part}"
+        if isinstance(part, int) and part.bit_length() > sys.float_info.max_exp:
+            return f"{place or 'the number'} is larger than {sys.float_info.max:.2g}"
+        items: list[tuple[Any, Any]] = []
+        if isinstance(part, dict):
+            items = [*part.items()]
+        elif isinstance(part, list | tuple):
+            items = [*enumerate(part)]
+        if items and depth >= DEEPEST:
+            return f"{place.partition('.')[0]} is nested deeper than {DEEPEST} levels"
+        if id(part) in seen:
+            continue
+        if items:
+            seen.add(id(part))
+        before = f"{place}." if place else ""
+        for key, item in reversed(items):
+            waiting.append((f"{before}{escape_surrogates(str(key))}", item, depth + 1))
+            if isinstance(part, dict):
+                waiting.append((f"a key{' of ' if place else ''}{place}", str(key), depth))
+    return None
+
+
+def escape_surrogates(text: str) -> str:
+    """The text with lone surrogates as `\\ud83d`, so that it can be written."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def read_text(path: PathLike) -> str:
-    """The file's text; `UserError` if it is missing, unreadable or not UTF-8."""
+    """The file's text, without a byte order mark; `UserError` if it is missing, unreadable or not UTF-8."""
     with _readable(path):
-        return Path(path).read_text(encoding="utf-8")
+        return Path(path).read_text(encoding=_ENCODING)
 
 
 @contextmanager
@@ -207,16 +308,24 @@ def _readable(path: PathLike) -> Iterator[None]:
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text (byte {_undecodable(path)})") from error
+        raise UserError(f"{path}{_undecodable(path)}") from error
 
 
-def _undecodable(path: PathLike) -> int:
-    """Position of the file's first byte that is not UTF-8; the decoder's error counts from the start of a block."""
+def _undecodable(path: PathLike) -> str:
+    """Line and byte of the file's first character that is not UTF-8, or its true format, for a message.
+
+    The decoder's own error counts from the start of a block.
+    """
+    content = Path(path).read_bytes()
+    for start, name in _OTHER_FORMATS.items():
+        if content.startswith(start):
+            return f": not UTF-8 text but {name}; convert or unpack it"
     try:
-        Path(path).read_bytes().decode()
+        content.decode()
     except UnicodeDecodeError as error:
-        return error.start
-    return 0
+        line = len(content[: error.start + 1].splitlines())
+        return f":{line}: not UTF-8 text (byte {error.start} of the file)"
+    return ": not UTF-8 text"
 
 
 def sha256_file(path: PathLike) -> str:

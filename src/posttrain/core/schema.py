@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from posttrain.core.errors import UserError
-from posttrain.core.files import read_text
+from posttrain.core.files import read_text, unwritable
 
 Positive = Annotated[int, Field(ge=1)]
 AtLeastTwo = Annotated[int, Field(ge=2)]
@@ -35,12 +35,20 @@ Kind = TypeVar("Kind", bound=Section)
 
 
 def read_yaml(path: str | Path) -> Any:
-    """The content of a YAML 1.2 file; `UserError` if it is not valid."""
+    """The content of a YAML 1.2 file; `UserError` if it is not valid, or JSON in UTF-8 cannot hold it."""
+    text = read_text(path)
     try:
-        return YAML(typ="safe", pure=True).load(read_text(path))
-    except YAMLError as error:
+        values = YAML(typ="safe", pure=True).load(text)
+    except RecursionError as error:
+        raise UserError(f"{path}: not valid YAML: nested too deeply") from error
+    # ruamel.yaml lets through the errors of Python for a value that is not of its tag, such as the date 2020-13-45.
+    except (YAMLError, ValueError, KeyError) as error:
         problem = " ".join(str(error).split())
         raise UserError(f"{path}: not valid YAML: {problem}") from error
+    found = unwritable(values)
+    if found is not None:
+        raise UserError(f"{path}: {found}")
+    return values
 
 
 def check(kind: type[Kind], values: Any, source: str, section: str = "") -> Kind:

@@ -44,6 +44,7 @@ from posttrain.generator.settings import OnPolicy
 from posttrain.models.sharding import check_trainable, distribute
 from posttrain.models.tokens import tokenize_prompts
 from posttrain.rollouts.groups import all_equal
+from posttrain.rollouts.sampling import complete, end_token
 
 BEST = "best"
 REFERENCE = "ref"  # TRL's name for the frozen copy of an adapter
@@ -357,6 +358,17 @@ class Rollouts(Quiet):
         log_probs = torch.cat([part["log_probs"] for part in parts])
         entropies = torch.cat([part["entropy"] for part in parts]) if compute_entropy else None
         return log_probs, entropies, None
+
+
+def reward_of(run: Run) -> Callable[..., list[float]]:
+    """`run.reward` of completions read as everywhere else; TRL's own texts leave out special tokens within them."""
+    end = end_token(run.tokenizer)
+
+    def reward(completion_ids: Sequence[list[int]], **others: Any) -> list[float]:
+        texts = [complete(ids, end, run.tokenizer).text for ids in completion_ids]
+        return run.reward(**{**others, "completions": texts})
+
+    return reward
 
 
 def reference_of(model: Any, kl_coef: float) -> Any:

@@ -14,6 +14,7 @@ which runs no code. Code from a model repository is never run (`trust_remote_cod
 
 from __future__ import annotations
 
+import codecs
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,7 +23,6 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import torch
-from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -37,7 +37,7 @@ from transformers import (
 from posttrain.core import processes
 from posttrain.core.cost import READ
 from posttrain.core.errors import UserError
-from posttrain.core.files import read_json, sha256_file, write_json
+from posttrain.core.files import read_json, read_text, sha256_file, write_json
 from posttrain.core.not_trained import why_not_trained
 from posttrain.models.sharding import shard
 
@@ -45,6 +45,15 @@ logger = logging.getLogger(__name__)
 
 BASE = Path("models/base")  # output of stage base
 BASE_FILE = "base.json"
+JSON_FILES = (  # of a model, each an object
+    "config.json",
+    "generation_config.json",
+    "model.safetensors.index.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+)
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 Dtype = Literal["float32", "bfloat16", "float16"]
 Quantization = Literal["8bit", "4bit"]
@@ -118,8 +127,10 @@ def write_base(
 def read_base(directory: Path) -> dict[str, Any]:
     """The content of `base.json`."""
     base = read_json(directory / BASE_FILE)
-    if not isinstance(base, dict):
-        raise UserError(f"{directory / BASE_FILE}: expected a JSON object")
+    if not isinstance(base, dict) or not isinstance(base.get("sha256"), dict):
+        raise UserError(
+            f"{directory / BASE_FILE}: is no description of a base model; run dvc repro"
+        )
     return base
 
 
@@ -293,11 +304,32 @@ def _arguments(location: Location) -> dict[str, Any]:
 def _reach(location: Location, read: Callable[[], T]) -> T:
     try:
         return read()
-    except (OSError, ValueError, SafetensorError) as error:
+    # Libraries raise anything on a file that is not what they expect; tokenizers raises Exception itself.
+    except Exception as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        if Path(location.name_or_path).is_dir():
-            raise UserError(f"{location} cannot be loaded: {lines[0]}") from error
+        known = isinstance(error, OSError | ValueError)
+        reason = lines[0] if known else f"{type(error).__name__}: {lines[0]}"
+        local = Path(location.name_or_path).is_dir()
+        if local:
+            _check_files(Path(location.name_or_path))
+        if local or not known:
+            raise UserError(f"{location} cannot be loaded: {reason}") from error
         raise UserError(
-            f"{location} cannot be reached: {lines[0]}; set HF_HOME to a cache that has it, "
+            f"{location} cannot be reached: {reason}; set HF_HOME to a cache that has it, "
             "or use source: path with a local folder"
         ) from error
+
+
+def _check_files(directory: Path) -> None:
+    """`UserError` that names the first of a model's text files that is broken."""
+    for file in (directory / name for name in JSON_FILES):
+        if not file.is_file():
+            continue
+        if not isinstance(content := read_json(file), dict):
+            raise UserError(f"{file}: expected a JSON object, found {type(content).__name__}")
+        if file.read_bytes().startswith(codecs.BOM_UTF8):
+            raise UserError(
+                f"{file}: starts with a byte order mark, which transformers cannot read"
+            )
+    if (template := directory / "chat_template.jinja").is_file():
+        read_text(template)

@@ -8,6 +8,9 @@ A prompt and its continuation (a candidate or a completion) are tokenised separa
 so the prompt's ids do not depend on its continuation. The specials are those that the tokenizer itself puts around a
 text (`[CLS] ... [SEP]` of BERT, the BOS of Llama), and EOS at the end if it puts none there.
 
+The names of special tokens in a text (`<eos>`, `[PAD]`) are characters like any other. Those of added tokens that are not
+special (`<think>` of Qwen 3) give these tokens.
+
 Left out: truncation.
 """
 
@@ -16,9 +19,12 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from transformers import PreTrainedTokenizerBase
+
+from posttrain.core.errors import UserError
 
 SEPARATOR = "\n"
 CHUNK = 1024
@@ -42,6 +48,21 @@ def special_ids(tokenizer: PreTrainedTokenizerBase) -> Specials:
     return Specials(start, end[:1])
 
 
+def control_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """The ids of the special tokens, which no text gives.
+
+    The one for what the vocabulary lacks is among them only if it has another role, as in GPT-2.
+    """
+    special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    roles = {
+        tokenizer.bos_token_id,
+        tokenizer.eos_token_id,
+        tokenizer.cls_token_id,
+        tokenizer.sep_token_id,
+    }
+    return special - ({tokenizer.unk_token_id} - roles)
+
+
 def tokenize_prompts(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
     """Ids of each prompt, with start specials."""
     start = special_ids(tokenizer).start
@@ -52,6 +73,17 @@ def tokenize_answers(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -
     """Ids of each answer after its prompt: separator, text, end special."""
     end = special_ids(tokenizer).end
     return [ids + end for ids in _encode([SEPARATOR + text for text in texts], tokenizer)]
+
+
+def decode_answer(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> str:
+    """The text of an answer's ids, without its separator and end; empty if there is a special token among them."""
+    text, before = _decode(ids, tokenizer), SEPARATOR
+    if text != _decode(ids, tokenizer, skip_special_tokens=True):
+        if not control_ids(tokenizer).isdisjoint(ids):
+            return ""
+        # What the vocabulary lacks, which may be the separator itself.
+        before = _decode(_encode([SEPARATOR], tokenizer)[0], tokenizer)
+    return text.removeprefix(before)
 
 
 def pad(sequences: Sequence[Sequence[int]], value: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -100,12 +132,51 @@ def _chunks(items: list[int], size: int) -> list[list[int]]:
     return [items[start : start + size] for start in range(0, len(items), size)]
 
 
+def _decode(
+    ids: Sequence[int], tokenizer: PreTrainedTokenizerBase, skip_special_tokens: bool = False
+) -> str:
+    text = tokenizer.decode(
+        list(ids),
+        skip_special_tokens=skip_special_tokens,
+        clean_up_tokenization_spaces=False,
+    )
+    assert isinstance(text, str)
+    return text
+
+
 def _encode(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+    """Ids of each text without specials around it."""
+    control = control_ids(tokenizer)
     ids: list[list[int]] = []
     for start in range(0, len(texts), CHUNK):
         part = list(texts[start : start + CHUNK])
         encoded = tokenizer(
-            part, add_special_tokens=False, return_attention_mask=False, verbose=False
+            part,
+            add_special_tokens=False,
+            split_special_tokens=True,
+            return_attention_mask=False,
+            verbose=False,
         )
-        ids.extend(encoded["input_ids"])
+        for text, found in zip(part, encoded["input_ids"], strict=True):
+            ids.append(found if control.isdisjoint(found) else _apart(text, tokenizer, control))
     return ids
+
+
+def _apart(text: str, tokenizer: PreTrainedTokenizerBase, control: set[int]) -> list[int]:
+    """Ids of a text in which the vocabulary itself has the name of a special token, as in Unigram and WordLevel models.
+
+    The text is cut behind the first character of each name, and its parts are tokenised apart.
+    """
+    encoded = tokenizer(
+        text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True
+    )
+    ids: list[int] = encoded["input_ids"]
+    places = zip(ids, encoded["offset_mapping"], strict=True)
+    found = [place for one, place in places if one in control]
+    if not found:
+        return ids
+    for start, end in found:
+        if end - start < 2:
+            raise UserError(f"the tokenizer reads {text[start:end]!r} as a special token")
+    cuts = [0, *(start + 1 for start, _ in found), len(text)]
+    return [i for a, b in pairwise(cuts) for i in _apart(text[a:b], tokenizer, control)]

@@ -20,6 +20,7 @@ inputs = tokenizer.apply_chat_template(
     add_generation_prompt=True,
     return_tensors="pt",
     return_dict=True,
+    sanitize_control_tokens=True,
 )
 ids = model.generate(**inputs, max_new_tokens={tokens}, do_sample=False)
 print(tokenizer.decode(ids[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip())

@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from posttrain.models.tokens import SEPARATOR
 from posttrain.tasks import Example, Task
 from posttrain.tasks.reward import reward
 
@@ -19,8 +18,6 @@ VERDICTS = ("correct", "wrong", "unparseable", "unscorable")
 
 class RewardFunction:
     """Rewards of completions for these examples; `counts` has the number of each verdict so far."""
-
-    __name__ = "reward"  # TRL names its metrics after the function
 
     def __init__(
         self,
@@ -44,12 +41,11 @@ class RewardFunction:
         log_metric: Callable[[str, float], None] | None = None,
         **others: Any,
     ) -> list[float]:
-        """TRL's signature: decoded completions, the column `example`, and a hook for metrics."""
-        texts = [text.removeprefix(SEPARATOR) for text in completions]
-        rewards, verdicts = self._judge(texts, example)
+        """TRL's signature: texts as in `sampling.Completion`, the column `example`, and a hook for metrics."""
+        rewards, verdicts = self._judge(completions, example)
         if log_metric is not None:
             for verdict in VERDICTS:
-                log_metric(verdict, verdicts[verdict] / len(texts))
+                log_metric(verdict, verdicts[verdict] / len(completions))
         return rewards
 
     def _judge(

@@ -46,7 +46,7 @@ from posttrain.core.errors import UserError
 from posttrain.core.loop import evaluating
 from posttrain.models.architecture import SHARED_PREFIX, sliding_window
 from posttrain.models.load import max_positions
-from posttrain.models.tokens import SEPARATOR, pad, special_ids
+from posttrain.models.tokens import decode_answer, pad, special_ids
 from posttrain.rollouts.writer import Generator
 
 Engine = Literal["transformers", "vllm"]
@@ -58,7 +58,11 @@ MAX_PREFILL_TOKENS = 32768
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """Token ids, with EOS if there is one; the text, without separator and special tokens; and whether it has an EOS."""
+    """Token ids, with EOS if there is one; the text, without separator and EOS; and whether it has an EOS.
+
+    The text is empty if there is another special token among the ids, so that no scorer reads an answer around it. Its
+    name written in ordinary tokens (`<pad>`) is text.
+    """
 
     ids: list[int]
     text: str
@@ -273,10 +277,9 @@ def check_request(
 def complete(ids: Sequence[int], end: int, tokenizer: PreTrainedTokenizerBase) -> Completion:
     """The completion in `ids`: all up to the first `end`, which belongs to it."""
     finished = end in ids
-    own = list(ids[: ids.index(end) + 1]) if finished else list(ids)
-    text = tokenizer.decode(own, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-    assert isinstance(text, str)
-    return Completion(own, text.removeprefix(SEPARATOR), finished)
+    written = list(ids[: ids.index(end)] if finished else ids)
+    own = [*written, end] if finished else written
+    return Completion(own, decode_answer(written, tokenizer), finished)
 
 
 class _BufferLayer(DynamicLayer):  # type: ignore[misc]

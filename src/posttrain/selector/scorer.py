@@ -38,6 +38,9 @@ class Scorer:
         kind: Any = AutoModelForCausalLM if self.format["likelihood"] else AutoModel
         self.model = kind.from_pretrained(str(folder), dtype="auto").to(device).eval()
         self.tokenizer = AutoTokenizer.from_pretrained(str(folder))
+        added = self.tokenizer.added_tokens_decoder
+        self.special = {one for one, token in added.items() if token.special}
+        self.special -= {self.tokenizer.unk_token_id}
         self.head = load_file(Path(folder) / "head.safetensors", device=device)
         self.device, self.batch_size = device, batch_size
 
@@ -60,8 +63,19 @@ class Scorer:
         ]
 
     def _tokens(self, text: str) -> list[int]:
-        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return ids
+        """Ids of the text; the name of a special token in it is characters like any other."""
+        asked = {"add_special_tokens": False, "split_special_tokens": True}
+        ids: list[int] = self.tokenizer(text, **asked)["input_ids"]
+        if self.special.isdisjoint(ids):
+            return ids
+        # The vocabulary has the name itself; the text is cut behind its first character.
+        offsets = self.tokenizer(text, **asked, return_offsets_mapping=True)["offset_mapping"]
+        places = [place for one, place in zip(ids, offsets, strict=True) if one in self.special]
+        cuts = [start + 1 for start, end in places if end - start > 1]
+        if not cuts:
+            return ids
+        parts = zip([0, *cuts], [*cuts, len(text)], strict=True)
+        return [one for start, end in parts for one in self._tokens(text[start:end])]
 
     def _score(self, start: list[int], answers: list[list[int]]) -> list[float]:
         sizes = torch.tensor([len(start) + len(answer) for answer in answers], device=self.device)

@@ -1,4 +1,9 @@
-"""Tools for the audits of all tasks: rejecting rows with a reason, and measuring the lengths of texts."""
+"""Tools for the audits of all tasks: rejecting rows with a reason, and measuring the lengths of texts.
+
+In every task a row is rejected, and not counted in the profile, if JSON in UTF-8 cannot hold it:
+
+    not_writable          a text has half of a surrogate pair (`"\\ud83d"`), or a number is NaN or infinite
+"""
 
 from __future__ import annotations
 
@@ -11,7 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from posttrain.core.errors import UserError
-from posttrain.core.files import write_jsonl
+from posttrain.core.files import escape_surrogates, unwritable, write_jsonl
 
 LENGTH_LIMITS = (256, 512, 1024, 2048)
 
@@ -41,9 +46,7 @@ Keep = Callable[[str, Iterator[dict[str, Any]]], None]
 
 
 class Profile(Protocol):
-    """Counts over the rows of a split, added one by one; `rows` is their number so far."""
-
-    rows: int
+    """Counts over the rows of a split, added one by one."""
 
     def add(self, row: dict[str, Any]) -> None: ...
     def summary(self) -> dict[str, Any]: ...
@@ -62,25 +65,34 @@ def audit_split(
     problem(row, index): (reason, detail) for a row that must be left out, which is added to `rejected`; None for a
     sound row, which is passed to `keep`.
     """
-    before = len(rejected)
+    before, clean = len(rejected), 0
 
     def sound() -> Iterator[dict[str, Any]]:
+        nonlocal clean
         for index, row in enumerate(rows):
-            profile.add(row)
-            found = problem(row, index)
+            found = _not_writable(row)
             if found is None:
+                profile.add(row)
+                found = problem(row, index)
+            if found is None:
+                clean += 1
                 yield row
             else:
-                rejected.append(Rejected(split, index, row["id"], *found))
+                rejected.append(Rejected(split, index, escape_surrogates(row["id"]), *found))
 
     keep(split, sound())
     reasons = Counter(row.reason for row in rejected[before:])
     return {
-        "rows": profile.rows,
-        "clean": profile.rows - reasons.total(),
+        "rows": clean + reasons.total(),
+        "clean": clean,
         "rejected": dict(sorted(reasons.items())),
         **profile.summary(),
     }
+
+
+def _not_writable(row: dict[str, Any]) -> tuple[str, str] | None:
+    found = unwritable(row)
+    return None if found is None else ("not_writable", found)
 
 
 def let_go(split: str, rows: Iterator[dict[str, Any]]) -> None:

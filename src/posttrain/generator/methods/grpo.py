@@ -48,7 +48,7 @@ def train(run: Run, settings: Settings) -> History:
     reference = trl.reference_of(run.model, settings.kl_coef)
     trainer = Trainer(
         run.model,
-        run.reward,
+        trl.reward_of(run),
         GRPOConfig(
             **trl.common_arguments(run, settings),
             **trl.rollout_arguments(run, settings, len(rows)),

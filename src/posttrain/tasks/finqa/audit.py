@@ -3,6 +3,7 @@
 A broken file (truncated JSON, a missing or ill-typed field) ends the audit with one line, see `load`. A row that is
 whole but makes no sense is rejected:
 
+    not_writable          see `tasks.auditing`
     duplicate_id          an earlier row, of this or another split, has the same id
     empty_table           the program reads a table that has no rows
     number_not_finite     a table cell is "nan", "inf" or over 1e15 in size, in a row that the program reads
@@ -146,7 +147,6 @@ class _Profile:
     """Counts over the rows of a split, added one by one."""
 
     def __init__(self, count_tokens: Callable[[str], int]) -> None:
-        self.rows = 0
         self.keys: dict[str, list[Hashable]] = {"ids": [], "pages": [], "page_and_question": []}
         self._count_tokens = count_tokens
         self._lengths: list[int] = []
@@ -157,7 +157,6 @@ class _Profile:
 
     def add(self, row: Row) -> None:
         qa, table = row["qa"], row["table"]
-        self.rows += 1
         self.keys["ids"].append(row["id"])
         self.keys["pages"].append(row["filename"])
         asked = row["filename"], qa["question"].strip().lower()
@@ -217,6 +216,8 @@ def answer_class(answer: object, expected: float | str) -> str:
     stated = float(number)
     unit = 10.0 ** -len(number.partition(".")[2])
     percent = "%" in text or "percent" in text
+    if abs(expected) > HUGE:  # a hundred times it may be more than a float holds
+        return "other"
     truth = expected * 100 if percent else expected
     if _rounds_to(stated, truth, unit):
         return "agrees"

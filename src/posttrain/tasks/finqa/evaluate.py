@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from posttrain.core.errors import UserError
-from posttrain.core.files import read_json
+from posttrain.core.files import iterate_json_array
 from posttrain.tasks.finqa.official import official_verdict
 
 
@@ -87,12 +87,7 @@ def read_split(path: str) -> list[dict[str, Any]]:
 
 
 def _read_rows(path: str, fields: Sequence[str]) -> list[dict[str, Any]]:
-    try:
-        rows = read_json(path)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not usable JSON: {type(error).__name__}") from error
-    if not isinstance(rows, list):
-        raise UserError(f"{path}: expected a list of rows, found {type(rows).__name__}")
+    rows = list(iterate_json_array(path))
     seen: set[str] = set()
     for number, row in enumerate(rows):
         if not isinstance(row, dict):

@@ -3,6 +3,7 @@
 A broken file (truncated JSON, a missing or ill-typed field) ends the audit with one line, see `load`. A row that is
 whole but useless is rejected:
 
+    not_writable          see `tasks.auditing`
     answer_missing        the answer's last line is not `#### ` and a number, and nothing else: one such as 1/2, 10:30 or
                           5 apples is not read by half
     duplicate_question    an earlier row, of this or the other file, asks the same; the test file is read first, so
@@ -94,7 +95,6 @@ class _Profile:
     """
 
     def __init__(self) -> None:
-        self.rows = 0
         self.disagreements: list[dict[str, Any]] = []
         self._lengths: list[int] = []
         self._verdicts, self._steps = Counter[str](), Counter[int]()
@@ -103,7 +103,6 @@ class _Profile:
     def add(self, row: Row) -> None:
         steps = read_steps(row["answer"], "keep")
         wrong = [step for step in steps if not step.right]
-        self.rows += 1
         self.disagreements += [_disagreement(row, step) for step in wrong]
         self._lengths.append(count_words(f"{row['question']} {row['answer']}"))
         self._verdicts.update(map(_verdict, steps))

@@ -21,8 +21,9 @@ def load_rows(path: Path) -> list[dict[str, Any]]:
 def iterate_rows(path: Path) -> Iterator[dict[str, Any]]:
     """The rows of `load_rows` one by one, so that they need not be in memory together."""
     index = -1
-    for index, row in enumerate(iterate_jsonl(path)):
-        for field in ("question", "answer"):
+    for index, given in enumerate(iterate_jsonl(path)):
+        row = {"id": f"gsm8k-{path.stem}-{index + 1:05d}", **given}
+        for field in ("id", "question", "answer"):
             if field not in row:
                 raise UserError(f"{path}: row {index}: field '{field}' is missing")
             value = row[field]
@@ -31,6 +32,6 @@ def iterate_rows(path: Path) -> Iterator[dict[str, Any]]:
                 raise UserError(
                     f"{path}: row {index}: field '{field}' must be a non-empty string, found {found}"
                 )
-        yield {"id": f"gsm8k-{path.stem}-{index + 1:05d}", **row}
+        yield row
     if index < 0:
         raise UserError(f"{path}: the file has no rows")
