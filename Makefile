@@ -35,6 +35,7 @@ demo: setup
 	python -m posttrain.demo
 
 repro: setup
+	@python -m posttrain.core.params
 	@start=$$(date +%s); dvc repro && python -m posttrain.report.summary $$(($$(date +%s) - start))
 
 check: setup

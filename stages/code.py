@@ -1,4 +1,4 @@
-"""Check all of params.yaml, and write to data/code a digest of each stage's code.
+"""Check all of params.yaml, say what differs from the commit, and write to data/code a digest of each stage's code.
 
 python stages/code.py
 """
@@ -6,6 +6,7 @@ python stages/code.py
 from pathlib import Path
 
 from posttrain.core.code import CODE, write_digests
+from posttrain.core.committed import settings_that_differ
 from posttrain.core.files import atomic_directory
 from posttrain.core.methods import check_methods
 from posttrain.core.params import Params
@@ -14,6 +15,8 @@ from posttrain.core.stage import run
 
 def main(params: Params) -> None:
     check_methods(params)
+    for line in settings_that_differ():
+        print(f"differs from the commit: {line}", flush=True)
     with atomic_directory(CODE) as directory:
         write_digests(Path(directory), params)
 

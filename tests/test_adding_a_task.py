@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+import shutil
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,23 @@ def run_the_page(project: Path) -> list[list[dict[str, Any]]]:
     return [
         [*json.loads(line)["candidates"]] for line in (project / "data/pools/train.jsonl").open()
     ]
+
+
+def test_the_experiment_of_the_page_runs_to_its_end(
+    project: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """In small: fewer sums, one method of each family."""
+    small = shutil.copytree(project, tmp_path_factory.mktemp("whole") / "sums")
+    changes = {"datasets.sums.train": 60, "datasets.sums.val": 20, "datasets.sums.test": 20}
+    for family, method in (("selector", "exact"), ("generator", "dpo")):
+        changes |= {f"{family}.methods": [method], f"{family}.policies": ["sft", method]}
+    set_params(small, {**changes, "dataset": "sample", "selector.exact.steps": 2})
+    must(small, "git", "add", "--all")
+    must(small, "git", "-c", "user.name=t", "-c", "user.email=t@e.org", "commit", "-qm", "sums")
+    (command,) = blocks("console")
+    must(small, *command.removeprefix("$ ").split())
+    assert "What is " in (small / "plots/report.html").read_text(encoding="utf-8")
+    assert json.loads((small / "metrics/best.json").read_text())["generator"]["policy"]
 
 
 def test_the_smallest_task_is_small() -> None:

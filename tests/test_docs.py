@@ -35,7 +35,7 @@ PAGES = {
     for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 }
 RESULTS = sorted((ROOT / "docs/results").glob("*/params.yaml"))
-PROGRAMS = "accelerate|cp|dvc|git|make|pytest|python|tensorboard"
+PROGRAMS = "accelerate|cp|dvc|git|make|pytest|python|tensorboard|touch"
 INLINE = re.compile(rf"`((?:{PROGRAMS}) [^`]+)`")
 # Words that stand for something of the reader's, and what is put there to parse a command.
 PLACEHOLDERS = {"KEY": "pocket", "MODEL": "pocket", "EXPERIMENT": "lousy-link", "BRANCH": "kept"}
@@ -53,6 +53,8 @@ TESTED = {  # commands that begin so
     "dvc metrics show": "test_pipeline.py::test_metrics_and_curves_can_be_shown",
     "dvc plots show": "test_pipeline.py::test_metrics_and_curves_can_be_shown",
     "dvc exp run -S selector.ppo.clip_range": "test_pipeline.py::test_a_parameter_of_one_method_reruns_that_method_alone",
+    "dvc exp run -S dataset=sums": "test_adding_a_task.py::test_the_experiment_of_the_page_runs_to_its_end",
+    "dvc stage list": "test_plan.py::test_the_stages_ahead_are_those_that_dvc_runs",
     "python -m posttrain.core.code": "test_docs.py::test_the_files_of_a_stage_can_be_listed",
     "python -m posttrain.models.inspect": MODEL_PAGE,
     "dvc exp run -S model=KEY": MODEL_PAGE,
@@ -78,6 +80,7 @@ TESTED = {  # commands that begin so
             "dvc status",
             "dvc metrics diff HEAD",
             "git restore --staged",
+            "touch params.yaml",
         ),
         "test_docs.py::test_an_experiment_leaves_its_settings_and_the_way_back_is_as_written",
     ),
@@ -176,7 +179,7 @@ def test_every_command_is_accepted(page: str, command: str, tmp_path: Path) -> N
         "accelerate": _accelerate,
     }.get(words[0])
     if check is None:
-        assert words[0] in ("chromium", "tensorboard"), page
+        assert words[0] in ("chromium", "tensorboard", "touch"), page
     else:
         check(words[1:], tmp_path)
 
@@ -185,7 +188,7 @@ def _dvc(words: list[str], tmp_path: Path) -> None:
     parsed = parse_args(words)
     for target in getattr(parsed, "targets", None) or []:
         known = stage_names() if words[0] == "repro" or words[:2] == ["exp", "run"] else outputs()
-        assert target in known, target
+        assert target in known or target == "dvc.yaml", target  # the default of some commands
     overrides = getattr(parsed, "set_param", None) or []
     for values in get_hydra_sweeps({"params.yaml": overrides}) if overrides else []:
         path = tmp_path / "params.yaml"
@@ -328,13 +331,14 @@ def test_an_experiment_leaves_its_settings_and_the_way_back_is_as_written(tmp_pa
     must(project, "git", "add", "--all")
     must(project, "git", "-c", "user.name=t", "-c", "user.email=t@e.org", "commit", "-qm", "run")
     page = PAGES["docs/experiments.md"]
-    (look, restore, bring) = re.search(
-        r"^(dvc params diff)\n(git restore .*)\n(dvc checkout)$", page, re.M
+    (look, touch, restore, bring) = re.search(
+        r"^(dvc params diff)\n(touch .*)\n(git restore .*)\n(dvc checkout)$", page, re.M
     ).groups()  # type: ignore[union-attr]
 
     must(project, "dvc", "exp", "run", "-S", "pools.count=6", "-S", "+selector.ppo.steps=48")
     assert load_params(project / "params.yaml").pools.count == 6
     assert re.search(r"pools\.count\s+8\s+6", must(project, *look.split()))
+    must(project, *touch.split())
     must(project, *restore.split())
     must(project, *bring.split())
     assert must(project, "git", "status", "--porcelain") == ""
@@ -342,6 +346,7 @@ def test_an_experiment_leaves_its_settings_and_the_way_back_is_as_written(tmp_pa
 
     failed = run(project, "dvc", "exp", "run", "-S", "pools.count=1")
     assert failed.returncode != 0 and "pools.count" in failed.stdout + failed.stderr
+    must(project, *touch.split())
     must(project, *restore.split())
     must(project, *bring.split())
     assert "up to date" in must(project, "dvc", "status")
@@ -365,6 +370,23 @@ def test_an_experiment_leaves_its_settings_and_the_way_back_is_as_written(tmp_pa
         project, "dvc", "metrics", "diff", "HEAD", counted[0], "--targets", "metrics/pools.json"
     )
     assert "blind" in shown
+
+
+@pytest.mark.slow
+def test_dvc_refuses_what_the_page_says_with_the_words_that_it_says(tmp_path: Path) -> None:
+    project = copy_project(tmp_path / "project", {})
+    page = PAGES["docs/experiments.md"]
+    table = page.split("## What DVC refuses itself")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| `([^|]+)` \| `([^|]+)` \|", table, re.M)
+    assert len(rows) == len(re.findall(r"^\| ", table, re.M)) - 1
+    (back,) = re.findall(r"^touch .* && (git restore .*)$", table, re.M)
+    for words, example in rows:
+        done = run(project, "dvc", "exp", "run", *shlex.split(example))
+        said = done.stdout + done.stderr
+        assert done.returncode != 0 and words in said, said
+        must(project, "touch", "params.yaml")
+        must(project, *back.split())
+        assert must(project, "git", "status", "--porcelain") == ""
 
 
 def _line(text: str, word: str) -> str:

@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from workspace import ROOT, environment
 
+from posttrain.core import progress
 from posttrain.core.errors import UserError
 from posttrain.core.files import (
     atomic_directory,
@@ -332,3 +333,15 @@ def test_hashes_by_hand(tmp_path: Path) -> None:
     assert sha256_file(path).startswith(
         "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03"
     )
+
+
+def test_rows_that_take_long_are_counted_on_the_way_and_others_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"row": number} for number in range(3)]
+    write_jsonl(tmp_path / "train.jsonl", iter(rows))
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(progress, "DELAY", 0.0)
+    write_jsonl(tmp_path / "slow.jsonl", iter(rows))
+    assert "slow.jsonl: 3 rows" in capsys.readouterr().err
+    assert (tmp_path / "slow.jsonl").read_bytes() == (tmp_path / "train.jsonl").read_bytes()

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import difflib
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
+from dvc.utils.hydra import apply_overrides
 from ruamel.yaml import YAML
 from toys import PARAMS, ROOT, settings
+from workspace import copy_project, must, run
 
+from posttrain.core.committed import settings_that_differ
 from posttrain.core.errors import UserError
 from posttrain.core.methods import check_methods, load_method, settings_of
 from posttrain.core.params import FAMILIES, Params, check_params, load_params, method_names
+from posttrain.models.description import as_yaml
 from posttrain.tasks import get_task
 
 TEXT = (ROOT / "params.yaml").read_text()
@@ -264,3 +270,243 @@ def test_a_method_that_is_not_trained_needs_no_section_and_may_keep_one() -> Non
     params = checked(values)
     with pytest.raises(UserError, match=r"^params\.yaml: selector\.exact: missing$"):
         settings_of(params, "selector", "exact", load_method("selector", "exact"))
+
+
+# ------------------------------------------------------------------------------ `dvc exp run -S`
+
+
+def edited_by_dvc(path: Path, override: str, copy: Path) -> list[tuple[str, str]]:
+    """The lines of a params.yaml that an override takes out and puts in, as ("-" or "+", line)."""
+    before = path.read_text(encoding="utf-8")
+    copy.write_text(before, encoding="utf-8")
+    apply_overrides(copy, [override])
+    after = copy.read_text(encoding="utf-8")
+    lines = difflib.ndiff(before.splitlines(), after.splitlines())
+    return [(line[0], line[2:]) for line in lines if line[0] in "+-"]
+
+
+@pytest.mark.parametrize(
+    ("override", "comment"),
+    [
+        ("dataset=finqa", "# a key of `datasets`"),
+        ("launch=sh", "# command that starts"),
+        ("datasets.finqa.path=/somewhere/else", "# folder with train.json"),
+        ("datasets.sample.options.unseen=0.1", "# probability"),
+        ("models.pocket.batch_size=32", "# on a CPU"),
+        ("models.llama-3-8b.lora.r=4", ""),
+        ("models.llama-3-8b.lora=null", ""),
+        ("models.dialogpt-medium.lora.targets=[c_attn]", ""),
+        ("examples.context=gold", "# full: whole page"),
+        ("pools.oversample=1", "# wrong candidates"),
+        ("reward.weights.exact_match=5", "# the program's value"),
+        ("sampling.batch_size=16", "# completions sampled"),
+        ("selector.common.steps=1000", "# rollout batches"),
+        ("selector.ppo.clip_range=0.1", ""),
+        ("selector.ppo.target_kl=null", "# stop the passes"),
+        ("generator.sample.variants=[reflective]", ""),
+        ("generator.pairs.quality.brevity=0.1", "# 1 for the shortest"),
+        ("generator.dpo.beta=0.3", ""),
+        ("evaluate.generator.samples=8", ""),
+        ("compare.bootstrap=100", "# resamples"),
+        ("report.questions=10", "# test questions"),
+        ("seeds=[3]", ""),
+    ],
+)
+def test_an_override_by_dvc_changes_one_line_and_keeps_its_comment_in_place(
+    override: str, comment: str, tmp_path: Path
+) -> None:
+    """`dvc exp run -S` writes the whole file anew, so params.yaml is in the form in which DVC leaves it."""
+    edit = edited_by_dvc(ROOT / "params.yaml", override, tmp_path / "params.yaml")
+    assert sorted(sign for sign, _ in edit) == ["+", "-"]
+    old, new = (next(line for sign, line in edit if sign == kind) for kind in "-+")
+    if comment:
+        assert comment in new
+        grown = len(new.split(" # ")[0]) > old.index("# ") - 1
+        assert grown or new.index("# ") == old.index("# ")
+
+
+@pytest.mark.parametrize(
+    ("override", "signs"),
+    [
+        ("seeds=[0,1,2]", "++"),
+        ("pools.noise=[0.1,0.15]", "+-"),
+        ("selector.methods=[ppo,grpo,rloo,dpo]", "-"),
+        ("+selector.ppo.steps=48", "+"),
+        ("+selector.exact.steps=48", "+"),
+        ("+generator.dpo.steps=48", "+"),
+        ("~selector.ppo.target_kl", "-"),
+    ],
+)
+def test_a_list_and_a_new_key_change_their_own_lines_alone(
+    override: str, signs: str, tmp_path: Path
+) -> None:
+    edit = edited_by_dvc(ROOT / "params.yaml", override, tmp_path / "params.yaml")
+    assert "".join(sorted(sign for sign, _ in edit)) == signs
+
+
+LISTS = (
+    "seeds", "pools.noise", "selector.methods", "selector.policies", "generator.methods",
+    "generator.policies", "generator.sample.variants", "evaluate.intervals",
+)  # fmt: skip
+
+
+def test_these_are_all_lists_of_the_file() -> None:
+    def lists(values: Any, key: str = "") -> list[str]:
+        if isinstance(values, dict):
+            return [x for name, value in values.items() for x in lists(value, f"{key}.{name}")]
+        return [key[1:]] if isinstance(values, list) and not key.endswith(".targets") else []
+
+    assert sorted(lists(YAML(typ="safe").load(TEXT))) == sorted(LISTS)
+
+
+@pytest.mark.parametrize("key", LISTS)
+@pytest.mark.parametrize("value", ["[]", "3", "[x]", "[x,y,z,x,y,z,x,y,z]"])
+def test_a_list_of_any_length_takes_nothing_else_with_it(
+    key: str, value: str, tmp_path: Path
+) -> None:
+    """DVC drops comments under a list, and writes no valid file for `[]` with a comment beside its key."""
+    path = tmp_path / "params.yaml"
+    path.write_text(TEXT, encoding="utf-8")
+    apply_overrides(path, [f"{key}={value}"])
+    text = path.read_text(encoding="utf-8")
+    assert YAML(typ="safe").load(text) == changed(key, YAML(typ="safe").load(value))
+    for line in TEXT.splitlines():
+        assert not re.search(r"#|^$", line) or line in text.splitlines()
+
+
+FILES = [ROOT / "params.yaml", *sorted(ROOT.glob("docs/results/*/params.yaml"))]
+
+
+@pytest.mark.parametrize("path", FILES, ids=[path.parent.name for path in FILES])
+def test_dvc_leaves_a_params_file_as_it_is_written(path: Path, tmp_path: Path) -> None:
+    assert edited_by_dvc(path, "tracking=none", tmp_path / "params.yaml") == []
+
+
+def test_a_printed_model_entry_is_in_the_form_that_dvc_leaves(tmp_path: Path) -> None:
+    entry = PARAMS.models["pocket"].model_copy(update={"lora": PARAMS.models["llama-3-8b"].lora})
+    for number, model in enumerate((PARAMS.models["pocket"], entry)):
+        path = tmp_path / f"{number}.yaml"
+        path.write_text(f"models:\n{as_yaml('one', model)}\n", encoding="utf-8")
+        assert edited_by_dvc(path, "models.one.dtype=float32", tmp_path / "params.yaml") == []
+
+
+# ------------------------------------------------------------------------------ what differs from the commit
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """A git repository whose one commit has the project's params.yaml."""
+    (tmp_path / "params.yaml").write_text(TEXT, encoding="utf-8")
+    identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
+    for command in (["init", "-q"], ["add", "-A"], [*identity, "commit", "-qm", "all"]):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True)
+    return tmp_path
+
+
+def test_settings_that_differ_from_the_commit_are_named_with_both_values(repository: Path) -> None:
+    path = repository / "params.yaml"
+    assert settings_that_differ(path) == []
+    apply_overrides(path, ["reward.weights.exact_match=5"])  # left by an earlier experiment
+    apply_overrides(path, ["+selector.ppo.steps=48", "seeds=[0,1]", "~selector.ppo.target_kl"])
+    apply_overrides(path, ["datasets.gsm8k.path=/data"])
+    assert settings_that_differ(path) == [
+        "seeds: [0] → [0, 1]",
+        "datasets.gsm8k.path: null → /data",
+        "reward.weights.exact_match: 0.6 → 5",
+        "selector.ppo.target_kl: 0.05 → (none)",
+        "selector.ppo.steps: (none) → 48",
+    ]
+
+
+def test_an_edit_of_form_or_order_is_no_difference(repository: Path) -> None:
+    values = YAML(typ="safe").load(TEXT)
+    with (repository / "params.yaml").open("w", encoding="utf-8") as file:
+        YAML(typ="safe").dump(dict(reversed(values.items())), file)
+    assert settings_that_differ(repository / "params.yaml") == []
+
+
+@pytest.mark.parametrize("committed", [None, "a: [1", "\udcff", "", "just text"])
+def test_without_a_readable_commit_nothing_differs_or_all_does(
+    committed: str | None, repository: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """No repository, and a file that is broken, not UTF-8, empty or without sections in the commit."""
+    if committed is None:
+        alone = tmp_path_factory.mktemp("alone") / "params.yaml"
+        alone.write_text(TEXT, encoding="utf-8")
+        assert settings_that_differ(alone) == []
+        return
+    path = repository / "params.yaml"
+    path.write_bytes(committed.encode("utf-8", "surrogateescape"))
+    command = [
+        "git",
+        "-c",
+        "user.name=t",
+        "-c",
+        "user.email=t@example.org",
+        "commit",
+        "-qam",
+        "bad",
+    ]
+    subprocess.run(command, cwd=repository, check=True)
+    path.write_text(TEXT, encoding="utf-8")
+    differing = settings_that_differ(path)
+    assert differing == [] or "dataset: (none) → sample" in differing
+
+
+def test_without_git_nothing_differs(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    apply_overrides(repository / "params.yaml", ["pools.count=4"])
+    monkeypatch.setenv("PATH", str(repository))
+    assert settings_that_differ(repository / "params.yaml") == []
+
+
+# ------------------------------------------------------------------------------ mistakes that DVC sees
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("seeds=[]", "params.yaml: seeds: List should have at least 1 item"),
+        ("seeds=[a]", "params.yaml: seeds.0: 'a' is text, not a number"),
+        ("model=lama", "params.yaml: model: 'lama' is not one of models; did you mean 'llama-3-8b'?"),
+        ("dataset=finqq", "params.yaml: dataset: 'finqq' is not one of datasets; did you mean 'finqa'?"),
+        ("selector.methods=[ppo,reinforce]", "params.yaml: selector.methods: 'reinforce' is not one of dpo, exact, "),
+        ("selector.policies=[sft,pp]", "params.yaml: selector.policies: 'pp' is not trained"),
+        ("launch=null", "params.yaml: launch: Input should be a valid string"),
+        ("~selector.ppo", "params.yaml: selector.ppo: missing"),
+        ("+selector.ppo.clip_rnage=1", "params.yaml: selector.ppo.clip_rnage: unknown parameter; did you mean 'clip_range'?"),
+    ],
+)  # fmt: skip
+def test_what_dvc_can_read_is_refused_by_stage_code_in_one_line(
+    override: str, line: str, workspace: Path
+) -> None:
+    done = run(workspace, "dvc", "exp", "run", "-S", override)
+    must(workspace, "touch", "params.yaml")  # see docs/experiments.md
+    must(workspace, "git", "restore", "--staged", "--worktree", ".")
+    said = done.stdout + done.stderr
+    assert done.returncode != 0 and f"code: {line}" in said, said
+    assert "unexpected error" not in said and "Errno" not in said
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the project whose stage `code` has run."""
+    project = copy_project(tmp_path_factory.mktemp("workspace") / "project", {})
+    must(project, "dvc", "repro", "code")
+    must(project, "git", "add", "--all")
+    must(project, "git", "-c", "user.name=t", "-c", "user.email=t@e.org", "commit", "-qm", "run")
+    return project
+
+
+@pytest.mark.slow
+def test_make_repro_checks_the_file_before_dvc_reads_it(tmp_path: Path) -> None:
+    (tmp_path / "src").symlink_to(ROOT / "src")
+    path = tmp_path / "params.yaml"
+    path.write_text(TEXT, encoding="utf-8")
+    must(tmp_path, "python", "-m", "posttrain.core.params")
+    apply_overrides(path, ["seeds=3"])
+    done = run(tmp_path, "python", "-m", "posttrain.core.params")
+    assert done.returncode == 1
+    assert done.stderr == "params.yaml: seeds: Input should be a valid list (found 3)\n"
+    recipe = (ROOT / "Makefile").read_text(encoding="utf-8").split("\nrepro:")[1]
+    assert recipe.index("posttrain.core.params") < recipe.index("dvc repro")

@@ -36,6 +36,8 @@ CODE = Path("data/code")
 WITHOUT_EFFECT = (
     "src/posttrain/core/code.py",
     "src/posttrain/core/cost.py",
+    "src/posttrain/core/plan.py",
+    "src/posttrain/core/progress.py",
 )  # bookkeeping that changes no result
 RAW = "files.json"  # SHA-256 of each file when the digests were written
 FLOORS = (

@@ -24,6 +24,7 @@ from typing import IO, Any
 from safetensors import SafetensorError
 
 from posttrain.core.errors import UserError
+from posttrain.core.progress import shown
 
 PathLike = str | os.PathLike[str]
 
@@ -245,7 +246,7 @@ class JsonLines:
 def write_jsonl(path: PathLike, rows: Iterable[dict[str, Any]]) -> None:
     """Write one JSON object per line; `ValueError` for NaN and infinities, `UserError` for text that UTF-8 cannot hold."""
     with atomic_write(path) as file:
-        for number, row in enumerate(rows):
+        for number, row in enumerate(shown(rows, Path(path).name)):
             try:
                 file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
             except UnicodeEncodeError as error:

@@ -1,7 +1,13 @@
-"""Typed schema of params.yaml: every key and its allowed values, except those of methods (`core/methods.py`)."""
+"""Typed schema of params.yaml: every key and its allowed values, except those of methods (`core/methods.py`).
+
+    python -m posttrain.core.params
+
+checks params.yaml, for `make repro`: DVC reads the file before any stage does, and would be the first to name a mistake.
+"""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -357,3 +363,10 @@ def _check_family(section: Family, family: str, source: str) -> None:
             raise UserError(
                 f"{source}: {family}.policies: {name!r} is not trained; add it to {family}.methods, or take it out"
             )
+
+
+if __name__ == "__main__":
+    try:
+        load_params()
+    except UserError as error:
+        sys.exit(str(error))

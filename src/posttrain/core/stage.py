@@ -29,6 +29,7 @@ from posttrain.core.code import CODE, check, consumer
 from posttrain.core.cost import RANK, note_cost
 from posttrain.core.errors import UserError
 from posttrain.core.params import load_params
+from posttrain.core.plan import announce
 
 GRACE = 10  # seconds
 # Beginnings of warnings that libraries give about each other, about which the user can do nothing.
@@ -65,6 +66,8 @@ def run(main: Callable[..., None], shared: bool = False) -> None:
         made_of = consumer(script.stem, sys.argv[1:])
         if script.stem != CODE.name:
             check(made_of, params.selected_dataset.task)
+        if not RANK:
+            announce(params)
         with _main_process_speaks():
             main(params, *sys.argv[1:])
         if script.stem != CODE.name:

@@ -21,7 +21,7 @@ from __future__ import annotations
 import copy
 import random
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 

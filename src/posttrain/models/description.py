@@ -151,12 +151,12 @@ def propose_entry(
 
 
 def as_yaml(key: str, entry: Model) -> str:
-    """The entry in the format of params.yaml."""
+    """The entry in the form of params.yaml, in which null is nothing after the colon."""
 
     def scalar(value: object) -> str:
         if isinstance(value, bool):
             return str(value).lower()
-        return "null" if value is None else str(value)
+        return "" if value is None else str(value)
 
     lines = [f"  {key}:"]
     for name, value in entry.model_dump(exclude_defaults=True).items():
@@ -167,7 +167,7 @@ def as_yaml(key: str, entry: Model) -> str:
                 f"{{r: {value['r']}, alpha: {value['alpha']:g}, "
                 f"dropout: {value['dropout']:g}, targets: {listed}}}"
             )
-        lines.append(f"    {name}: {scalar(value)}")
+        lines.append(f"    {name}: {scalar(value)}".rstrip())
     return "\n".join(lines)
 
 

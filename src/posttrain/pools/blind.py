@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posttrain.core.files import temporary_file
+from posttrain.core.progress import shown
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -62,7 +63,7 @@ def fit_blind_model(
     from scipy.optimize import minimize  # takes 0.2 s, which other users of this module are spared
 
     with temporary_file() as file:
-        waiting = iter(pools)
+        waiting = shown(pools, "pools for the blind model")
         while part := list(islice(waiting, chunk)):
             _store(part, file)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from posttrain.core.committed import settings_that_differ
 from posttrain.core.errors import UserError
 from posttrain.core.files import read_json, read_text
 from posttrain.core.params import FAMILIES, load_params
@@ -19,6 +20,8 @@ from posttrain.report.findings import NOT_TRAINED
 def main() -> None:
     params = load_params()
     print(f"\n{params.model} on {params.dataset}, seeds {', '.join(map(str, params.seeds))}")
+    for line in settings_that_differ():
+        print(f"differs from the commit: {line}")
     chosen = read_json("metrics/best.json")
     for family in FAMILIES:
         print(f"\n{family}: {first_sentence(Path(f'plots/compare/{family}.md'))}\n")
