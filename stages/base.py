@@ -8,7 +8,8 @@ models/base names the model: a local folder, or a hub name with a pinned revisio
 from pathlib import Path
 
 from posttrain.core.files import atomic_directory
-from posttrain.core.manifest import build_manifest, write_manifest
+from posttrain.core.inputs import named_folder
+from posttrain.core.manifest import build_manifest, write_manifest, write_model_manifest
 from posttrain.core.params import FAMILIES, UNTRAINED, Params
 from posttrain.core.stage import run
 from posttrain.models.load import BASE, check_lengths, load_config, write_base
@@ -18,11 +19,14 @@ from posttrain.selector import model as selector
 
 def main(params: Params) -> None:
     entry = params.selected_model
-    config = load_config(Path(entry.name) if entry.source == "path" else entry.name, entry.revision)
+    name: str | Path = entry.name
+    if entry.source == "path":
+        name = named_folder(entry.name, f"models.{params.model}.name")
+    config = load_config(name, entry.revision)
     check_lengths(config, entry.max_prompt_tokens, entry.max_candidate_tokens)
     sections = params.sections("model")
     with atomic_directory(BASE) as directory:
-        base = write_base(directory, entry.source, entry.name, entry.revision)
+        base = write_base(directory, entry.source, str(name), entry.revision)
         write_manifest(directory, build_manifest("base", sections, []))
     selectors, generators = (Path("models") / family / UNTRAINED for family in FAMILIES)
     with atomic_directory(selectors) as selecting, atomic_directory(generators) as writing:
@@ -31,7 +35,7 @@ def main(params: Params) -> None:
             selector.save_untrained(selecting / str(seed), config, base, seed)
             writer.save_untrained(writing / str(seed), base)
             for folder in (selecting, writing):
-                write_manifest(folder / str(seed), manifest)
+                write_model_manifest(folder / str(seed), manifest)
 
 
 if __name__ == "__main__":

@@ -144,6 +144,40 @@ def test_a_policy_that_took_longer_for_no_more_accuracy_is_named(
         cost.main()
 
 
+def test_what_a_model_cost_is_that_of_the_run_that_made_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a short experiment and the way back, the long run counts; so does one of a queued experiment."""
+    monkeypatch.chdir(tmp_path)
+    params, model = load_params(ROOT / "params.yaml"), tmp_path / "models/selector/ppo/0/head"
+    model.parent.mkdir(parents=True)
+
+    def seconds() -> tuple[float, int, float] | None:
+        lines = cost.of_present_models(map(json.loads, TIMES.read_text().splitlines()))
+        return cost.training(cost.last_times(lines, "sample", "pocket", [0]), "selector", "ppo")
+
+    monkeypatch.setattr("posttrain.core.cost.READ", {"tokens": 0})
+    (tmp_path / "models/selector/sft/0").mkdir(parents=True)
+    note_cost(params, "selector_sft", ["0"], 1.0)
+    for content, time in (("long", 60.0), ("short", 2.0)):
+        model.write_text(content)
+        note_cost(params, "selector_rl", ["ppo", "0"], time)
+    assert (seconds() or [0])[0] == 3.0
+    model.write_text("long")
+    assert (seconds() or [0])[0] == 61.0
+    model.write_text("of another machine")
+    assert seconds() is None
+
+    copy = tmp_path / ".dvc/tmp/exps/tmp0"
+    shutil.copytree(tmp_path / "models", copy / "models")
+    monkeypatch.chdir(copy)
+    note_cost(params, "selector_rl", ["ppo", "0"], 30.0)
+    note_cost(params, "compare", ["selector"], 30.0)
+    monkeypatch.chdir(tmp_path)
+    assert (seconds() or [0])[0] == 31.0
+    assert "compare" not in TIMES.read_text()
+
+
 def test_a_stage_notes_its_time_and_memory_once_over_processes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,8 +22,8 @@ from workspace import ROOT
 from posttrain import export
 from posttrain.core.code import CODE
 from posttrain.core.errors import UserError
-from posttrain.core.files import sha256_file
-from posttrain.core.manifest import PACKAGES, hash_path
+from posttrain.core.files import hash_path, sha256_file
+from posttrain.core.manifest import PACKAGES
 from posttrain.core.params import Lora
 from posttrain.models.load import load_tokenizer, read_base, write_base
 from posttrain.models.lora import add_lora

@@ -255,6 +255,10 @@ def test_a_selector_on_another_base_or_without_its_head_is_refused(
     save_selector(tmp_path / "s", selector, base | {"sha256": {"model.safetensors": "0" * 64}}, {})
     with pytest.raises(UserError, match="weights 000000000000, but"):
         load_selector(tmp_path / "s", pocket)
+    settings = base["settings"] | {"tokenizer.json": "0" * 64}
+    save_selector(tmp_path / "u", selector, base | {"settings": settings}, {})
+    with pytest.raises(UserError, match=r"base holds the same with another tokenizer\.json$"):
+        load_selector(tmp_path / "u", pocket)
     save_selector(tmp_path / "t", selector, base, {})
     (tmp_path / "t" / "head.safetensors").write_bytes(b"short")
     with pytest.raises(UserError, match="cannot load the selector"):

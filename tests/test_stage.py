@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
-from workspace import ROOT, run
+from workspace import ROOT, run, start
 
 from posttrain.core.files import write_json
 
@@ -58,6 +59,44 @@ def test_warnings_of_libraries_about_each_other_are_not_shown_and_ours_are(proje
     assert "FutureWarning: `is_gradient` is ours" in shown and "the weights are ours" in shown
     assert "deprecated" not in shown
     assert errors("main(None)").count(" is deprecated and will be removed") == 3
+
+
+ORPHAN = """
+import sys, time
+from posttrain.core.stage import run
+
+def main(params):
+    print("started", flush=True)
+    time.sleep(8)
+    print("finished", flush=True)
+
+run(main)
+"""
+DVC = """
+import os, subprocess, sys
+environment = {**os.environ, **({"DVC_STAGE": "one@0"} if sys.argv[1] == "dvc" else {})}
+subprocess.run(["/bin/sh", "-c", sys.argv[2]], env=environment)
+"""
+
+
+@pytest.mark.parametrize(
+    ("parent", "command", "ends"),
+    [
+        ("dvc", "exec python stages/one.py", True),
+        ("dvc", "python stages/one.py; true", True),  # below a shell or a launcher
+        ("hand", "exec python stages/one.py", False),
+    ],
+)
+def test_a_stage_ends_with_the_dvc_that_runs_it_but_not_with_a_shell(
+    project: Path, parent: str, command: str, ends: bool
+) -> None:
+    (project / "stages/one.py").write_text(ORPHAN, encoding="utf-8")
+    process = start(project, sys.executable, "-c", DVC, parent, command)
+    assert process.stdout is not None and process.stdout.readline() == "started\n"
+    process.kill()
+    output, errors = process.communicate()  # the stage holds the pipes until it ends
+    assert output == ("" if ends else "finished\n")
+    assert errors.startswith("one@0: ended, because the dvc that ran it has\n") == ends
 
 
 GARBAGE = """

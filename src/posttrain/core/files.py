@@ -335,6 +335,17 @@ def sha256_file(path: PathLike) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def hash_path(path: Path) -> str:
+    """SHA-256 of a file, or of the names and hashes of all files in a folder."""
+    if path.is_file():
+        return sha256_file(path)
+    total = hashlib.sha256()
+    for file in sorted(path.rglob("*")):
+        if file.is_file():
+            total.update(f"{file.relative_to(path).as_posix()}\0{sha256_file(file)}\n".encode())
+    return total.hexdigest()
+
+
 def git_blob_id(path: PathLike) -> str:
     """The file's object id in Git: SHA-1 of `blob <size>\\0<content>`."""
     digest = hashlib.sha1(f"blob {os.path.getsize(path)}\0".encode(), usedforsecurity=False)

@@ -19,7 +19,7 @@ from typing import Any
 
 from posttrain.core.code import check, read_digest
 from posttrain.core.errors import UserError
-from posttrain.core.files import read_json, sha256_file, write_json
+from posttrain.core.files import hash_path, read_json, sha256_file, write_json
 from posttrain.core.params import load_params
 
 MANIFEST = "manifest.json"
@@ -54,17 +54,6 @@ def digest(manifest: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def hash_path(path: Path) -> str:
-    """SHA-256 of a file, or of the names and hashes of all files in a folder."""
-    if path.is_file():
-        return sha256_file(path)
-    total = hashlib.sha256()
-    for file in sorted(path.rglob("*")):
-        if file.is_file():
-            total.update(f"{file.relative_to(path).as_posix()}\0{sha256_file(file)}\n".encode())
-    return total.hexdigest()
-
-
 def write_manifest(directory: Path, manifest: Mapping[str, Any]) -> None:
     """Write the manifest beside the result; `UserError` if the params, inputs or code have changed since it was built.
 
@@ -81,6 +70,24 @@ def write_manifest(directory: Path, manifest: Mapping[str, Any]) -> None:
         )
     check(manifest["stage"], params.selected_dataset.task)
     write_json(directory / MANIFEST, dict(manifest))
+
+
+def write_model_manifest(directory: Path, manifest: Mapping[str, Any]) -> None:
+    """`write_manifest` with the SHA-256 of the model's files as `files`, for `check_files`."""
+    paths = sorted(path for path in directory.rglob("*") if path.is_file())
+    files = {path.relative_to(directory).as_posix(): sha256_file(path) for path in paths}
+    write_manifest(directory, {**manifest, "files": files})
+
+
+def check_files(directory: Path) -> None:
+    """`UserError` if a file of a model is not the one that its manifest tells of; a folder without one is not checked."""
+    path = directory / MANIFEST
+    manifest = read_json(path) if path.is_file() else {}
+    for name, sha in manifest.get("files", {}).items():
+        file = directory / name
+        if not file.is_file() or sha256_file(file) != sha:
+            state = "has changed" if file.is_file() else "is missing"
+            raise UserError(f"{file} {state} since {path} was written; dvc repro makes it again")
 
 
 def check_code(directory: Path) -> None:

@@ -8,6 +8,9 @@
 Arguments of the command line follow `params` (`python stages/selector_rl.py ppo 0`). The cost of a stage goes to
 logs/times.jsonl (`core/cost.py`).
 
+A stage that DVC runs ends with it: if DVC is killed, nobody would record the result, and the next `dvc repro` would run
+the stage beside this one. A training resumes from its last checkpoint. A stage started by hand outlives its shell.
+
 Under `accelerate launch` a stage is started in several processes. A stage that can share its work calls
 `run(main, shared=True)`; any other runs in the main process only.
 """
@@ -19,10 +22,12 @@ import os
 import sys
 import time
 import warnings
+from _thread import interrupt_main
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from inspect import signature
 from pathlib import Path
+from threading import Thread
 from typing import NoReturn
 
 from posttrain.core.code import CODE, check, consumer
@@ -32,6 +37,7 @@ from posttrain.core.params import load_params
 from posttrain.core.plan import announce
 
 GRACE = 10  # seconds
+LOOK = 1  # seconds between looks at whether DVC is still there
 # Beginnings of warnings that libraries give about each other, about which the user can do nothing.
 LIBRARY_WARNINGS = (
     # PEFT and TRL use names of transformers 5 that version 6 will not have.
@@ -60,6 +66,7 @@ def run(main: Callable[..., None], shared: bool = False) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     quieten()
     _flush_denormals()
+    _end_with_dvc(name)
     try:
         params, started = load_params(), time.monotonic()
         _check_count(main, script)
@@ -81,6 +88,31 @@ def run(main: Callable[..., None], shared: bool = False) -> None:
     except KeyboardInterrupt:
         _fail(f"{name}: interrupted")
     _leave()
+
+
+def _end_with_dvc(name: str) -> None:
+    """Watch the processes between this stage and the DVC that runs it (a shell, a launcher); end when a parent is gone."""
+    if "DVC_STAGE" not in os.environ:
+        return
+    import psutil
+
+    parents: dict[psutil.Process, int] = {}
+    process = psutil.Process()
+    with suppress(psutil.Error, OSError):
+        while process.pid == os.getpid() or "DVC_STAGE" in process.environ():
+            parents[process] = process.ppid()
+            process = psutil.Process(parents[process])
+
+    def watch() -> None:
+        with suppress(psutil.Error):
+            while all(process.ppid() == parent for process, parent in parents.items()):
+                time.sleep(LOOK)
+        print(f"{name}: ended, because the dvc that ran it has", file=sys.stderr, flush=True)
+        interrupt_main()
+        time.sleep(GRACE)
+        os._exit(1)
+
+    Thread(target=watch, daemon=True).start()
 
 
 def _check_count(main: Callable[..., None], script: Path) -> None:

@@ -18,7 +18,7 @@ from posttrain.core.curves import Progress, write_curves
 from posttrain.core.errors import UserError
 from posttrain.core.files import atomic_directory, read_jsonl, write_jsonl
 from posttrain.core.loop import VALIDATION, choose, device
-from posttrain.core.manifest import build_manifest, digest, write_manifest
+from posttrain.core.manifest import build_manifest, digest, write_model_manifest
 from posttrain.core.methods import settings_of
 from posttrain.core.not_trained import NothingToTrain, write_not_trained
 from posttrain.core.params import FINE_TUNED, UNTRAINED, Params, Variant
@@ -259,7 +259,7 @@ def train_and_save(params: Params, policy: str, seed: int, method: ModuleType) -
             for example, record in zip(shown, records, strict=True)
         ]
         write_jsonl(temporary / "samples.jsonl", samples)
-        write_manifest(temporary, manifest)
+        write_model_manifest(temporary, manifest)
     write_curves(CURVES / policy / str(seed), {"train": history.train, "val": history.val})
     forget(work)
 

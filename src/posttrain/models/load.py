@@ -37,7 +37,9 @@ from transformers import (
 from posttrain.core import processes
 from posttrain.core.cost import READ
 from posttrain.core.errors import UserError
-from posttrain.core.files import read_json, read_text, sha256_file, write_json
+from posttrain.core.files import read_json, read_text, write_json
+from posttrain.core.inputs import WEIGHTS, Digest, hash_files, model_files
+from posttrain.core.manifest import check_files
 from posttrain.core.not_trained import why_not_trained
 from posttrain.models.sharding import shard
 
@@ -101,24 +103,43 @@ def _follow(directory: Path) -> Location:
     base = read_json(directory / BASE_FILE)
     match base:
         case {"source": "path", "name_or_path": str(name)}:
-            return locate(Path(name))
+            location = locate(Path(name))
+            _check_unchanged(directory, base, Path(name))
+            return location
         case {"source": "hub", "name_or_path": str(name), "revision": str(revision)}:
             return Location(name, revision)
     raise UserError(f"{directory / BASE_FILE}: must name a source (path or hub) and its model")
 
 
+def _check_unchanged(directory: Path, base: Mapping[str, Any], folder: Path) -> None:
+    """`UserError` if a local model's files are not those that `base.json` tells of."""
+    for kind, now in hash_model(folder).items():
+        if now != base.get(kind):
+            noun = "weights" if kind == "sha256" else kind
+            raise UserError(
+                f"{folder}: its {noun} are not those that {directory / BASE_FILE} tells of "
+                f"({_changed(base.get(kind, {}), now)}); run dvc repro"
+            )
+
+
+def _changed(one: Digest, other: Digest) -> str:
+    """The first file in which two digests differ."""
+    return min(name for name, _ in one.items() ^ other.items())
+
+
 def write_base(
     directory: Path, source: str, name_or_path: str, revision: str | None
 ) -> dict[str, Any]:
-    """Write and return `base.json`: the source, and the SHA-256 of each weight file of a local model.
+    """Write and return `base.json`: the source, and for a local model `hash_model`.
 
-    The hashes let `read_saved` refuse an adapter of another base. A hub model is identified by its revision.
+    The hashes let `read_saved` refuse a policy of another base. A hub model is identified by its revision.
     """
+    local = source == "path"
     base = {
         "source": source,
         "name_or_path": name_or_path,
         "revision": revision,
-        "sha256": hash_weights(Path(name_or_path)) if source == "path" else {},
+        **(hash_model(Path(name_or_path)) if local else {"sha256": {}, "settings": {}}),
     }
     write_json(directory / BASE_FILE, base)
     return base
@@ -137,18 +158,21 @@ def read_base(directory: Path) -> dict[str, Any]:
 def read_saved(file: Path, base_directory: Path) -> dict[str, Any]:
     """The JSON object that describes a saved policy.
 
-    `UserError` if it was not trained, or on another base than the one in `base_directory`.
+    `UserError` if it was not trained, its files are not those of its manifest, or its base is not the one in
+    `base_directory`.
     """
     if (reason := why_not_trained(file.parent)) is not None:
         raise UserError(f"{file.parent}: was not trained: {reason}")
+    check_files(file.parent)
     saved, base = read_json(file), read_base(base_directory)
     if not isinstance(saved, dict) or not {"base", "weights", "meta"} <= saved.keys():
         raise UserError(f"{file}: is no description of a policy; run dvc repro")
     if saved["base"] != base:
-        raise UserError(
-            f"{file.parent}: trained on {describe_base(saved['base'])}, "
-            f"but {base_directory} holds {describe_base(base)}"
-        )
+        was, now = describe_base(saved["base"]), describe_base(base)
+        if was == now:  # their weights are equal
+            file_name = _changed(saved["base"].get("settings", {}), base.get("settings", {}))
+            now = f"the same with another {file_name}"
+        raise UserError(f"{file.parent}: trained on {was}, but {base_directory} holds {now}")
     return saved
 
 
@@ -158,12 +182,24 @@ def describe_base(base: Mapping[str, Any]) -> str:
     return " ".join(filter(None, [base["name_or_path"], base["revision"], *hashes]))
 
 
-def hash_weights(directory: Path) -> dict[str, str]:
+def hash_weights(directory: Path) -> Digest:
     """SHA-256 of a local model's safetensors files, by name; `UserError` if there are none."""
-    files = sorted(directory.glob("*.safetensors"))
-    if not files:
+    return hash_model(directory)["sha256"]
+
+
+def hash_model(directory: Path) -> dict[str, Digest]:
+    """SHA-256 of a local model's files, by name: `sha256` of its weights, `settings` of its configuration and tokenizer.
+
+    `UserError` if it has no safetensors weights.
+    """
+    found = hash_files(model_files(directory))
+    weights = {name: sha for name, sha in found.items() if name.endswith(WEIGHTS)}
+    if not weights:
         raise UserError(f"{directory}: no safetensors weights in this folder{_gguf(directory)}")
-    return {file.name: sha256_file(file) for file in files}
+    return {
+        "sha256": weights,
+        "settings": {name: sha for name, sha in found.items() if name not in weights},
+    }
 
 
 def load_config(

@@ -6,7 +6,8 @@ Each stage adds a line to logs/times.jsonl when it has run (`posttrain.core.stag
 and the tokens of all forward passes of its models, pads included. Times differ from run to run, so they are outside
 DVC's outputs. If a training was killed and resumed, only the part after the kill is counted.
 
-The first table has the last run of each stage for the data set, model and seeds of params.yaml. Another has for each
+The first table has the last run of each stage for the data set, model and seeds of params.yaml; of a training, the run
+that made the model that is there now. Another has for each
 policy its test accuracy and expected reward, and the seconds and tokens of its training per seed, SFT included. A
 policy is dominated if another has at least its accuracy and its expected reward, was trained in no more time, and is
 better in one of the three. This compares the measured values; their intervals are in logs/cost-FAMILY.png.
@@ -18,13 +19,14 @@ import csv
 import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from posttrain.core.cost import TIMES
+from posttrain.core.cost import TIMES, model_of
 from posttrain.core.errors import UserError
-from posttrain.core.files import read_jsonl, read_text
+from posttrain.core.files import hash_path, read_jsonl, read_text
 from posttrain.core.params import load_params
 from posttrain.report.compare import Estimate
 from posttrain.report.findings import joined, label
@@ -51,7 +53,7 @@ def main() -> None:
     params = load_params()
     if not TIMES.is_file():
         raise UserError(f"{TIMES}: missing; run dvc repro, each stage notes its time there")
-    lines = read_jsonl(TIMES)
+    lines = of_present_models(read_jsonl(TIMES))
     times = last_times(lines, params.dataset, params.model, params.seeds)
     if not times:
         raise UserError(f"{TIMES}: no stage of {params.model} on {params.dataset}; run dvc repro")
@@ -89,6 +91,16 @@ def finding(costs: Mapping[str, PolicyCost], worse: Mapping[str, str]) -> str:
         return "no policy is dominated in accuracy, expected reward and time"
     verb = "is" if len(front) == 1 else "are"
     return f"{joined(front)} {verb} not dominated in accuracy, expected reward and time"
+
+
+def of_present_models(lines: Iterable[Time]) -> list[Time]:
+    """The lines without those of trainings whose model is not there now."""
+    present = cache(lambda folder: hash_path(folder) if folder.is_dir() else None)
+    return [
+        line
+        for line in lines
+        if "made" not in line or line["made"] == present(model_of(line["stage"], line["arguments"]))
+    ]
 
 
 def last_times(

@@ -13,7 +13,7 @@ from posttrain.core.checkpoint import forget, work_folder
 from posttrain.core.curves import Progress, write_curves
 from posttrain.core.files import atomic_directory, read_jsonl
 from posttrain.core.loop import VALIDATION, choose, device
-from posttrain.core.manifest import build_manifest, digest, write_manifest
+from posttrain.core.manifest import build_manifest, digest, write_model_manifest
 from posttrain.core.not_trained import write_not_trained
 from posttrain.core.params import FINE_TUNED, UNTRAINED, Model, Params
 from posttrain.core.settings import Optimization
@@ -138,6 +138,6 @@ def train_and_save(
     meta = {"best_step": history.best["step"], "val_reward": history.best["reward"]}
     with atomic_directory(model_directory(policy, seed)) as temporary:
         save_selector(temporary, selector, read_base(BASE), meta)
-        write_manifest(temporary, manifest)
+        write_model_manifest(temporary, manifest)
     write_curves(CURVES / policy / str(seed), {"train": history.train, "val": history.val})
     forget(work)

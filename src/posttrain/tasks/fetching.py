@@ -18,7 +18,8 @@ from urllib.parse import urlsplit
 from tqdm import tqdm
 
 from posttrain.core.errors import UserError
-from posttrain.core.files import atomic_directory, atomic_write, git_blob_id
+from posttrain.core.files import PathLike, atomic_directory, atomic_write, git_blob_id
+from posttrain.core.inputs import named_folder
 from posttrain.core.params import GeneratedDataset, Params
 
 HUB = "https://raw.githubusercontent.com"
@@ -46,7 +47,7 @@ def fetch_dataset(
     if isinstance(dataset, GeneratedDataset):
         generate(dataset, directory)
     elif dataset.path is not None:
-        fetch_path(directory, Path(dataset.path), paths, check, key)
+        fetch_path(directory, dataset.path, paths, check, key)
     else:
         fetch_hub(directory, dataset.repository, dataset.commit, dataset.blobs, paths, key)
 
@@ -64,31 +65,30 @@ def fetch_files(params: Params, directory: Path) -> None:
     if dataset.path is None:
         fetch_hub(directory, dataset.repository, dataset.commit, dataset.blobs, names, key)
         return
-    folder = Path(dataset.path)
-    if not names and folder.is_dir():
+    folder = named_folder(dataset.path, f"{key}.path")
+    if not names:
         names = sorted(path.name for path in folder.iterdir() if path.is_file())
     fetch_path(directory, folder, names, lambda file: (), key)
 
 
 def fetch_path(
     output: Path,
-    source: Path,
+    source: PathLike,
     paths: Sequence[str],
     check: Callable[[Path], Iterable[object]],
     key: str,
 ) -> None:
     """Copy the files of `source` into `output`, after checking that each is whole."""
     names = [Path(path).name for path in paths]
-    if not source.is_dir():
-        raise UserError(f"{key}.path: {source} is not a folder")
+    folder = named_folder(source, f"{key}.path")
     for name in names:
-        if not (source / name).is_file():
-            raise UserError(f"{key}.path: {source} has no file {name}")
-        for _ in check(source / name):
+        if not (folder / name).is_file():
+            raise UserError(f"{key}.path: {folder} has no file {name}")
+        for _ in check(folder / name):
             pass
     with atomic_directory(output) as directory:
         for name in names:
-            shutil.copyfile(source / name, directory / name)
+            shutil.copyfile(folder / name, directory / name)
 
 
 def fetch_hub(

@@ -1,0 +1,114 @@
+"""Folders that params.yaml names: the files in them, and their hashes.
+
+DVC does not look into the folder `path` of a data set or `name` of a local model. Stage `inputs`, which runs each time,
+writes the SHA-256 of their files to data/inputs, on which stages `fetch` and `base` depend.
+
+A file is read again only if its size, times or inode have changed since it was hashed (`HASHES`).
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from posttrain.core.errors import UserError
+from posttrain.core.files import PathLike, read_json, sha256_file, write_json
+from posttrain.core.params import Params, StoredDataset
+
+HASHES = Path(".hashes.json")  # by real path: size, mtime, ctime and inode, and the SHA-256 of then
+WEIGHTS = ".safetensors"
+# What transformers reads of a model's folder.
+MODEL_FILES = (WEIGHTS, ".json", ".jinja", ".model", ".txt")
+QUEUED = os.path.join(".dvc", "tmp", "exps")
+_RECENT = 2_000_000_000  # nanoseconds in which a second edit may leave the times as they are
+
+Digest = dict[str, str]  # file in the folder -> SHA-256
+
+
+def named_folder(path: PathLike, key: str) -> Path:
+    """The folder that `key` of params.yaml names, which may begin with `~`; `UserError` if it is none."""
+    folder = Path(os.path.expanduser(path))
+    if folder.is_dir():
+        return folder
+    advice = ""
+    if QUEUED in os.getcwd() and not folder.is_absolute():
+        advice = f" in {os.getcwd()}, where a queued experiment runs; write the whole path"
+    raise UserError(f"{key}: {path} is not a folder{advice}")
+
+
+def hash_inputs(params: Params) -> dict[str, Digest]:
+    """The digests of the chosen data set's folder and model's folder; empty for what is generated or downloaded."""
+    dataset, model = params.selected_dataset, params.selected_model
+    found: dict[str, Digest] = {"dataset": {}, "model": {}}
+    if isinstance(dataset, StoredDataset) and dataset.path is not None:
+        folder = named_folder(dataset.path, f"datasets.{params.dataset}.path")
+        found["dataset"] = hash_files(data_files(folder))
+    if model.source == "path":
+        folder = named_folder(model.name, f"models.{params.model}.name")
+        found["model"] = hash_files(model_files(folder))
+    return found
+
+
+def data_files(folder: Path) -> dict[str, Path]:
+    """By name, the files in a folder and its subfolders, except hidden ones and those of this project."""
+    return {path.relative_to(folder).as_posix(): path for path in _walk(folder)}
+
+
+def model_files(folder: Path) -> dict[str, Path]:
+    """By name, the files in a model's folder that transformers may read."""
+    return {
+        path.name: path
+        for path in sorted(folder.iterdir())
+        if path.suffix in MODEL_FILES and path.name[0] != "." and path.is_file()
+    }
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """Links are followed, each folder is read once."""
+    seen = {os.path.realpath(".")} - {os.path.realpath(folder)}
+    for place, folders, names in os.walk(folder, followlinks=True):
+        here = os.path.realpath(place)
+        folders[:] = sorted(name for name in folders if name[0] != "." and here not in seen)
+        if here not in seen:
+            paths = (Path(place, name) for name in sorted(names) if name[0] != ".")
+            yield from (path for path in paths if path.is_file())
+        seen.add(here)
+
+
+def hash_files(files: Mapping[str, Path]) -> Digest:
+    """SHA-256 of each file, by its name."""
+    known = _known()
+    found: Digest = {}
+    new: dict[str, list[int | str]] = {}
+    for name, path in files.items():
+        real = os.path.realpath(path)
+        stamp = _stamp(path)
+        *before, sha = known.get(real, [""])
+        if before != stamp:
+            sha = sha256_file(path)
+            settled = time.time_ns() - max(stamp[1:3]) > _RECENT
+            if settled and _stamp(path) == stamp:
+                new[real] = [*stamp, sha]
+        found[name] = str(sha)
+    if new:
+        write_json(
+            HASHES, {path: kept for path, kept in known.items() if os.path.exists(path)} | new
+        )
+    return found
+
+
+def _stamp(path: Path) -> list[int]:
+    told = path.stat()
+    return [told.st_size, told.st_mtime_ns, told.st_ctime_ns, told.st_ino]
+
+
+def _known() -> dict[str, list[int | str]]:
+    """The hashes noted before; none if the file is missing or broken."""
+    try:
+        noted = read_json(HASHES)
+    except UserError:
+        return {}
+    kept = noted.items() if isinstance(noted, dict) else ()
+    return {path: entry for path, entry in kept if isinstance(entry, list) and len(entry) == 5}
