@@ -99,7 +99,7 @@ def logit_difference(model: PreTrainedModel, prompt: list[int], count: int, new:
 
     choose: Choose = record
     with torch.inference_mode():
-        decode_shared(model, [prompt], count, new, END, choose)
+        decode_shared(model, [prompt], count, new, [END], choose)
         ids = torch.cat([torch.tensor([prompt]).repeat(count, 1), forced], dim=1)
         plain = model(input_ids=ids).logits[:, len(prompt) - 1 : -1]
     known = [i for i in range(VOCABULARY) if i != END]

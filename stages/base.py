@@ -1,8 +1,9 @@
-"""Write pointers to the base model, and the untrained policy of each family.
+"""Check the model's entry against the model, and write pointers to it and the untrained policy of each family.
 
 python stages/base.py
 
-models/base names the model: a local folder, or a hub name with a pinned revision.
+models/base names the model: a local folder, or a hub name with a pinned revision. Weights of a hub model are loaded by
+the first stage that needs them.
 """
 
 from pathlib import Path
@@ -12,21 +13,20 @@ from posttrain.core.inputs import named_folder
 from posttrain.core.manifest import build_manifest, write_manifest, write_model_manifest
 from posttrain.core.params import FAMILIES, UNTRAINED, Params
 from posttrain.core.stage import run
-from posttrain.models.load import BASE, check_lengths, load_config, write_base
+from posttrain.models.check import check_model
+from posttrain.models.load import BASE, place, write_base
 from posttrain.rollouts import writer
 from posttrain.selector import model as selector
 
 
 def main(params: Params) -> None:
     entry = params.selected_model
-    name: str | Path = entry.name
     if entry.source == "path":
-        name = named_folder(entry.name, f"models.{params.model}.name")
-    config = load_config(name, entry.revision)
-    check_lengths(config, entry.max_prompt_tokens, entry.max_candidate_tokens)
+        named_folder(entry.name, f"models.{params.model}.name")
+    config = check_model(entry)
     sections = params.sections("model")
     with atomic_directory(BASE) as directory:
-        base = write_base(directory, entry.source, str(name), entry.revision)
+        base = write_base(directory, entry.source, str(place(entry)[0]), entry.revision)
         write_manifest(directory, build_manifest("base", sections, []))
     selectors, generators = (Path("models") / family / UNTRAINED for family in FAMILIES)
     with atomic_directory(selectors) as selecting, atomic_directory(generators) as writing:

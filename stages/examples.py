@@ -1,4 +1,4 @@
-"""Turn the rows of data/audit into examples with prompts and targets, in data/examples.
+"""Turn the rows of data/audit into examples with prompts and targets, in data/examples, and check that they fit the model.
 
 python stages/examples.py
 
@@ -12,6 +12,8 @@ from typing import Any
 from posttrain.core.files import JsonLines, atomic_directory, write_json, write_jsonl
 from posttrain.core.params import Params, StoredDataset
 from posttrain.core.stage import run
+from posttrain.models.load import load_tokenizer, place
+from posttrain.models.tokens import check_fit
 from posttrain.tasks import SPLITS, get_task
 from posttrain.tasks.rendering import rendered
 from posttrain.tasks.subset import subset
@@ -21,7 +23,8 @@ OUTPUT = Path("data/examples")
 
 def main(params: Params) -> None:
     dataset, variants = params.selected_dataset, params.generator.sample.variants
-    task = get_task(dataset.task)
+    task, entry = get_task(dataset.task), params.selected_model
+    tokenizer = load_tokenizer(*place(entry))
     metrics = {}
     with atomic_directory(OUTPUT) as directory:
         for split in SPLITS:
@@ -34,6 +37,8 @@ def main(params: Params) -> None:
                 part = subset(rows, limit, dataset.seed)
                 rows, cut = part.rows, {"of": part.of} if part.of > limit else {}
             write_jsonl(examples.path, rows)
+            texts = ((row["id"], row["prompts"]["direct"], row["target"]) for row in examples)
+            check_fit(split, texts, tokenizer, entry.max_prompt_tokens, entry.max_candidate_tokens)
             metrics[split] = {"examples": sum(1 for _ in examples), **cut, **task.measure(examples)}
     write_json("metrics/examples.json", metrics)
 

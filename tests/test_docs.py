@@ -325,7 +325,7 @@ def test_an_experiment_leaves_its_settings_and_the_way_back_is_as_written(tmp_pa
     small = {"datasets.sample.train": 40, "datasets.sample.val": 10, "datasets.sample.test": 10}
     project = copy_project(tmp_path / "project", {**small, "pools.oversample": 1})
     text = (project / "dvc.yaml").read_text(encoding="utf-8")
-    (project / "dvc.yaml").write_text(re.sub(r"\n  base:\n.*", "\n", text, flags=re.S))
+    (project / "dvc.yaml").write_text(re.sub(r"\n  selector_sft:\n.*", "\n", text, flags=re.S))
     must(project, "git", "-c", "user.name=t", "-c", "user.email=t@e.org", "commit", "-qam", "small")
     must(project, "dvc", "repro")
     must(project, "git", "add", "--all")

@@ -115,6 +115,22 @@ def test_code_edited_while_a_training_runs_is_named(train: Train, whole: dict[st
     assert contents() == whole
 
 
+def test_a_training_that_diverges_writes_no_model(train: Train, whole: dict[str, bytes]) -> None:
+    set_params(Path(), {"selector.sft.learning_rate": 1e30})
+    with pytest.raises(
+        UserError, match=r"^step \d+: \S+ is \S+, so the training has diverged; low"
+    ):
+        train()
+    assert contents() == whole
+    shutil.rmtree(OUTPUT)
+    with pytest.raises(UserError):
+        train()
+    assert not OUTPUT.exists()
+    set_params(Path(), {"selector.sft.learning_rate": 0.001})
+    assert train() == [*range(STEPS + 1)]
+    assert contents().keys() == whole.keys()
+
+
 def test_a_disk_full_at_a_checkpoint_costs_only_that_checkpoint(
     train: Train, whole: dict[str, bytes]
 ) -> None:

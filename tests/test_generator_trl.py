@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
+import re
 import resource
 from pathlib import Path
 from typing import Any
@@ -274,9 +275,50 @@ def test_a_loss_that_is_not_finite_ends_the_training_in_one_line(
         return states * torch.nan if torch.is_grad_enabled() and done[0] == 2 else None
 
     model.model.norm.register_forward_hook(spoil)
-    message = r"^step 3: loss is nan, so the training has diverged; lower learning_rate$"
+    message = (
+        r"^step 3: \S+ is (nan|not finite), so the training has diverged; lower learning_rate$"
+    )
     with pytest.raises(UserError, match=message):
         train_on_colours(method, tmp_path, model, report=report)
+
+
+@pytest.mark.parametrize("lora", [False, True])
+@pytest.mark.parametrize("method", [*METHODS, "ppo"])
+def test_a_learning_rate_far_too_high_ends_every_method_in_one_line(
+    method: str, lora: bool, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError) as caught:
+        train_on_colours(method, tmp_path, colour_llama(lora), learning_rate=1e30)
+    assert re.fullmatch(
+        r"step [1234]: .+ (is|are) (nan|inf|not finite), so the training has diverged; lower learning_rate",
+        str(caught.value),
+    )
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_training_resumes_from_the_checkpoint_before_it_diverged(
+    method: str, tmp_path: Path
+) -> None:
+    whole = colour_llama()
+    train_on_colours(method, tmp_path / "whole", whole)
+    model, done = colour_llama(), [0]
+
+    def report(step: int, total: int, shown: Any) -> None:
+        done[0] = step
+
+    def spoil(module: Any, inputs: Any, states: torch.Tensor) -> torch.Tensor | None:
+        return states * torch.nan if torch.is_grad_enabled() and done[0] == 2 else None
+
+    model.model.norm.register_forward_hook(spoil)
+    with pytest.raises(UserError, match=r"^step 3: \S+ is (nan|not finite), so the training"):
+        train_on_colours(method, tmp_path / "run", model, report=report)
+    steps: list[int] = []
+    resumed = colour_llama()
+    train_on_colours(
+        method, tmp_path / "run", resumed, report=lambda step, total, shown: steps.append(step)
+    )
+    assert min(steps) == 2
+    assert same_weights(frozen_copy(resumed), frozen_copy(whole))
 
 
 @pytest.mark.parametrize("model_type", sorted(SHARED_PREFIX))

@@ -27,6 +27,7 @@ from posttrain.core.errors import UserError
 from posttrain.core.loop import load_trainable_state, trainable_state
 from posttrain.core.params import Lora
 from posttrain.models import description, hub, inspect, load
+from posttrain.models.check import skeleton
 from posttrain.models.load import (
     Location,
     check_lengths,
@@ -208,13 +209,69 @@ def test_an_adapter_starts_as_the_identity() -> None:
     assert torch.allclose(before, after, atol=1e-6)
 
 
-def test_unknown_architectures_and_modules_are_named() -> None:
+def test_an_architecture_that_auto_does_not_know_is_named() -> None:
     config = LlamaConfig()
     config.model_type = "newthing"
     with pytest.raises(UserError, match=r"'newthing'.*all-linear"):
         lora_targets(config)
-    with pytest.raises(UserError, match="llama has no module named"):
-        add_lora(AutoModel.from_config(tiny_config("llama")), 2, 4, 0.0, ["c_attn"])
+
+
+LLAMA_LAYERS = "down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj"
+
+
+@pytest.mark.parametrize(
+    ("model_type", "targets", "expected"),
+    [
+        ("llama", ["q_proj", "v_prj"], "'v_prj' names no module of llama; did you mean 'v_proj'?; its linear layers are "),
+        ("llama", ["q_proj", "query_key_value"], "'query_key_value' names no module of llama; its linear layers are "),
+        ("llama", ["q_proj", "lm_head"], "'lm_head' names the language-model head of llama, which gets no adapter"),
+        ("llama", ["embed_tokens"], "'embed_tokens' names a layer of kind Embedding of llama, which gets no adapter"),
+        ("llama", ["input_layernorm"], "'input_layernorm' names a layer of kind LlamaRMSNorm of llama, which"),
+        ("llama", ["mlp"], "'mlp' names a layer of kind LlamaMLP of llama, which"),
+        ("llama", ["[qv]_proj"], "'[qv]_proj' names no module of llama"),
+        ("gpt2", ["c_attn", "q_proj"], "did you mean 'c_proj'?; its linear layers are c_attn, c_fc, c_proj"),
+        ("gpt2", ["wte"], "'wte' names a layer of kind Embedding of gpt2"),
+        ("gpt2", ["lm_head"], "'lm_head' names the language-model head of gpt2"),
+        ("gpt_neox", ["lm_head"], "'lm_head' names the language-model head of gpt_neox"),
+        ("bert", ["query", "q_proj"], "'q_proj' names no module of bert; its linear layers are dense, key, query, value"),
+        ("bert", ["LayerNorm"], "'LayerNorm' names a layer of kind LayerNorm of bert"),
+        ("mixtral", ["w1"], "'w1' names no module of mixtral"),
+        ("mixtral", ["gate_up_proj"], "'gate_up_proj' names a tensor in no layer of its own of mixtral"),
+        ("mamba", ["all-linear"], "Module 'out_proj' is incompatible with Mamba"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_target_that_cannot_be_adapted_is_named(
+    model_type: str, targets: list[str], expected: str, tied: bool
+) -> None:
+    config = tiny_config(model_type, tie_word_embeddings=tied)
+    lora = Lora(r=2, alpha=4.0, dropout=0.0, targets=targets)
+    with pytest.raises(UserError) as caught:
+        add_lora(skeleton(config), **lora.model_dump())
+    message = str(caught.value)
+    assert expected in message and message.startswith("lora") and "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("model_type", "targets", "adapted"),
+    [
+        ("llama", ["self_attn.q_proj", "layers.1.mlp.down_proj"], {"q_proj", "down_proj"}),
+        ("llama", ["all-linear"], set(LLAMA_LAYERS.split(", "))),
+        ("gpt2", ["all-linear"], {"c_attn", "c_fc", "c_proj"}),
+        ("bert", ["dense"], {"dense"}),
+    ],
+)
+def test_a_target_is_the_end_of_a_name_or_every_linear_layer(
+    model_type: str, targets: list[str], adapted: set[str]
+) -> None:
+    model = add_lora(skeleton(tiny_config(model_type)), 2, 4, 0.0, targets)
+    trained = [n.split(".lora_")[0] for n, p in model.named_parameters() if p.requires_grad]
+    assert {name.rsplit(".", 1)[-1] for name in trained} == adapted
+    assert sum("down_proj" in name for name in trained) == 2 * targets.count(
+        "layers.1.mlp.down_proj"
+    ) + 4 * (targets == ["all-linear"] and model_type == "llama")
+    config = model.peft_config["default"]
+    assert config.fan_in_fan_out == (model_type == "gpt2")
 
 
 # ----------------------------------------------------------------------------------------- selector
@@ -312,6 +369,17 @@ def test_counts_without_weights_equal_those_of_the_real_model() -> None:
     )
 
 
+def test_a_preset_is_described_at_the_memory_that_is_given(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    inspect.main(["pocket", "--memory", "0.3"])
+    text = capsys.readouterr().out
+    assert "for 1 questions of 2048 + 8 x 256 tokens" in text and "accumulation: 4" in text
+    with pytest.raises(SystemExit, match=r"^inspect: pretrain/pocket: does not fit 0.01 GiB; "):
+        inspect.main(["pocket", "--memory", "0.01"])
+
+
 def test_a_local_model_is_described_with_an_entry_that_the_schema_accepts(
     pocket: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -319,6 +387,23 @@ def test_a_local_model_is_described_with_an_entry_that_the_schema_accepts(
     text = capsys.readouterr().out
     assert "llama, 2 layers, width 16" in text and "targets: auto}" in text
     assert "source: path" in text and "max_prompt_tokens: 1792" in text
+
+
+@pytest.mark.parametrize("gib", [40, 24, 4, 2])
+def test_the_proposed_entry_fits_the_memory_that_is_given(gib: float) -> None:
+    """A model of the size of SmolLM2-135M."""
+    sizes = {"hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "head_dim": 64}
+    heads = {"num_attention_heads": 9, "num_key_value_heads": 3, "max_position_embeddings": 8192}
+    config = LlamaConfig(vocab_size=49152, **sizes, **heads, tie_word_embeddings=True)
+    first = description.propose_entry(config, "a/b", None, 16, "bfloat16")
+    entry = description.fit_memory(config, first, 8, gib)
+    counts = description.count_parameters(config, entry.lora)
+    needed = description.estimate_memory(config, counts, entry, 8).total / 2**30
+    assert gib / 8 < needed < gib
+    assert entry.batch_size * entry.accumulation == first.batch_size * first.accumulation
+    assert (entry == first) == (gib == 40)
+    with pytest.raises(UserError, match=r"^a/b: does not fit 0.1 GiB; one question of 256 \+ 8 x"):
+        description.fit_memory(config, first, 8, 0.1)
 
 
 def test_options_for_less_memory_are_in_the_entry_and_in_the_estimate() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import json
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -13,6 +15,7 @@ from peft import PeftModel
 from pretrain.model import train_tokenizer
 from transformers import (
     AutoModelForCausalLM,
+    GenerationConfig,
     GPT2Config,
     PreTrainedConfig,
     PreTrainedModel,
@@ -23,7 +26,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from posttrain.core.errors import UserError
 from posttrain.core.params import Lora
 from posttrain.models.architecture import SHARED_PREFIX
-from posttrain.models.load import write_base
+from posttrain.models.load import load_causal_lm, write_base
 from posttrain.models.lora import add_lora
 from posttrain.models.tokens import tokenize_answers, tokenize_prompts
 from posttrain.rollouts import sampling
@@ -35,6 +38,7 @@ from posttrain.rollouts.sampling import (
     decode_apart,
     decode_shared,
     draw_uniforms,
+    end_tokens,
     greedy,
     sample,
 )
@@ -70,7 +74,7 @@ def tiny_model(model_type: str, lora: bool = False, **changes: Any) -> Generator
     """A random model whose distributions are far from uniform."""
     torch.manual_seed(0)
     config = tiny_config(model_type, **changes)
-    model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
+    model = AutoModelForCausalLM.from_config(config)
     for parameter in model.parameters():
         if parameter.dim() == 2:
             torch.nn.init.normal_(parameter, std=0.2)
@@ -117,7 +121,7 @@ def test_logits_at_each_step_equal_those_of_prompt_and_completion_alone(
         return forced[:, :, step]
 
     with torch.inference_mode():
-        drawn = decode_shared(model, PROMPTS, count, steps, END, choose)
+        drawn = decode_shared(model, PROMPTS, count, steps, [END], choose)
         assert torch.equal(drawn, forced)
         for row, prompt in enumerate(PROMPTS):
             for index in range(count):
@@ -230,6 +234,7 @@ class Fixed(torch.nn.Module):
         super().__init__()
         self.logits = torch.nn.Parameter(torch.tensor(probabilities).log())
         self.config = SimpleNamespace(model_type="llama", max_position_embeddings=64)
+        self.generation_config = GenerationConfig()
 
     def forward(self, input_ids: torch.Tensor, **_: Any) -> Any:
         return SimpleNamespace(logits=self.logits.expand(*input_ids.shape, -1))
@@ -318,15 +323,15 @@ def test_a_completion_keeps_eos_in_its_ids_and_not_in_its_text(
     (ids,) = tokenize_answers(["change 5829"], tokenizer)
     assert ids[-1] == END
     behind = [*ids, 7, END]
-    assert complete(behind, END, tokenizer) == Completion(ids, "change 5829", True)
-    assert complete(ids[:-1], END, tokenizer) == Completion(ids[:-1], "change 5829", False)
+    assert complete(behind, [END], tokenizer) == Completion(ids, "change 5829", True)
+    assert complete(ids[:-1], [END], tokenizer) == Completion(ids[:-1], "change 5829", False)
 
 
 def test_only_the_leading_separator_is_taken_off(tokenizer: PreTrainedTokenizerBase) -> None:
     (ids,) = tokenize_answers([" \n a\n"], tokenizer)
-    assert complete(ids, END, tokenizer).text == " \n a\n"
+    assert complete(ids, [END], tokenizer).text == " \n a\n"
     (bare,) = tokenize_prompts(["a"], tokenizer)
-    assert complete(bare[1:], END, tokenizer).text == "a"
+    assert complete(bare[1:], [END], tokenizer).text == "a"
 
 
 def test_finished_means_that_eos_was_written(tokenizer: PreTrainedTokenizerBase) -> None:
@@ -342,7 +347,7 @@ def test_finished_means_that_eos_was_written(tokenizer: PreTrainedTokenizerBase)
 @pytest.mark.parametrize("decode", [decode_shared, decode_apart])
 def test_all_completions_may_end_at_once(decode: Any) -> None:
     model = tiny_model("llama")
-    drawn = decode(model, PROMPTS, 2, 9, END, lambda logits, rows, step: torch.full((3, 2), END))
+    drawn = decode(model, PROMPTS, 2, 9, [END], lambda logits, rows, step: torch.full((3, 2), END))
     assert drawn.shape == (3, 2, 9) and bool((drawn == END).all())
 
 
@@ -353,8 +358,72 @@ def test_nothing_is_written_behind_the_end(decode: Any) -> None:
         chosen[:, 0] = END if step == 1 else 7
         return chosen
 
-    drawn = decode(tiny_model("llama"), PROMPTS, 2, 4, END, choose)
+    drawn = decode(tiny_model("llama"), PROMPTS, 2, 4, [END], choose)
     assert drawn.tolist() == [[[7, END, END, END], [7, 7, 7, 7]]] * 3
+
+
+OWN_SETTINGS = {
+    "do_sample": True,
+    "temperature": 0.3,
+    "top_k": 2,
+    "top_p": 0.2,
+    "typical_p": 0.5,
+    "repetition_penalty": 3.0,
+    "no_repeat_ngram_size": 1,
+    "suppress_tokens": list(range(3, 200)),
+    "begin_suppress_tokens": list(range(200, 290)),
+    "bad_words_ids": [[number] for number in range(100, 150)],
+    "forced_bos_token_id": 295,
+    "forced_eos_token_id": END,
+    "min_length": 30,
+    "min_new_tokens": 9,
+    "max_length": 5,
+    "max_new_tokens": 1,
+    "num_beams": 3,
+    "sequence_bias": [[[7], 90.0]],
+    "stop_strings": ["a"],
+    "exponential_decay_length_penalty": [1, 9.0],
+    "guidance_scale": 2.0,
+    "watermarking_config": {"bias": 9.0},
+    "cache_implementation": "static",
+}
+
+
+@pytest.mark.parametrize("model_type", ["llama", "opt", "gpt_neo"])
+def test_a_models_own_generation_settings_change_nothing(
+    model_type: str, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    """GPT-Neo has no SDPA and is read with eager attention; only Llama shares prompts."""
+    own = {"attention_types": [[["global"], 2]]} if model_type == "gpt_neo" else {}
+    model: Any = tiny_model(model_type, **own, word_embed_proj_dim=32)
+    model.save_pretrained(tmp_path)
+    expected = draw(load_causal_lm(tmp_path), tokenizer)
+    settings = {"bos_token_id": 1, "eos_token_id": END, "pad_token_id": 0, **OWN_SETTINGS}
+    (tmp_path / "generation_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    loaded = load_causal_lm(tmp_path)
+    assert draw(loaded, tokenizer) == expected
+    loaded.save_pretrained(tmp_path / "saved")
+    saved = json.loads((tmp_path / "saved/generation_config.json").read_text(encoding="utf-8"))
+    assert saved.keys() & OWN_SETTINGS.keys() == set() and saved["eos_token_id"] == END
+
+
+@pytest.mark.parametrize("model_type", ["llama", "opt"])
+def test_every_end_of_a_chat_model_ends_a_completion(
+    model_type: str, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    """Of the model's own list, those for which the tokenizer has a special token: 8 is a word."""
+    turn = copy.deepcopy(tokenizer)
+    turn.add_special_tokens({"additional_special_tokens": ["<turn>"]})
+    other = turn.convert_tokens_to_ids("<turn>")
+    model = tiny_model(model_type, vocab_size=other + 1, word_embed_proj_dim=32)
+    model.generation_config.eos_token_id = [8, other, END]
+    assert end_tokens(model, turn) == [END, other] and end_tokens(model, tokenizer) == [END]
+    bias = torch.zeros(other + 1)
+    bias[[other, END]] = 4.0
+    model.lm_head.bias = torch.nn.Parameter(bias)
+    flat = [each for group in draw(model, turn, max_new_tokens=30) for each in group]
+    assert {each.ids[-1] for each in flat} == {END, other} and all(each.finished for each in flat)
+    assert not any({END, other} & {*each.ids[:-1]} or "<turn>" in each.text for each in flat)
 
 
 def test_no_prompts_give_no_completions(tokenizer: PreTrainedTokenizerBase) -> None:
@@ -401,10 +470,10 @@ class FakeLLM:
             ids = torch.tensor([prompt["prompt_token_ids"]])
             assert ids.shape[1] + each.max_tokens <= self.options["max_model_len"]
             assert each.n == 1 or each.temperature > 0
-            (end,) = each.stop_token_ids
+            assert each.ignore_eos
             drawn = model.generate(
                 input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=each.max_tokens,
-                do_sample=False, eos_token_id=end, pad_token_id=0,
+                do_sample=False, eos_token_id=each.stop_token_ids, pad_token_id=0,
             )  # fmt: skip
             completion = SimpleNamespace(token_ids=tuple(drawn[0, ids.shape[1] :].tolist()))
             outputs.append(SimpleNamespace(outputs=[completion] * each.n))

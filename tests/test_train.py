@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -217,6 +218,44 @@ def test_a_training_that_diverges_stops_with_one_line(
     expected = f"step 3: {name} is {value}, so the training has diverged; lower learning_rate"
     assert str(caught.value) == expected
     check_finite({"loss": 0.5}, 1)
+
+
+@pytest.mark.parametrize("method", SELECTOR)
+def test_a_learning_rate_far_too_high_ends_every_method_in_one_line(
+    method: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError) as caught:
+        run(method, tmp_path, learning_rate=1e30)
+    assert re.fullmatch(
+        r"step [123]: \S+ is (nan|inf|not finite), so the training has diverged; lower learning_rate",
+        str(caught.value),
+    )
+
+
+@pytest.mark.parametrize("method", SELECTOR)
+def test_a_training_resumes_from_the_checkpoint_before_it_diverged(
+    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What made it diverge is gone then; with another learning rate it would be another training, from its start."""
+    whole, expected = run(method, tmp_path / "whole")
+    done: list[int] = []
+
+    def take_step(*arguments: Any) -> Stats:
+        done.append(arguments[-1])
+        stats: Stats = sound(*arguments)
+        if len(done) == 8:
+            with torch.no_grad():
+                arguments[0].model.score.inner.bias.fill_(torch.nan)
+        return stats
+
+    sound = selector_train._take_step
+    monkeypatch.setattr(selector_train, "_take_step", take_step)
+    with pytest.raises(UserError, match=r"^step 8: score\.inner\.bias is not finite, so the"):
+        run(method, tmp_path / "run")
+    resumed, history = run(method, tmp_path / "run")
+    assert done == [*range(8), 7, 8, 9]
+    assert_same_weights(resumed, whole)
+    assert history == expected
 
 
 # ------------------------------------------------------------------------------ core.loop, whatever is trained

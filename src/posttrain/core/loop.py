@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from posttrain.core import processes
 from posttrain.core.checkpoint import CheckpointFile
-from posttrain.core.errors import UserError
+from posttrain.core.errors import DivergedError, UserError
 from posttrain.core.settings import Optimization
 
 Stats = dict[str, float]
@@ -83,11 +83,13 @@ class Best:
     def validate(self, step: int) -> None:
         """Add a row to `val`. Restores the random state afterwards, so sampling in `evaluate` does not affect training."""
         devices = [torch.cuda.current_device()] if device().type == "cuda" else []
-        with evaluating(self.model), torch.random.fork_rng(devices=devices):
+        with evaluating(self.model), torch.random.fork_rng(devices=devices), at_step(step):
             # Equal means differ in their last bits.
             result = {name: round(x, DIGITS) for name, x in self.evaluate(self.model).items()}
         if self.by not in result:
             raise UserError(f"the validation has no {self.by!r}, only {sorted(result)}")
+        if step:
+            check_finite({f"val_{name}": value for name, value in result.items()}, step)
         self.val.append({"step": float(step), **result})
         # The start is on the curve, but it is no result of the training.
         trained = [row[self.by] for row in self.val if row["step"] > 0]
@@ -131,9 +133,13 @@ def train(
         best.validate(0)
     run.report(done, steps, _newest(rows, best.val))
     for step in range(done, steps):
-        stats = take_step(step)
+        with at_step(step + 1):
+            stats = take_step(step)
         check_finite(stats, step + 1)
         rows.append({"step": float(step + 1), **stats})
+        if step + 1 in evaluate_at | save_at:
+            for module in trained.values():
+                check_weights(module, step + 1)
         if step + 1 in evaluate_at:
             best.validate(step + 1)
         if step + 1 in save_at and processes.is_main():
@@ -165,6 +171,28 @@ def check_finite(stats: Mapping[str, float], step: int) -> None:
         if not math.isfinite(value):
             raise UserError(
                 f"step {step}: {name} is {value}, so the training has diverged; lower learning_rate"
+            )
+
+
+@contextmanager
+def at_step(step: int) -> Iterator[None]:
+    """Name the step (0: before training) in a `DivergedError` that is raised inside the block."""
+    try:
+        yield
+    except DivergedError as error:
+        if not step:
+            raise
+        raise UserError(
+            f"step {step}: {error}, so the training has diverged; lower learning_rate"
+        ) from error
+
+
+def check_weights(model: nn.Module, step: int) -> None:
+    """`UserError` for the first trained weight that is not finite: the last update shows in no statistic."""
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and not bool(torch.isfinite(parameter).all()):
+            raise UserError(
+                f"step {step}: {name} is not finite, so the training has diverged; lower learning_rate"
             )
 
 

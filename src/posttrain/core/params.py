@@ -8,10 +8,11 @@ checks params.yaml, for `make repro`: DVC reads the file before any stage does, 
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
 from posttrain.core.errors import UserError
 from posttrain.core.schema import (
@@ -29,6 +30,7 @@ from posttrain.core.schema import (
 PACKAGE = Path(__file__).resolve().parents[1]
 FAMILIES = ("selector", "generator")
 UNTRAINED, FINE_TUNED = "base", "sft"  # the policies of each family that RL does not train
+ALL_LINEAR = "all-linear"  # the LoRA target that stands for every linear layer
 Variant = Literal["direct", "reflective", "deliberative"]
 
 
@@ -82,11 +84,27 @@ class StoredDataset(Section):
 Dataset = Annotated[GeneratedDataset | StoredDataset, Field(discriminator="source")]
 
 
+def _targets(found: Any) -> Any:
+    if found == "auto":
+        return found
+    if not isinstance(found, list) or not found or not all(n and isinstance(n, str) for n in found):
+        raise ValueError(f"expected auto, [{ALL_LINEAR}] or a list of names like [q_proj, v_proj]")
+    for name, count in Counter(found).items():
+        if count > 1:
+            raise ValueError(f"{name!r} is listed twice")
+    if ALL_LINEAR in found and len(found) > 1:
+        raise ValueError(f"{ALL_LINEAR} stands for every linear layer, so it must stand alone")
+    return found
+
+
+Targets = Annotated[Literal["auto"] | list[str], BeforeValidator(_targets)]
+
+
 class Lora(Section):
     r: Positive
     alpha: Rate
     dropout: Annotated[float, Field(ge=0, lt=1)]
-    targets: Literal["auto"] | list[str]
+    targets: Targets
 
 
 class Model(Section):
@@ -114,6 +132,15 @@ class Model(Section):
         if self.quantization is not None and self.lora is None:
             raise ValueError(
                 f"quantization is {self.quantization}, so lora must be set: only adapters can train"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _trained_weights_are_precise(self) -> Model:
+        if self.dtype != "float32" and self.lora is None:
+            raise ValueError(
+                f"dtype is {self.dtype}, so lora must be set (or dtype float32): rounding to 16 bits "
+                "would swallow most steps of weights that are trained themselves"
             )
         return self
 

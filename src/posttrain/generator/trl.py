@@ -36,7 +36,18 @@ from trl.trainer.utils import add_fused_lm_head, split_tensor_dict
 from posttrain.core import processes
 from posttrain.core.checkpoint import CheckpointFile
 from posttrain.core.errors import UserError
-from posttrain.core.loop import SAVES, Best, History, Stats, check_finite, device, evenly, validated
+from posttrain.core.loop import (
+    SAVES,
+    Best,
+    History,
+    Stats,
+    at_step,
+    check_finite,
+    check_weights,
+    device,
+    evenly,
+    validated,
+)
 from posttrain.core.settings import Optimization
 from posttrain.generator import shared
 from posttrain.generator.run import Run
@@ -44,7 +55,7 @@ from posttrain.generator.settings import OnPolicy
 from posttrain.models.sharding import check_trainable, distribute
 from posttrain.models.tokens import tokenize_prompts
 from posttrain.rollouts.groups import all_equal
-from posttrain.rollouts.sampling import complete, end_token
+from posttrain.rollouts.sampling import complete, end_tokens
 
 BEST = "best"
 REFERENCE = "ref"  # TRL's name for the frozen copy of an adapter
@@ -186,6 +197,8 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         step, inside = divmod(state.global_step, self.window)
         if inside:
             return
+        if step in self.evaluate_at | self.save_at:
+            check_weights(self.best.model, step)
         if step in self.evaluate_at:
             self.best.validate(step)
         control.should_save = step in self.save_at
@@ -272,16 +285,17 @@ class Rollouts(Quiet):
         """
         count = self.args.num_generations
         own = list(prompt_ids[::count])
-        groups = self.run.sample(
-            self.model,
-            self.processing_class,
-            processes.collect(own),
-            temperatures=[self.args.temperature] * count,
-            max_new_tokens=self.args.max_completion_length,
-            top_p=1.0,
-            seed=random.Random(f"{self.args.seed}/{self.state.global_step}").getrandbits(48),
-            batch_size=self.run.in_flight,
-        )
+        with at_step(1 + self.state.global_step // self.num_iterations):
+            groups = self.run.sample(
+                self.model,
+                self.processing_class,
+                processes.collect(own),
+                temperatures=[self.args.temperature] * count,
+                max_new_tokens=self.args.max_completion_length,
+                top_p=1.0,
+                seed=random.Random(f"{self.args.seed}/{self.state.global_step}").getrandbits(48),
+                batch_size=self.run.in_flight,
+            )
         first = processes.index() * len(own)
         return [
             completion.ids for group in groups[first : first + len(own)] for completion in group
@@ -362,10 +376,10 @@ class Rollouts(Quiet):
 
 def reward_of(run: Run) -> Callable[..., list[float]]:
     """`run.reward` of completions read as everywhere else; TRL's own texts leave out special tokens within them."""
-    end = end_token(run.tokenizer)
+    ends = end_tokens(run.model, run.tokenizer)
 
     def reward(completion_ids: Sequence[list[int]], **others: Any) -> list[float]:
-        texts = [complete(ids, end, run.tokenizer).text for ids in completion_ids]
+        texts = [complete(ids, ends, run.tokenizer).text for ids in completion_ids]
         return run.reward(**{**others, "completions": texts})
 
     return reward

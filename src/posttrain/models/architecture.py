@@ -10,6 +10,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
 )
 
 from posttrain.core.errors import UserError
@@ -18,19 +19,40 @@ from posttrain.core.errors import UserError
 SHARED_PREFIX = frozenset(
     {"gemma", "gpt2", "gpt_neox", "llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3", "smollm3"}
 )
+# Listed by transformers among the causal language models, though their tokens attend to later ones.
+LOOK_AHEAD = frozenset({"bert-generation", "cpmant", "xlnet"})
+# Decoders that take the pads before a prompt for text, so that a completion would depend on its batch.
+READ_PADS = frozenset({"reformer", "rwkv", "trocr", "whisper", "xlstm"})
 
 
 def is_causal(config: PreTrainedConfig) -> bool:
     """True for decoders (Llama, GPT-2), False for encoders (BERT); `UserError` for the rest."""
-    if config.is_encoder_decoder:
-        raise UserError(
-            f"{config.model_type} is an encoder-decoder; the selector needs a decoder or an encoder"
-        )
-    if config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES:
-        return bool(getattr(config, "is_decoder", False))
-    if config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+    kind = config.model_type
+    if config.is_encoder_decoder or kind in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES:
+        raise UserError(f"{kind} is an encoder-decoder; a decoder or an encoder is needed")
+    if config.get_text_config() is not config:
+        raise UserError(f"{kind} reads more than text; a model of text alone is needed")
+    masked = kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    sees_all = (masked or kind in LOOK_AHEAD) and not getattr(config, "is_decoder", False)
+    if kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not sees_all:
         return True
-    raise UserError(f"{config.model_type} is neither a causal nor a masked language model")
+    if masked:
+        return False
+    raise UserError(f"{kind} is neither a causal nor a masked language model")
+
+
+def check_writer(config: PreTrainedConfig) -> None:
+    """`UserError` for a model that can choose an answer, but cannot write one."""
+    if not is_causal(config):
+        raise UserError(
+            f"{config.model_type} is an encoder, which writes no text; run the selector alone "
+            "(dvc repro compare@selector), or choose a decoder"
+        )
+    if config.model_type in READ_PADS:
+        raise UserError(
+            f"{config.model_type} takes pads for text, so its completions would depend on their batch; "
+            "run the selector alone (dvc repro compare@selector), or choose another decoder"
+        )
 
 
 def hidden_size(config: PreTrainedConfig) -> int:

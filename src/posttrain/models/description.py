@@ -24,21 +24,27 @@ Left out: attention scores and dropout masks of encoders, fragmentation of memor
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import AutoModel, AutoModelForCausalLM, PreTrainedConfig
+from transformers import PreTrainedConfig
 from transformers.pytorch_utils import Conv1D
 
-from posttrain.core.params import Lora, Model
+from posttrain.core.errors import UserError
+from posttrain.core.params import ALL_LINEAR, Lora, Model
 from posttrain.models.architecture import is_causal
+from posttrain.models.check import skeleton
 from posttrain.models.load import DTYPES, Dtype, max_positions
-from posttrain.models.lora import add_lora, lora_targets
+from posttrain.models.lora import add_lora, auto_targets
 
 ROUND = 128
 ANSWER_TOKENS = 256
+LEAST_PROMPT = 256
+# Of the memory that `fit_memory` is given, the rest is for what the estimate leaves out.
+USABLE = 0.9
 # Bytes of a parameter and its share of the scales (Dettmers et al. 2023: 0.127 bits per parameter for 4 bits).
 QUANTIZED_BYTES = {"8bit": 1.0, "4bit": 0.52}
 
@@ -73,9 +79,8 @@ class Memory:
 
 def count_parameters(config: PreTrainedConfig, lora: Lora | None) -> Parameters:
     """Count the parameters of a model on torch's meta device, which holds no weights."""
+    backbone = skeleton(config)
     with torch.device("meta"):
-        kind = AutoModelForCausalLM if is_causal(config) else AutoModel
-        backbone = kind.from_config(config)
         total = sum(parameter.numel() for parameter in backbone.parameters())
         head = backbone.get_output_embeddings()
         linear = sum(
@@ -132,7 +137,8 @@ def intermediate_size(config: PreTrainedConfig) -> int:
 def propose_entry(
     config: PreTrainedConfig, model: str, revision: str | None, r: int, dtype: Dtype
 ) -> Model:
-    """A `models` entry for a model that has none, with lengths that fit and small batches."""
+    """A `models` entry for a model that has none, with lengths that fit its positions and small batches."""
+    known = auto_targets(config) is not None
     limit = max_positions(config) or 8192
     answer = min(ANSWER_TOKENS, limit // 4)
     prompt = min(4096, (limit - answer) // ROUND * ROUND or limit - answer)
@@ -142,12 +148,55 @@ def propose_entry(
         revision=None if Path(model).is_dir() else revision or "main",
         dtype=dtype,
         operands="literal",
-        lora=Lora(r=r, alpha=float(2 * r), dropout=0.05, targets="auto"),
+        lora=Lora(
+            r=r,
+            alpha=float(2 * r),
+            dropout=0.05 if known else 0.0,  # PEFT's adapters of a mixture's experts have none
+            targets="auto" if known else [ALL_LINEAR],
+        ),
         max_prompt_tokens=prompt,
         max_candidate_tokens=answer,
         batch_size=4,
         accumulation=4,
     )
+
+
+def fit_memory(config: PreTrainedConfig, entry: Model, candidates: int, gib: float) -> Model:
+    """The entry with the largest of its lengths and batches whose training fits `gib` GiB; `UserError` if none does.
+
+    In this order: fewer questions per pass (and more passes), gradient checkpointing, shorter prompts.
+    """
+    counts = count_parameters(config, entry.lora)
+    for smaller in _smaller(entry):
+        needed = estimate_memory(config, counts, smaller, candidates).total
+        if needed <= USABLE * gib * 2**30:
+            return smaller
+    raise UserError(
+        f"{entry.name}: does not fit {gib:g} GiB; one question of {smaller.max_prompt_tokens} + {candidates} x "
+        f"{smaller.max_candidate_tokens} tokens needs {_gib(round(needed / USABLE))}; lower --rank or --candidates, "
+        "or set quantization (docs/gpus.md)"
+    )
+
+
+def _smaller(entry: Model) -> Iterator[Model]:
+    """The entry, and then ones that need ever less memory."""
+    batch, prompt = entry.batch_size * entry.accumulation, entry.max_prompt_tokens
+    while True:
+        for recompute in sorted({entry.gradient_checkpointing, True}):
+            size = entry.batch_size
+            while size:
+                yield entry.model_copy(
+                    update={
+                        "max_prompt_tokens": prompt,
+                        "gradient_checkpointing": recompute,
+                        "batch_size": size,
+                        "accumulation": -(-batch // size),
+                    }
+                )
+                size //= 2
+        if prompt < 2 * LEAST_PROMPT:
+            return
+        prompt = prompt // 2 // ROUND * ROUND
 
 
 def as_yaml(key: str, entry: Model) -> str:
@@ -175,7 +224,10 @@ def describe(config: PreTrainedConfig, title: str, key: str, entry: Model, candi
     """The report as text."""
     counts = count_parameters(config, entry.lora)
     memory = estimate_memory(config, counts, entry, candidates)
-    auto = ", ".join(lora_targets(config))
+    auto = auto_targets(config)
+    targets = f"{', '.join(auto)} (auto)" if auto else "unknown to auto"
+    heads = getattr(config, "num_attention_heads", None)
+    inside = f"{heads} heads, " if isinstance(heads, int) else ""
     share = 100 * counts.trainable / (counts.backbone + counts.heads)
     trained = f"LoRA r={entry.lora.r}" if entry.lora else "every weight"
     positions = max_positions(config)
@@ -183,10 +235,9 @@ def describe(config: PreTrainedConfig, title: str, key: str, entry: Model, candi
         [
             f"{title}",
             f"  architecture     {config.model_type}, {config.num_hidden_layers} layers, "
-            f"width {config.hidden_size}, {config.num_attention_heads} heads, "
-            f"vocabulary {config.vocab_size:,}",
+            f"width {config.hidden_size}, {inside}vocabulary {config.vocab_size:,}",
             f"  positions        {f'{positions:,}' if positions else 'not limited by the config'}",
-            f"  LoRA targets     {auto} (auto)",
+            f"  LoRA targets     {targets}",
             f"  parameters       {counts.backbone:,} backbone, {counts.heads:,} heads",
             f"  trainable        {counts.trainable:,} ({share:.2f} %) with {trained}",
             f"  training memory  {_gib(memory.total)} for {entry.batch_size} questions of "

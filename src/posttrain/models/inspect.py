@@ -1,6 +1,6 @@
 """Show a model's architecture, the parameters that LoRA would train, and the memory that training needs.
 
-    python -m posttrain.models.inspect NAME_OR_PATH [--revision COMMIT] [--rank 16] [--candidates 8]
+    python -m posttrain.models.inspect NAME_OR_PATH [--revision COMMIT] [--rank 16] [--candidates 8] [--memory 24]
 
 NAME_OR_PATH is a key of `models` in params.yaml, a Hugging Face name, a local folder, or `models/base`. Whether the hub
 can be reached is checked before torch is imported, which takes seconds.
@@ -16,6 +16,7 @@ from pathlib import Path
 
 from posttrain.core.errors import UserError
 from posttrain.core.params import Params, load_params
+from posttrain.core.stage import quieten
 from posttrain.models import hub
 
 
@@ -33,8 +34,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rank", type=int, default=16, help="LoRA rank of the proposed entry")
     parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], default="bfloat16")
     parser.add_argument("--candidates", type=int, default=8, help="K, for the memory estimate")
+    parser.add_argument(
+        "--memory", type=float, help="GiB of a GPU: propose lengths and batches that fit it"
+    )
     parser.add_argument("--params", type=Path, default=Path("params.yaml"))
     options = parser.parse_args(arguments)
+    quieten()
     try:
         print(inspect(options))
     except UserError as error:
@@ -51,7 +56,8 @@ def inspect(options: argparse.Namespace) -> str:
     try:
         cached_only = hub.check(name, revision)
 
-        from posttrain.models import description
+        from posttrain.models import check, description
+        from posttrain.models.architecture import is_causal
         from posttrain.models.load import load_config, locate
 
         config = load_config(name, revision, cached_only)
@@ -59,11 +65,15 @@ def inspect(options: argparse.Namespace) -> str:
         if entry is not None:
             raise
         raise UserError(f"{error}{_known(params, model)}") from error
-    if entry is not None:
-        return description.describe(config, f"{model} = {name}", model, entry, options.candidates)
-    key = Path(locate(model).name_or_path).name.lower()
-    proposed = description.propose_entry(config, model, revision, options.rank, options.dtype)
-    return description.describe(config, model, key, proposed, options.candidates)
+    key, title = model, f"{model} = {name}"
+    is_causal(config)
+    if entry is None:
+        key, title = Path(locate(model).name_or_path).name.lower().replace(".", "-"), model
+        entry = description.propose_entry(config, model, revision, options.rank, options.dtype)
+    if options.memory is not None:
+        entry = description.fit_memory(config, entry, options.candidates, options.memory)
+    check.check_entry(config, entry)
+    return description.describe(config, title, key, entry, options.candidates)
 
 
 if __name__ == "__main__":

@@ -23,12 +23,16 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
+from peft import PeftModel
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
+    GenerationConfig,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -41,6 +45,8 @@ from posttrain.core.files import read_json, read_text, write_json
 from posttrain.core.inputs import WEIGHTS, Digest, hash_files, model_files
 from posttrain.core.manifest import check_files
 from posttrain.core.not_trained import why_not_trained
+from posttrain.core.params import Lora, Model
+from posttrain.models.lora import add_lora
 from posttrain.models.sharding import shard
 
 logger = logging.getLogger(__name__)
@@ -61,6 +67,30 @@ Dtype = Literal["float32", "bfloat16", "float16"]
 Quantization = Literal["8bit", "4bit"]
 T = TypeVar("T")
 
+# What remains of a model's own generation settings: the ends of a text, and what changes no token.
+KEPT_SETTINGS = (
+    "bos_token_id",
+    "eos_token_id",
+    "pad_token_id",
+    "output_attentions",
+    "output_hidden_states",
+    "use_cache",
+    "_from_model_config",
+)
+
+# Raised by transformers for files that are missing, broken, or do not fit each other.
+UNLOADABLE = (
+    OSError,
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    RuntimeError,
+    ImportError,
+    SafetensorError,
+    StrictDataclassError,
+)
+
 _GGUF = "GGUF files are not read; take a folder with the model's safetensors and config.json"
 
 
@@ -74,6 +104,12 @@ class Location:
     def __str__(self) -> str:
         at = f" at revision {self.revision}" if self.revision else ""
         return f"model {self.name_or_path}{at}"
+
+
+def place(entry: Model) -> tuple[str | Path, str | None]:
+    """The model of an entry of params.yaml as the functions below take it: a hub name or a folder, and the revision."""
+    name = Path(entry.name).expanduser() if entry.source == "path" else entry.name
+    return name, entry.revision
 
 
 def locate(model: str | Path, revision: str | None = None) -> Location:
@@ -176,6 +212,39 @@ def read_saved(file: Path, base_directory: Path) -> dict[str, Any]:
     return saved
 
 
+def load_saved(
+    file: Path,
+    base_directory: Path,
+    load: Callable[..., PreTrainedModel],
+    whole: str,
+    *,
+    dtype: Dtype,
+    quantization: Quantization | None,
+    trainable: bool,
+    lora: Lora | None,
+    task_type: str | None = None,
+) -> tuple[PreTrainedModel | PeftModel, dict[str, Any]]:
+    """The model of the policy that `file` describes, and its `meta`.
+
+    load: reads a base (`load_causal_lm`, ...). whole: the folder beside `file` of a model whose every weight was trained.
+    trainable: whether a saved adapter is left ready for more training. lora: the adapter that an untrained policy gets,
+    initialised from the global random state. `UserError` if something is missing or broken, or of another base.
+    """
+    saved, directory = read_saved(file, base_directory), file.parent
+    try:
+        if saved["weights"] == "whole":
+            return load(directory / whole, dtype=dtype), saved["meta"]
+        model = load(base_directory, dtype=dtype, quantization=quantization)
+        if saved["weights"] == "adapter":
+            adapter = directory / "adapter"
+            model = PeftModel.from_pretrained(model, adapter, is_trainable=trainable)
+        elif lora is not None:
+            model = add_lora(model, **lora.model_dump(), task_type=task_type)
+    except UNLOADABLE as error:
+        raise UserError(f"{directory}: cannot load the {file.stem}: {first_line(error)}") from error
+    return model, saved["meta"]
+
+
 def describe_base(base: Mapping[str, Any]) -> str:
     """Name, revision and the first digits of the weights' hashes, for a message."""
     hashes = [sha[:12] for sha in base["sha256"].values()]
@@ -233,15 +302,21 @@ def load_causal_lm(
     return _load(AutoModelForCausalLM, locate(model, revision), dtype, device, quantization)
 
 
-def load_tokenizer(model: str | Path, revision: str | None = None) -> PreTrainedTokenizerBase:
+def load_tokenizer(
+    model: str | Path, revision: str | None = None, cached_only: bool = False
+) -> PreTrainedTokenizerBase:
     """The model's tokenizer; if it has no pad token (GPT-2, Llama), it pads with EOS.
 
-    Masks always tell which tokens are real, so the choice of pad token has no effect.
+    Masks always tell which tokens are real, so the choice of pad token has no effect. cached_only: do not contact the hub.
     """
     location = locate(model, revision)
+    arguments = _arguments(location) | {"local_files_only": cached_only}
     tokenizer: PreTrainedTokenizerBase = _reach(
-        location, lambda: AutoTokenizer.from_pretrained(**_arguments(location))
+        location, lambda: AutoTokenizer.from_pretrained(**arguments)
     )
+    # Without files transformers makes up an empty one for some architectures.
+    if len(tokenizer) <= len(tokenizer.added_tokens_decoder):
+        raise UserError(f"{location}: its tokenizer knows no words; tokenizer.json is missing")
     if tokenizer.pad_token is None:
         if tokenizer.eos_token is None:
             raise UserError(f"{location}: its tokenizer has neither a pad nor an EOS token")
@@ -250,9 +325,9 @@ def load_tokenizer(model: str | Path, revision: str | None = None) -> PreTrained
 
 
 def max_positions(config: PreTrainedConfig) -> int | None:
-    """The longest sequence that the model's positions allow; None if the config sets no limit."""
+    """The longest sequence that the model's positions allow; None if the config sets no limit (or -1, as XLNet's)."""
     limit = getattr(config, "max_position_embeddings", None)
-    return None if limit is None else int(limit)
+    return None if limit is None or limit < 1 else int(limit)
 
 
 def check_lengths(
@@ -296,7 +371,7 @@ def _load(
     device: torch.device | str,
     quantization: Quantization | None,
 ) -> PreTrainedModel:
-    arguments = _arguments(location) | {"dtype": DTYPES[dtype], "attn_implementation": "sdpa"}
+    arguments = _arguments(location) | {"dtype": DTYPES[dtype]}
     own = processes.state().device  # the call makes it the current device
     if quantization is not None:
         if processes.sharded():
@@ -315,11 +390,23 @@ def _load(
             return kind.from_pretrained(use_safetensors=False, **arguments)
 
     model: PreTrainedModel = _reach(location, read)
+    _reset_generation(model)
     model.base_model.register_forward_pre_hook(_count_tokens, with_kwargs=True)
     if processes.sharded() and processes.count() > 1:
         shard(model)
         device = own
     return (model if quantization is not None else model.to(device)).eval()
+
+
+def _reset_generation(model: PreTrainedModel) -> None:
+    """Drop the model's own temperature, penalties, suppressed tokens, lengths, ...: `rollouts.sampling` sets them all.
+
+    They would otherwise also change what `generate` draws, as it takes what a call does not set from the model.
+    """
+    own = getattr(model, "generation_config", None)
+    if own is not None:
+        kept = {key: value for key, value in vars(own).items() if key in KEPT_SETTINGS}
+        model.generation_config = GenerationConfig(**kept)
 
 
 def _count_tokens(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -337,14 +424,20 @@ def _arguments(location: Location) -> dict[str, Any]:
     return arguments
 
 
+def first_line(error: Exception) -> str:
+    """The first line of an error's text, with those that a colon announces."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    shown = lines[: 1 + next((i for i, line in enumerate(lines) if not line.endswith(":")), 0)]
+    return " ".join(shown) or type(error).__name__
+
+
 def _reach(location: Location, read: Callable[[], T]) -> T:
     try:
         return read()
     # Libraries raise anything on a file that is not what they expect; tokenizers raises Exception itself.
     except Exception as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
         known = isinstance(error, OSError | ValueError)
-        reason = lines[0] if known else f"{type(error).__name__}: {lines[0]}"
+        reason = first_line(error) if known else f"{type(error).__name__}: {first_line(error)}"
         local = Path(location.name_or_path).is_dir()
         if local:
             _check_files(Path(location.name_or_path))

@@ -3,7 +3,8 @@
 `targets: auto` means the projections listed below for the architecture (of attention and MLP in decoders: adapting all
 of them learns more per parameter than attention alone), or else PEFT's default.
 
-Left out: DoRA, adapters on embeddings.
+Left out: DoRA; adapters on embeddings and on the language-model head; naming the experts of a mixture, which are one
+tensor (`all-linear` adapts them).
 """
 
 from __future__ import annotations
@@ -15,11 +16,14 @@ from typing import Any, Literal
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 from safetensors.torch import save
+from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from posttrain.core.errors import UserError
 from posttrain.core.files import atomic_write, write_json
+from posttrain.core.params import ALL_LINEAR
+from posttrain.core.schema import nearest
 
 _LLAMA = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 _BERT = ["query", "key", "value"]
@@ -43,16 +47,19 @@ TARGETS: dict[str, list[str]] = {
 }
 
 
+def auto_targets(config: PreTrainedConfig) -> list[str] | None:
+    """Names of the modules that `targets: auto` adapts; None for an architecture that it does not know."""
+    known = TARGETS.get(config.model_type)
+    return known or TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING.get(config.model_type)
+
+
 def lora_targets(config: PreTrainedConfig) -> list[str]:
-    """Names of the modules that `targets: auto` adapts; `UserError` for an unknown architecture."""
-    model_type = config.model_type
-    known = TARGETS.get(model_type) or TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING.get(
-        model_type
-    )
+    """Like `auto_targets`, but `UserError` for an unknown architecture."""
+    known = auto_targets(config)
     if not known:
         raise UserError(
-            f"lora.targets: auto does not know architecture {model_type!r}; "
-            "name the modules, or use [all-linear] for every linear layer"
+            f"lora.targets: auto does not know architecture {config.model_type!r}; "
+            f"name the modules, or use [{ALL_LINEAR}] for every linear layer"
         )
     return list(known)
 
@@ -65,17 +72,18 @@ def make_lora_config(
     targets: Literal["auto"] | Sequence[str],
     task_type: str | None = None,
 ) -> LoraConfig:
-    """PEFT's configuration for this model. `task_type` is "CAUSAL_LM" for a generator."""
+    """PEFT's configuration for this model. `task_type` is "CAUSAL_LM" for a generator.
+
+    `UserError` for a target that names no linear layer, or the language-model head.
+    """
     chosen = lora_targets(model.config) if targets == "auto" else list(targets)
-    matched = [m for name, m in model.named_modules() if name.rsplit(".", 1)[-1] in chosen]
-    everything = chosen == ["all-linear"]
-    if not matched and not everything:
-        raise UserError(f"lora.targets: {model.config.model_type} has no module named {chosen}")
+    everything = chosen == [ALL_LINEAR]
+    matched = _linear(model).values() if everything else _targeted(model, chosen)
     return LoraConfig(
         r=r,
         lora_alpha=alpha,
         lora_dropout=dropout,
-        target_modules="all-linear" if everything else chosen,
+        target_modules=ALL_LINEAR if everything else chosen,
         # GPT-2 stores its weights as (in, out).
         fan_in_fan_out=any(isinstance(module, Conv1D) for module in matched),
         task_type=task_type,
@@ -92,7 +100,50 @@ def add_lora(
 ) -> PeftModel:
     """Freeze `model` and insert trainable adapters, which at first change no output."""
     config = make_lora_config(model, r, alpha, dropout, targets, task_type)
-    return get_peft_model(model, config)
+    try:
+        return get_peft_model(model, config)
+    except ValueError as error:  # such as layers whose adapter the model's own kernels would skip
+        raise UserError(f"lora: {str(error).strip().splitlines()[0]}") from error
+
+
+def _linear(model: PreTrainedModel) -> dict[str, nn.Module]:
+    """The layers that can get an adapter, by name: all linear ones but the language-model head."""
+    head = model.get_output_embeddings()
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear | Conv1D) and module is not head
+    }
+
+
+def _targeted(model: PreTrainedModel, targets: Sequence[str]) -> list[nn.Module]:
+    """The layers whose names are, or end with, one of the targets."""
+    linear, kind = _linear(model), model.config.model_type
+    leaves = sorted({name.rsplit(".", 1)[-1] for name in linear})
+    found = []
+    for target in targets:
+        named = [(n, m) for n, m in model.named_modules() if f".{n}".endswith(f".{target}")]
+        if not named:
+            tensor = any(f".{n}".endswith(f".{target}") for n, _ in model.named_parameters())
+            what = "a tensor in no layer of its own" if tensor else "no module"
+            raise UserError(
+                f"lora.targets: {target!r} names {what} of {kind}{nearest(target, leaves)}; "
+                f"its linear layers are {', '.join(leaves)}"
+            )
+        for name, module in named:
+            if name not in linear:
+                head = module is model.get_output_embeddings()
+                what = (
+                    "the language-model head"
+                    if head
+                    else f"a layer of kind {type(module).__name__}"
+                )
+                raise UserError(
+                    f"lora.targets: {target!r} names {what} of {kind}, which gets no adapter; "
+                    f"its linear layers are {', '.join(leaves)}"
+                )
+            found.append(module)
+    return found
 
 
 def save_adapter(directory: Path, model: PeftModel, base: str, revision: str | None) -> None:

@@ -17,9 +17,9 @@ Left out: truncation.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -95,6 +95,44 @@ def pad(sequences: Sequence[Sequence[int]], value: int = 0) -> tuple[torch.Tenso
         ids[row, : len(sequence)] = torch.tensor(sequence, dtype=torch.long)
         mask[row, : len(sequence)] = True
     return ids, mask
+
+
+def check_fit(
+    split: str,
+    rows: Iterable[tuple[str, str, str]],
+    tokenizer: PreTrainedTokenizerBase,
+    max_prompt_tokens: int,
+    max_answer_tokens: int,
+) -> None:
+    """`UserError` if a question of a split is longer than the model's entry allows, or all training questions are.
+
+    rows: id, prompt and answer of each. Some long questions of `train` are only told, as training leaves them out.
+    """
+    count, long, first, longest = 0, 0, "", (0, 0)
+    rows = iter(rows)
+    while part := [*islice(rows, CHUNK)]:
+        ids, prompts, answers = zip(*part, strict=True)
+        asked = [len(tokens) for tokens in tokenize_prompts(prompts, tokenizer)]
+        told = [len(tokens) for tokens in tokenize_answers(answers, tokenizer)]
+        longest = max(longest[0], *asked), max(longest[1], *told)
+        sizes = zip(ids, asked, told, strict=True)
+        over = [
+            size for size in sizes if size[1] > max_prompt_tokens or size[2] > max_answer_tokens
+        ]
+        if over and not first:
+            first = "{}: prompt {}, answer {} tokens".format(*over[0])
+        count, long = count + len(part), long + len(over)
+    line = (
+        f"{long} of {count} {split} questions exceed max_prompt_tokens={max_prompt_tokens} or "
+        f"max_candidate_tokens={max_answer_tokens}, the first is {first}, the longest "
+        f"{longest[0]} and {longest[1]}"
+    )
+    if long and (split != "train" or long == count):
+        raise UserError(
+            f"{line}; raise the limit or, where the task has pages, shorten them (examples.context, examples.top_n)"
+        )
+    if long:
+        print(f"{line}; training leaves them out")
 
 
 def length_buckets(

@@ -42,7 +42,7 @@ from transformers import (
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 from posttrain.core import processes
-from posttrain.core.errors import UserError
+from posttrain.core.errors import DivergedError, UserError
 from posttrain.core.loop import evaluating
 from posttrain.models.architecture import SHARED_PREFIX, sliding_window
 from posttrain.models.load import max_positions
@@ -108,7 +108,7 @@ def sample(
     the same prompts, share them, and each gets all completions. `UserError` if a prompt with its completion exceeds the
     model's positions.
     """
-    end = end_token(tokenizer)
+    ends = end_tokens(model, tokenizer)
     count = len(temperatures)
     check_request(model.config, prompt_ids, count, max_new_tokens)
     order = sorted(range(len(prompt_ids)), key=lambda index: (len(prompt_ids[index]), index))
@@ -122,11 +122,11 @@ def sample(
         for batch, counts in processes.share(processes.batches(order, size)):
             prompts = [prompt_ids[index] for index in batch]
             choose = chooser(temperatures, top_p, seed, batch, max_new_tokens, _device(model))
-            drawn = decode(model, prompts, count, max_new_tokens, end, choose).tolist()
+            drawn = decode(model, prompts, count, max_new_tokens, ends, choose).tolist()
             if not counts:
                 continue
             for index, rows in zip(batch, drawn, strict=True):
-                own.append((index, [complete(row, end, tokenizer) for row in rows]))
+                own.append((index, [complete(row, ends, tokenizer) for row in rows]))
     return [completions for _, completions in sorted(processes.collect(own), key=itemgetter(0))]
 
 
@@ -164,11 +164,12 @@ def decode_shared(
     prompts: Sequence[list[int]],
     count: int,
     max_new_tokens: int,
-    end: int,
+    ends: Sequence[int],
     choose: Choose,
 ) -> Tensor:
-    """Ids (B, K, T) of `count` completions per prompt, filled up with `end`."""
+    """Ids (B, K, T) of `count` completions per prompt, each filled up with the first of `ends` after any of them."""
     device = _device(model)
+    end, all_ends = ends[0], torch.tensor(ends, device=device)
     # The prompt's last token is the first one read in decoding, once per completion, so that all steps are alike
     # whatever the prompts' lengths.
     ids, real = (tensor.to(device) for tensor in pad([prompt[:-1] for prompt in prompts]))
@@ -192,7 +193,7 @@ def decode_shared(
         ).logits
         fed = choose(logits.float(), rows, step).masked_fill(ended, end)
         drawn[rows, :, step] = fed
-        ended = ended | (fed == end)
+        ended = ended | torch.isin(fed, all_ends)
         running = (~ended).any(dim=1)
         left = int(running.sum())
         if processes.all_agree(left == 0):
@@ -211,7 +212,7 @@ def decode_apart(
     prompts: Sequence[list[int]],
     count: int,
     max_new_tokens: int,
-    end: int,
+    ends: Sequence[int],
     choose: Choose,
 ) -> Tensor:
     """Like `decode_shared`, but with a copy of the prompt for every completion, by `model.generate`."""
@@ -224,8 +225,8 @@ def decode_apart(
         num_beams=1,
         repetition_penalty=1.0,
         no_repeat_ngram_size=0,
-        eos_token_id=end,
-        pad_token_id=end,
+        eos_token_id=list(ends),
+        pad_token_id=ends[0],
     )
     chosen = model.generate(
         input_ids=ids,
@@ -234,7 +235,7 @@ def decode_apart(
         synced_gpus=processes.sharded(),
         logits_processor=LogitsProcessorList([_Chosen(choose, len(prompts), ids.shape[1])]),
     )[:, ids.shape[1] :]
-    drawn = torch.full((len(ids), max_new_tokens), end, device=ids.device)
+    drawn = torch.full((len(ids), max_new_tokens), ends[0], device=ids.device)
     drawn[:, : chosen.shape[1]] = chosen
     return drawn.view(len(prompts), count, max_new_tokens)
 
@@ -249,12 +250,19 @@ def draw_uniforms(seed: int, indices: Sequence[int], count: int, steps: int) -> 
     return torch.stack(rows)
 
 
-def end_token(tokenizer: PreTrainedTokenizerBase) -> int:
-    """The id that ends a completion; `UserError` if the tokenizer has none."""
+def end_tokens(model: Generator, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The ids that end a completion: first the tokenizer's, which training teaches, then others of the model's own.
+
+    A chat model may end an answer by the end of a turn or of a text. Its ids count where the tokenizer has a special
+    token for them. `UserError` if the tokenizer has no EOS.
+    """
     end = special_ids(tokenizer).end
     if not end:
         raise UserError("the tokenizer has no EOS token, so no completion could end")
-    return end[0]
+    own = model.generation_config.eos_token_id
+    special = {id for id, token in tokenizer.added_tokens_decoder.items() if token.special}
+    others = own if isinstance(own, list) else [own]
+    return list(dict.fromkeys([*end, *(id for id in others if id in special)]))
 
 
 def check_request(
@@ -274,11 +282,14 @@ def check_request(
             )
 
 
-def complete(ids: Sequence[int], end: int, tokenizer: PreTrainedTokenizerBase) -> Completion:
-    """The completion in `ids`: all up to the first `end`, which belongs to it."""
-    finished = end in ids
-    written = list(ids[: ids.index(end)] if finished else ids)
-    own = [*written, end] if finished else written
+def complete(
+    ids: Sequence[int], ends: Sequence[int], tokenizer: PreTrainedTokenizerBase
+) -> Completion:
+    """The completion in `ids`: all up to the first of `ends`, which belongs to it."""
+    length = next((place for place, id in enumerate(ids) if id in ends), None)
+    finished = length is not None
+    written = list(ids[:length])
+    own = list(ids[: length + 1]) if length is not None else written
     return Completion(own, decode_answer(written, tokenizer), finished)
 
 
@@ -401,7 +412,7 @@ def chooser(
     def choose(logits: Tensor, rows: Tensor, step: int) -> Tensor:
         largest, ids = logits.max(dim=-1)
         if not bool(torch.isfinite(largest).all()):
-            raise UserError("the generator's logits are not finite: its training has diverged")
+            raise DivergedError("the generator's logits are not finite")
         if sampled:
             tempered = logits[:, sampled] / scale[:, None]
             ids[:, sampled] = _inverted(tempered, uniforms[rows, :, step], top_p)

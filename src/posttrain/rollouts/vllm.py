@@ -33,7 +33,7 @@ from transformers import PreTrainedTokenizerBase
 
 from posttrain.core.errors import UserError
 from posttrain.models.lora import save_adapter
-from posttrain.rollouts.sampling import Completion, check_request, complete, end_token
+from posttrain.rollouts.sampling import Completion, check_request, complete, end_tokens
 from posttrain.rollouts.writer import Generator
 
 # The model that is being trained or evaluated needs the rest of the same GPU.
@@ -69,7 +69,7 @@ class VllmSampler:
         batch_size: int,
     ) -> list[list[Completion]]:
         """The same as `sampling.sample`."""
-        end = end_token(tokenizer)
+        ends = end_tokens(model, tokenizer)
         check_request(model.config, prompt_ids, len(temperatures), max_new_tokens)
         if not prompt_ids:
             return []
@@ -91,8 +91,8 @@ class VllmSampler:
                     temperature=temperature,
                     top_p=top_p,
                     max_tokens=max_new_tokens,
-                    stop_token_ids=[end],
-                    ignore_eos=True,  # the base's list of ends; ours is above
+                    stop_token_ids=ends,
+                    ignore_eos=True,  # ours are above
                     seed=random.Random(f"{seed}/{index}").getrandbits(31),
                     detokenize=False,
                 ),
@@ -112,7 +112,8 @@ class VllmSampler:
         for _ in prompt_ids:
             written = {
                 temperature: cycle(
-                    complete(list(each.token_ids), end, tokenizer) for each in next(outputs).outputs
+                    complete(list(each.token_ids), ends, tokenizer)
+                    for each in next(outputs).outputs
                 )
                 for temperature in counts
             }

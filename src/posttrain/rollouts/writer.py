@@ -15,14 +15,19 @@ from typing import Any, TypeAlias
 
 import torch
 from peft import PeftModel
-from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
-from posttrain.core.errors import UserError
 from posttrain.core.files import atomic_directory, write_json
 from posttrain.core.params import Lora
-from posttrain.models.load import Dtype, Quantization, load_causal_lm, read_saved
-from posttrain.models.lora import add_lora, save_adapter
+from posttrain.models.architecture import check_writer
+from posttrain.models.load import (
+    Dtype,
+    Quantization,
+    load_causal_lm,
+    load_config,
+    load_saved,
+)
+from posttrain.models.lora import save_adapter
 
 Generator: TypeAlias = "PreTrainedModel | PeftModel"
 GENERATOR_FILE = "generator.json"
@@ -67,22 +72,21 @@ def load_generator(
     """The generator in `directory` on the base in `base_directory`, in evaluation mode, and its `meta`.
 
     trainable: leaves the adapter (or every weight) ready for more training. lora: the adapter that an untrained
-    generator gets, initialised from the global random state. `UserError` if a file is missing or broken, or the
-    generator was trained on another base.
+    generator gets, initialised from the global random state. `UserError` if a file is missing or broken, the base writes
+    no text, or the generator was trained on another base.
     """
-    saved = read_saved(directory / GENERATOR_FILE, base_directory)
-    model: Generator
-    try:
-        if saved["weights"] == "whole":
-            model = load_causal_lm(directory / "model", dtype=dtype)
-        else:
-            model = load_causal_lm(base_directory, dtype=dtype, quantization=quantization)
-        if saved["weights"] == "adapter":
-            model = PeftModel.from_pretrained(model, directory / "adapter", is_trainable=trainable)
-        elif saved["weights"] == "base" and lora is not None:
-            model = add_lora(model, lora.r, lora.alpha, lora.dropout, lora.targets, "CAUSAL_LM")
-    except (OSError, SafetensorError, ValueError) as error:
-        raise UserError(f"{directory}: cannot load the generator: {error}") from error
+    check_writer(load_config(base_directory))
+    model, meta = load_saved(
+        directory / GENERATOR_FILE,
+        base_directory,
+        load_causal_lm,
+        "model",
+        dtype=dtype,
+        quantization=quantization,
+        trainable=trainable,
+        lora=lora,
+        task_type="CAUSAL_LM",
+    )
     if not trainable:
         model.requires_grad_(False)
-    return model.to(device).eval(), saved["meta"]
+    return model.to(device).eval(), meta

@@ -56,10 +56,10 @@ from posttrain.models.load import (
     load_backbone,
     load_causal_lm,
     load_config,
+    load_saved,
     max_positions,
-    read_saved,
 )
-from posttrain.models.lora import add_lora, save_adapter
+from posttrain.models.lora import save_adapter
 from posttrain.selector.batch import PoolBatch
 
 SELECTOR_FILE = "selector.json"
@@ -365,21 +365,20 @@ def load_selector(
     untrained selector, initialised from the global random state. Raises `UserError` if a file is missing or broken, or if
     the selector was trained on another base.
     """
-    saved = read_saved(directory / SELECTOR_FILE, base_directory)
+    backbone, meta = load_saved(
+        directory / SELECTOR_FILE,
+        base_directory,
+        load_reader,
+        "backbone",
+        dtype=dtype,
+        quantization=quantization,
+        trainable=trainable,
+        lora=lora,
+    )
+    selector = Selector(backbone)
     try:
-        if saved["weights"] == "whole":
-            backbone = load_reader(directory / "backbone", dtype)
-        else:
-            backbone = load_reader(base_directory, dtype, quantization)
-        if saved["weights"] == "adapter":
-            backbone = PeftModel.from_pretrained(
-                backbone, directory / "adapter", is_trainable=trainable
-            )
-        elif saved["weights"] == "base" and lora is not None:
-            backbone = add_lora(backbone, **lora.model_dump())
-        selector = Selector(backbone)
         head = load_file(directory / "head.safetensors")
-    except (OSError, SafetensorError, ValueError) as error:
+    except (OSError, SafetensorError) as error:
         raise UserError(f"{directory}: cannot load the selector: {error}") from error
     missing, unexpected = selector.load_state_dict(head, strict=False)
     odd = [name for name in missing if not name.startswith("backbone.")] + list(unexpected)
@@ -389,4 +388,4 @@ def load_selector(
         )
     if not trainable:
         selector.requires_grad_(False)
-    return selector.to(device).eval(), saved["meta"]
+    return selector.to(device).eval(), meta

@@ -33,11 +33,10 @@ from itertools import accumulate, chain
 from typing import Annotated
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from posttrain.core import loop, processes
-from posttrain.core.errors import UserError
 from posttrain.core.loop import History, Stats, rate_share
 from posttrain.core.schema import Fraction, Rate
 from posttrain.generator.batches import (
@@ -65,6 +64,15 @@ class Settings(OnPolicy):
     value_warmup_steps: Annotated[int, Field(ge=0)]
     gamma: Fraction
     gae_lambda: Fraction
+
+    @model_validator(mode="after")
+    def _policy_is_trained(self) -> Settings:
+        if self.value_warmup_steps >= self.steps:
+            raise ValueError(
+                f"value_warmup_steps is {self.value_warmup_steps}, but there are only {self.steps} steps, "
+                "so the policy would never be trained"
+            )
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,11 +150,6 @@ def train(run: Run, settings: Settings) -> History:
     "clip_fraction", "grad_norm" and "learning_rate".
     """
     steps = settings.steps
-    if settings.value_warmup_steps >= steps:
-        raise UserError(
-            f"generator.ppo.value_warmup_steps: {settings.value_warmup_steps}, but there are "
-            f"only {steps} steps, so the policy would never be trained"
-        )
     rows = run.data.prompts(settings.prompts)
     prompts = tokenize_prompts([row["prompt"] for row in rows], run.tokenizer)
     model = run.model
