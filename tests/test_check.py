@@ -127,8 +127,8 @@ def test_other_architectures_serve_both_families_or_say_why_not(
     writes, _ = writer.load_generator(tmp_path / "g", base, trainable=True, lora=lora)
     drawn = [
         sample(
-            writes, COLOUR_TOKENIZER, [[5, 6, 7], [8, 9], [10, 11, 12, 13, 14]], count=2, max_new_tokens=4,
-            temperature=1.0, top_p=0.9, seed=0, batch_size=size,
+            writes, COLOUR_TOKENIZER, [[5, 6, 7], [8, 9], [10, 11, 12, 13, 14]], temperatures=[1.0] * 2, max_new_tokens=4,
+            top_p=0.9, seed=0, batch_size=size,
         )
         for size in (2, 8)
     ]  # fmt: skip
@@ -154,13 +154,13 @@ def test_a_model_that_cannot_be_used_is_refused_by_its_configuration(
 @pytest.mark.parametrize(
     ("name", "content", "expected"),
     [
-        ("config.json", "{", "cannot be loaded: "),
+        ("config.json", "{", "config.json:1:2: not valid JSON"),
         ("config.json", "{}", "cannot be loaded: "),
         ("config.json", '{"model_type": "llama", "hidden_size": "wide"}', "cannot be loaded: .* expected int, got str"),
         ("config.json", '{"model_type": "llama", "hidden_size": 30, "num_attention_heads": 4}', "cannot be loaded: "),
         ("config.json", '{"model_type": "newthing"}', "cannot be loaded: "),
         ("config.json", '{"model_type": "llama", "auto_map": {"AutoConfig": "x.Y"}, "vocab_size": 2}', "special token"),
-        ("tokenizer.json", "{", "cannot be loaded: "),
+        ("tokenizer.json", "{", "tokenizer.json:1:2: not valid JSON"),
         ("tokenizer.json", None, "its tokenizer knows no words; tokenizer.json is missing"),
     ],
 )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,8 +18,13 @@ from tokenizers import (
     processors,
     trainers,
 )
-from toys import COLOUR_TOKENIZER, ROOT, colour_data, colour_reward
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from toys import COLOUR_TOKENIZER, ROOT, colour_reward
+from transformers import (
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
 
 from posttrain.core.errors import UserError
 from posttrain.generator import trl
@@ -161,10 +167,10 @@ def test_texts_come_back_as_they_were_written(make: Make) -> None:
     tokenizer = make()
     text = strange(tokenizer).removesuffix(" ＜/s＞")
     (ids,) = tokenize_answers([text], tokenizer)
-    assert complete(ids, ids[-1], tokenizer) == Completion(ids, text, True)
+    assert complete(ids, ids[-1:], tokenizer) == Completion(ids, text, True)
     (named,) = tokenize_answers([text + tokenizer.eos_token], tokenizer)
     assert named[: len(ids) - 1] != named[:-1] and named[-1] == tokenizer.eos_token_id
-    assert complete(named, ids[-1], tokenizer).text == text + tokenizer.eos_token
+    assert complete(named, ids[-1:], tokenizer).text == text + tokenizer.eos_token
 
 
 @pytest.mark.parametrize("make", ALL)
@@ -230,10 +236,12 @@ def test_a_special_token_within_an_answer_leaves_no_text(finished: bool) -> None
         [bos, *ids("\n#### 70")],
         [pad],
     ):
-        assert complete([*own, *last], end, tokenizer) == Completion([*own, *last], "", finished)
+        assert complete([*own, *last], [end], tokenizer) == Completion([*own, *last], "", finished)
     for text in ("#### 7<pad>0", "#### 70<eos>", "<bos>#### 70"):
         own = ids(SEPARATOR + text)
-        assert complete([*own, *last], end, tokenizer) == Completion([*own, *last], text, finished)
+        assert complete([*own, *last], [end], tokenizer) == Completion(
+            [*own, *last], text, finished
+        )
 
 
 def test_what_the_vocabulary_lacks_is_no_special_token() -> None:
@@ -241,8 +249,8 @@ def test_what_the_vocabulary_lacks_is_no_special_token() -> None:
     tokenizer = unigram()
     (ids,) = tokenize_answers(["revenue"], tokenizer)
     assert ids[1] == tokenizer.unk_token_id
-    assert complete(ids, ids[-1], tokenizer).text == "revenue"
-    assert complete([ids[1], *ids], ids[-1], tokenizer).text
+    assert complete(ids, ids[-1:], tokenizer).text == "revenue"
+    assert complete([ids[1], *ids], ids[-1:], tokenizer).text
     tokenizer.eos_token = "<unk>"
     assert tokenizer.unk_token_id in control_ids(tokenizer)
 
@@ -261,8 +269,8 @@ def test_no_text_is_no_answer(name: str) -> None:
 
 def test_grpo_and_rloo_reward_the_text_that_all_stages_read() -> None:
     """TRL hands over texts without the special tokens within them."""
-    run = colour_data(prompts=lambda which, at_least: [])
-    run = type("Run", (), {"tokenizer": COLOUR_TOKENIZER, "reward": colour_reward(), "data": run})()
+    model = SimpleNamespace(generation_config=GenerationConfig())
+    run: Any = SimpleNamespace(model=model, tokenizer=COLOUR_TOKENIZER, reward=colour_reward())
     (red,) = tokenize_answers(["red"], COLOUR_TOKENIZER)
     broken = [*red[:-1], COLOUR_TOKENIZER.pad_token_id, red[-1]]
     logged: dict[str, float] = {}
