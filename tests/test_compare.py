@@ -26,6 +26,7 @@ from posttrain.core.code import CODE, read_digest
 from posttrain.core.errors import UserError
 from posttrain.core.figures import figure_file
 from posttrain.core.files import write_json, write_jsonl
+from posttrain.measures.crossed import crossed
 from posttrain.measures.intervals import jeffreys, rate_interval
 from posttrain.measures.named import MEASURES, Measure, measured
 from posttrain.measures.significance import holm, sign_flip_p
@@ -266,6 +267,44 @@ def test_seeds_that_disagree_are_not_clear() -> None:
     assert not Estimate(0.05, seeds=(up, down), p=0.01).clear
     assert Estimate(0.05, seeds=(up, down), p=0.01).significant
     assert not Estimate(0.05, seeds=(up,), p=0.05).clear
+    assert Estimate(0.05, seeds=(up, up, down), p=0.01, of_method=True).clear
+
+
+def test_with_three_seeds_a_change_is_of_the_method_and_that_of_these_models_is_kept() -> None:
+    generator = np.random.default_rng(2)
+    runs = []
+    for seed in range(4):
+        skill = generator.uniform(size=80)
+        runs.append(run("sft", seed, skill.tolist()))
+        gained = skill + 0.05 + generator.normal(0, 0.1) + generator.normal(0, 0.02, 80)
+        runs.append(run("ppo", seed, gained.tolist()))
+    values = tables(runs)
+    found = compare(values, 200)["ppo"]
+    names = [measure.name for measure in MEASURES]
+    differences = (values["ppo"] - values["sft"])[:, :, names.index("reward")]
+    expected = crossed(differences)
+    assert expected is not None
+    method, models = found.changes["reward"], found.of_models["reward"]
+    assert method.of_method and not models.of_method
+    assert method.interval == expected.interval(0.95) and method.p == expected.p
+    assert models.p == sign_flip_p(differences.mean(axis=0))
+    assert method.interval is not None and models.interval is not None
+    assert method.interval[1] - method.interval[0] > 3 * (models.interval[1] - models.interval[0])
+
+    comparison = compare_runs("selector", runs, 200)
+    text, rows = markdown(comparison), long_table(comparison)
+    assert "for the methods: 95 % intervals over other trainings and other questions" in text
+    assert "The same changes with brackets for these 4 trained models of each method" in text
+    assert len(re.findall(r"^\| PPO ", text, re.M)) == 2
+    assert "ppo,mean,reward_change," in rows and "ppo,mean,reward_change_of_method," in rows
+
+
+def test_with_two_seeds_there_are_no_changes_of_methods() -> None:
+    runs = [run(policy, seed, [0.2, 1.0, 0.4]) for policy in ("sft", "ppo") for seed in (0, 1)]
+    comparison = compare_runs("selector", runs, 50)
+    assert not comparison.of_methods
+    assert "Their brackets are for these trained models" in markdown(comparison)
+    assert "of_method" not in long_table(comparison)
 
 
 def test_without_sft_there_is_nothing_to_compare_with() -> None:
@@ -475,10 +514,12 @@ def test_only_clear_changes_are_bold(comparison: Comparison) -> None:
 def test_the_markdown_opens_with_findings_and_says_how_sure_its_numbers_are(
     comparison: Comparison,
 ) -> None:
-    said, tables, note, kinds, shares = markdown(comparison).strip().split("\n\n")
+    said, tables, note, models, same, kinds, shares = markdown(comparison).strip().split("\n\n")
     assert all(line.startswith("- ") for line in said.splitlines())
     assert tables == main_table(comparison)
     assert "means over seeds 0, 1, 2" in note and "the 6 changes of this table (Holm)" in note
+    assert models.startswith("The same changes with brackets for these 3 trained models")
+    assert same == main_table(comparison, of_models=True)
     assert kinds == "Right and wrong answers by kind of the chosen candidate:"
     assert shares.splitlines()[0].strip("| ").split(" | ")[0] == "% of the questions"
     one = markdown(compare_runs("generator", [run("sft", 4, [1, 0.2])], 20))

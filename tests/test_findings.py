@@ -24,9 +24,11 @@ from posttrain.report.findings import findings, headline, joined, label, percent
 Change = tuple[float, float]  # value and p
 
 
-def changed(value: float, p: float | None, seeds: Sequence[float] = ()) -> Estimate:
+def changed(
+    value: float, p: float | None, seeds: Sequence[float] = (), of_method: bool = False
+) -> Estimate:
     ends = (value - 0.01, value + 0.01)
-    return Estimate(value, ends, ends, tuple(map(Estimate, seeds or [value])), p)
+    return Estimate(value, ends, ends, tuple(map(Estimate, seeds or [value])), p, of_method)
 
 
 def comparison(
@@ -45,8 +47,8 @@ def comparison(
         results[policy] = Result(
             {"accuracy": Estimate(sft + value, (sft + value - 0.02, sft + value + 0.02))},
             {
-                "accuracy": changed(value, p, (of_seeds or {}).get(policy, ())),
-                "sample_accuracy": changed(*moved),
+                "accuracy": changed(value, p, (of_seeds or {}).get(policy, ()), len(seeds) > 2),
+                "sample_accuracy": changed(*moved, of_method=len(seeds) > 2),
             },
         )
     return Comparison("generator", seeds, 500, results, {}, blind or {})
@@ -103,8 +105,7 @@ def test_the_best_policy_is_named_with_its_distance_from_sft(
     if not found.methods:
         assert opening == f"**{said}**"
     else:
-        conclusion = conclusion[0].upper() + conclusion[1:]
-        assert opening == f"**{conclusion}.** {said}".replace("\u00a0", " ")
+        assert opening == f"**Of these models, {conclusion}.** {said}".replace("\u00a0", " ")
 
 
 @pytest.mark.parametrize(
@@ -149,7 +150,8 @@ def test_changes_beyond_noise_are_told_apart_from_the_rest() -> None:
     assert sample == (
         "In a sample no method's change against SFT is beyond noise: DPO +1.0, PPO 0.0, GRPO 0.0 points."
     )
-    assert seeds.startswith("One seed on one machine: this describes one training of each method")
+    assert seeds.startswith("One seed on one machine: this describes one training of each method, ")
+    assert "nothing can be said of the methods" in seeds
     assert "dvc exp run -S 'seeds=[0,1,2]'" in seeds
 
 
@@ -174,24 +176,31 @@ def test_a_gain_in_a_sample_alone_is_called_what_it_may_be() -> None:
     assert not any("temperature" in said for said in findings(fine))
 
 
-def test_seeds_that_disagree_are_named_and_their_change_does_not_count() -> None:
+def test_with_three_seeds_the_sentences_are_of_the_methods() -> None:
+    """The p-value counts the trainings, so seeds need not all agree."""
+    found = comparison(
+        {"ppo": (0.03, 0.01), "grpo": (0.02, 0.06)},
+        seeds=(0, 1, 2),
+        of_seeds={"ppo": (0.05, 0.05, -0.01), "grpo": (0.02, 0.02, 0.02)},
+    )
+    first, greedy, _, seeds = plain(findings(found))
+    assert first.startswith("In the greedy answer PPO gains 3.0 points;")
+    assert "beyond noise for PPO +3.0 [+2.0, +4.0] points, not for GRPO +2.0." in greedy
+    assert seeds.startswith("3 seeds: intervals and p-values of changes count other trainings")
+
+
+def test_two_seeds_say_nothing_of_a_method() -> None:
     found = comparison(
         {"ppo": (0.03, 0.01), "grpo": (0.02, 0.01)},
-        seeds=(0, 1, 2),
-        of_seeds={"ppo": (0.03, 0.02, 0.04), "grpo": (0.07, 0.01, -0.02)},
+        seeds=(0, 1),
+        of_seeds={"ppo": (0.03, 0.03), "grpo": (0.07, -0.03)},
     )
-    _, greedy, _, seeds = plain(findings(found))
+    first, greedy, _, seeds = plain(findings(found))
+    assert first.startswith("Of these models, in the greedy answer PPO gains 3.0 points;")
     assert "beyond noise for PPO +3.0 [+2.0, +4.0] points, not for GRPO +2.0." in greedy
-    assert seeds == (
-        "3 seeds: the p-values describe other questions for these trainings, not other trainings. "
-        "Below 0.05 but with seeds that disagree: GRPO in the greedy answer (+7.0, +1.0, −2.0)."
+    assert seeds.startswith(
+        "2 seeds on one machine: this describes 2 trainings of each method, and nothing can be said of the methods."
     )
-
-
-def test_seeds_that_agree_are_no_proof_for_other_trainings() -> None:
-    (*_, seeds) = plain(findings(comparison({"ppo": (0.03, 0.01)}, seeds=(0, 1))))
-    assert seeds.startswith("2 seeds: the p-values describe other questions for these trainings")
-    assert seeds.endswith("only where every seed changed in the same direction.")
 
 
 def test_the_best_blind_baseline_is_named() -> None:

@@ -375,7 +375,7 @@ def test_a_preset_is_described_at_the_memory_that_is_given(
     monkeypatch.chdir(ROOT)
     inspect.main(["pocket", "--memory", "0.3"])
     text = capsys.readouterr().out
-    assert "for 1 questions of 2048 + 8 x 256 tokens" in text and "accumulation: 4" in text
+    assert "for 1 questions of 1024 + 8 x 512 tokens" in text and "accumulation: 4" in text
     with pytest.raises(SystemExit, match=r"^inspect: pretrain/pocket: does not fit 0.01 GiB; "):
         inspect.main(["pocket", "--memory", "0.01"])
 

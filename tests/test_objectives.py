@@ -122,6 +122,20 @@ def test_rloo_gradient_is_unbiased() -> None:
     torch.testing.assert_close(grad, torch.tensor(EXACT_GRADIENT), atol=0.004, rtol=0)
 
 
+def test_rloo_clips_the_ratio_of_later_steps_on_the_same_samples() -> None:
+    own = config("rloo", samples=2, clip_range=0.2, **FREE)
+    rows = rolled(rloo, output(POLICY, 400), batch(REWARDS, 400), own)
+    later = output([0.7, 0.2, 0.1], 400)  # candidates 0 and 2 have moved by more than a fifth
+    loss, stats = rloo.loss(later, rows, own)
+    new, old = torch.tensor([[0.7, 0.2, 0.1]]), torch.tensor([POLICY])
+    ratio = (new / old).expand(400, 3).gather(1, rows["actions"])
+    expected = torch.minimum(
+        ratio * rows["advantages"], ratio.clamp(0.8, 1.2) * rows["advantages"]
+    ).mean()
+    assert loss.item() == pytest.approx(-expected.item(), abs=1e-6)
+    assert 0 < stats["clip_fraction"] <= 1
+
+
 # ------------------------------------------------------------------------------ grpo
 
 
@@ -133,6 +147,19 @@ def test_grpo_advantages_have_mean_zero_and_unit_deviation_in_each_group() -> No
     assert mixed.any()
     deviation = advantages[mixed].std(dim=1)
     torch.testing.assert_close(deviation, torch.ones_like(deviation), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("scale", ["group", "batch", "none"])
+def test_grpo_divides_by_the_deviation_that_its_settings_name(scale: str) -> None:
+    own = config("grpo", samples=8, scale_rewards=scale)
+    rows = rolled(grpo, output(POLICY, 50), batch(REWARDS, 50), own)
+    returns = rows["returns"]
+    deviation = {
+        "group": returns.std(dim=1, keepdim=True), "batch": returns.std(), "none": torch.tensor(1.0)
+    }[scale]  # fmt: skip
+    expected = (returns - returns.mean(dim=1, keepdim=True)) / deviation
+    mixed = returns.std(dim=1) > 0
+    torch.testing.assert_close(rows["advantages"][mixed], expected[mixed], atol=2e-3, rtol=0)
 
 
 def test_grpo_gradient_of_the_first_pass_points_where_the_exact_one_does() -> None:

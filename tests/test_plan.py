@@ -106,5 +106,5 @@ def test_the_stages_ahead_are_those_that_dvc_runs(tmp_path: Path) -> None:
     assert ahead("examples", "exp", "run", "-S", "pools=pools", "pools") == ["examples", "pools"]
     whole = ahead("fetch", "repro")
     listed = must(project, "dvc", "stage", "list", "--name-only").split()
-    assert {"code", *whole} == set(listed) and whole[0] == "fetch"
+    assert {"code", "inputs", "base", *whole} == set(listed) and whole[0] == "fetch"
     assert whole.index("selector_rl@ppo-0") < whole.index("compare@selector") < len(whole)

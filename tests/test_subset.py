@@ -58,6 +58,7 @@ def test_gsm8k_is_cut_after_its_validation_split(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    Path("pretrain").symlink_to(ROOT / "pretrain")
     rows = [
         {"question": f"What is {n} + 1?", "answer": f"{n}+1=<<{n}+1={n + 1}>>{n + 1}\n#### {n + 1}"}
         for n in range(69)
@@ -84,6 +85,7 @@ def test_two_hundred_questions_of_real_finqa(
 ) -> None:
     """A copy of its first rows, as all of them take a minute."""
     monkeypatch.chdir(tmp_path)
+    Path("pretrain").symlink_to(ROOT / "pretrain")
     for name in ("train.json", "dev.json", "test.json"):
         rows = json.loads((finqa_dir / name).read_text())[:300]
         Path(name).write_text(json.dumps(rows))

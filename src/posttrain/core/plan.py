@@ -27,7 +27,7 @@ from posttrain.core.params import Params
 
 PLAN = Path("logs/plan.json")
 # Stages that write something for each other stage; most of it is as before when they have run again.
-DIGESTS = ("code",)
+DIGESTS = ("code", "inputs")
 
 
 def announce(params: Params) -> None:

@@ -8,10 +8,11 @@ Values are means over seeds and questions. Each has a 95 % and an 80 % interval:
     other means     bootstrap over questions, each question's value first averaged over seeds
     changes         the same, for the differences from the reference with the same seed on the same question
 
-So an interval covers other test questions for the same trained models. The variation between trainings shows in the
-spread over seeds (standard deviation, n - 1) and in the values of single seeds. The p-value of a change is that of a
-paired permutation test on the same differences, adjusted (Holm) for the number of changes that are read together: all
-those in the table for readers, and for each other measure its own.
+So an interval covers other test questions for the same trained models, and the p-value of their change is that of a paired
+permutation test on the same differences. With three seeds and more there is a second interval and p-value of each change,
+those of the method: over other trainings and other questions (`measures.crossed`). What is said of methods follows from
+these. p-values are adjusted (Holm) for the number of changes that are read together: all those in the table for readers,
+and for each other measure its own.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from posttrain.core.errors import UserError
 from posttrain.core.files import read_json, read_jsonl
 from posttrain.core.manifest import check_code
 from posttrain.core.not_trained import why_not_trained
+from posttrain.measures.crossed import crossed
 from posttrain.measures.intervals import (
     Array,
     Interval,
@@ -56,13 +58,17 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A value with its 95 % and 80 % intervals, the estimates for single seeds, and, if it is a change, its p-value."""
+    """A value with its 95 % and 80 % intervals, the estimates for single seeds, and, if it is a change, its p-value.
+
+    of_method: whether intervals and p-value count other trainings of the method, and not only other questions.
+    """
 
     value: float
     interval: Interval | None = None
     inner_interval: Interval | None = None
     seeds: tuple[Estimate, ...] = ()
     p: float | None = None
+    of_method: bool = False
 
     @property
     def spread(self) -> float | None:
@@ -72,21 +78,26 @@ class Estimate:
 
     @property
     def significant(self) -> bool:
-        """Whether a change is beyond the noise of the test questions, by its adjusted p-value."""
+        """Whether a change is beyond noise, by its adjusted p-value."""
         return self.p is not None and self.p < SIGNIFICANCE
 
     @property
     def clear(self) -> bool:
-        """Whether a change is significant, and every seed changed in the same direction."""
-        return self.significant and all(seed.value * self.value > 0 for seed in self.seeds)
+        """Whether a change is significant; one of single models also needs every seed to change in the same direction."""
+        agree = all(seed.value * self.value > 0 for seed in self.seeds)
+        return self.significant and (self.of_method or agree)
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """By measure, the values of a policy and their changes against the reference; the reference has no changes."""
+    """By measure, the values of a policy and their changes against the reference; the reference has no changes.
+
+    changes: of the method where there are enough seeds, else of these models. of_models: of these models alone.
+    """
 
     values: Mapping[str, Estimate]
     changes: Mapping[str, Estimate]
+    of_models: Mapping[str, Estimate] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +131,13 @@ class Comparison:
     def methods(self) -> dict[str, Result]:
         """The results of the RL methods."""
         return {name: result for name, result in self.results.items() if name not in CONTROLS}
+
+    @property
+    def of_methods(self) -> bool:
+        """Whether the changes are of methods; with few seeds they are of these models alone."""
+        return any(
+            change.of_method for one in self.results.values() for change in one.changes.values()
+        )
 
     @property
     def shown(self) -> list[Measure]:
@@ -170,39 +188,58 @@ def compare(
             else _mean(table[:, :, m], samples[:, i, m])
             for m, measure in enumerate(measures)
         }
-        changes: dict[str, Estimate] = {}
+        of_models: dict[str, Estimate] = {}
+        of_method: dict[str, Estimate] = {}
         if policy != reference:
             base = list(values).index(reference)
             differences, resampled = table - values[reference], samples[:, i] - samples[:, base]
-            changes = {
-                name: _mean(differences[:, :, m], resampled[:, m]) for m, name in enumerate(names)
-            }
-        results[policy] = Result(estimates, changes)
-    return _tested(results, per_question - values[reference].mean(axis=0), measures)
+            for m, name in enumerate(names):
+                of_models[name] = replace(
+                    _mean(differences[:, :, m], resampled[:, m]),
+                    p=sign_flip_p(differences[:, :, m].mean(axis=0)),
+                )
+                of_method[name] = _of_method(differences[:, :, m], of_models[name])
+        results[policy] = Result(estimates, of_method, of_models)
+    return {
+        policy: replace(result, changes=changes, of_models=of_models)
+        for (policy, result), changes, of_models in zip(
+            results.items(),
+            _adjusted([result.changes for result in results.values()], measures),
+            _adjusted([result.of_models for result in results.values()], measures),
+            strict=True,
+        )
+    }
 
 
-def _tested(
-    results: Mapping[str, Result], differences: Array, measures: Sequence[Measure]
-) -> dict[str, Result]:
-    """The results with the p-values of their changes; differences: (policies, N, M)."""
-    place = {measure.name: m for m, measure in enumerate(measures)}
+def _of_method(differences: Array, of_models: Estimate) -> Estimate:
+    """The change with intervals and p-value over trainings and questions; that of the models if there are too few seeds."""
+    found = crossed(differences)
+    if found is None:
+        return of_models
+    return replace(
+        of_models,
+        interval=found.interval(LEVEL),
+        inner_interval=found.interval(INNER_LEVEL),
+        p=found.p,
+        of_method=True,
+    )
+
+
+def _adjusted(
+    changes: Sequence[Mapping[str, Estimate]], measures: Sequence[Measure]
+) -> list[dict[str, Estimate]]:
+    """The changes of each policy with p-values adjusted for those that are read together."""
     together = [[measure.name for measure in measures if measure.change]]
     together += [[measure.name] for measure in measures if not measure.change]
-    tested = dict(results)
+    adjusted = [dict(of_policy) for of_policy in changes]
     for names in together:
-        keys = [
-            (i, policy, name)
-            for i, (policy, result) in enumerate(results.items())
-            for name in names
-            if name in result.changes
-        ]
-        adjusted = holm([sign_flip_p(differences[i, :, place[name]]) for i, _, name in keys])
-        for (_, policy, name), p in zip(keys, adjusted, strict=True):
-            changed = replace(tested[policy].changes[name], p=p)
-            tested[policy] = replace(
-                tested[policy], changes={**tested[policy].changes, name: changed}
-            )
-    return tested
+        keys = [(place, name) for place, one in enumerate(changes) for name in names if name in one]
+        p_values = [changes[place][name].p for place, name in keys]
+        for (place, name), p in zip(
+            keys, holm([p for p in p_values if p is not None]), strict=True
+        ):
+            adjusted[place][name] = replace(changes[place][name], p=p)
+    return adjusted
 
 
 def _bootstrap(per_question: Array, resamples: int) -> Array:

@@ -1,15 +1,17 @@
 """Sentences that follow by rules from the numbers of a comparison.
 
-A change is beyond noise if its adjusted p-value is below 0.05 and every seed changed in the same direction. With a
-single seed, a sentence says that one training per method is described.
+A change is beyond noise if its adjusted p-value is below 0.05. With three seeds and more that is the p-value of the method,
+over other trainings and other questions. With fewer, it is that of these models, every seed must have changed in the same
+direction, and the sentences say that they are of these models and not of methods.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from posttrain.measures.crossed import LEAST_SEEDS
 from posttrain.measures.named import Measure
-from posttrain.report.compare import REFERENCE, SIGNIFICANCE, Comparison, Estimate, Result
+from posttrain.report.compare import REFERENCE, Comparison, Estimate, Result
 
 MINUS, SPACE = "−", "\u00a0"  # no line breaks at this space
 _CLOSE = 1e-9
@@ -68,6 +70,8 @@ def findings(comparison: Comparison) -> list[str]:
     said = [f"**{_best(comparison)}**"]
     if comparison.methods:
         conclusion = headline(comparison)
+        if not comparison.of_methods:
+            conclusion = f"of these models, {conclusion}"
         said = [f"**{conclusion[0].upper()}{conclusion[1:]}.** {_best(comparison)}"]
     base = comparison.results.get("base")
     if base is not None:
@@ -180,22 +184,17 @@ def left_out_sentences(comparison: Comparison) -> list[str]:
 def _seeds(comparison: Comparison) -> str:
     """The claims that the number of seeds allows."""
     count = len(comparison.seeds)
-    if count == 1:
+    if comparison.of_methods:
         return (
-            "One seed on one machine: this describes one training of each method. Another seed, or this seed on another "
-            "machine, may rank them otherwise. Ask for three before believing it: `dvc exp run -S 'seeds=[0,1,2]'`."
+            f"{count} seeds: intervals and p-values of changes count other trainings of a method and other questions; those "
+            "for these trained models alone are in a table of their own."
         )
-    told = f"{count} seeds: the p-values describe other questions for these trainings, not other trainings"
-    torn = [
-        f"{label(name)} in {measure.change} "
-        f"({', '.join(points(seed.value) for seed in result.changes[measure.name].seeds)})"
-        for measure in comparison.shown
-        for name, result in comparison.methods.items()
-        if result.changes[measure.name].significant and not result.changes[measure.name].clear
-    ]
-    if torn:
-        return f"{told}. Below {SIGNIFICANCE} but with seeds that disagree: {'; '.join(torn)}."
-    return f"{told}; beyond noise counts only where every seed changed in the same direction."
+    many = "One seed on one machine" if count == 1 else f"{count} seeds on one machine"
+    each = "one training" if count == 1 else f"{count} trainings"
+    return (
+        f"{many}: this describes {each} of each method, and nothing can be said of the methods. Other seeds, or the same on "
+        f"another machine, may rank them otherwise. Ask for {LEAST_SEEDS} or more: `dvc exp run -S 'seeds=[0,1,2]'`."
+    )
 
 
 def _clear(comparison: Comparison, measure: Measure) -> dict[str, Estimate]:

@@ -54,10 +54,13 @@ def plot_comparison(comparison: Comparison, path: Path) -> None:
         right.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _signed(value)))
         told = f"{comparison.questions} test questions, {_seeds(len(comparison.seeds))}. "
         agreed = ", and all seeds agree" if len(comparison.seeds) > 1 else ""
-        told += (
-            f"Intervals are over questions; blue: beyond their noise, adjusted for all changes shown{agreed}. "
-            f"Lines: {label(REFERENCE)}, greedy answer (solid) and sample (dashed)."
-        )
+        if comparison.of_methods:
+            told += "Intervals: shares over questions, changes over other trainings too; blue: beyond that noise"
+        else:
+            told += (
+                f"Intervals are over questions, for these models; blue: beyond their noise{agreed}"
+            )
+        told += f", adjusted for all changes shown. Lines: {label(REFERENCE)}, greedy answer (solid) and sample (dashed)."
         _legend(figure, len(comparison.seeds) > 1)
         titles(figure, f"{comparison.family.capitalize()}: {headline(comparison)}", told)
 

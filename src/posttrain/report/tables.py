@@ -52,7 +52,12 @@ def long_table(comparison: Comparison) -> str:
         kinds = comparison.kinds[policy]
         named = {
             **result.values,
-            **{f"{name}_change": change for name, change in result.changes.items()},
+            **{f"{name}_change": change for name, change in result.of_models.items()},
+            **{
+                f"{name}_change_of_method": change
+                for name, change in result.changes.items()
+                if change.of_method
+            },
             **{f"share_{name}": kind.share for name, kind in kinds.items()},
         }
         for metric, estimate in named.items():
@@ -71,15 +76,17 @@ def long_table(comparison: Comparison) -> str:
 def markdown(comparison: Comparison) -> str:
     """The findings as a list, then the tables with their notes."""
     said = "\n".join(f"- {sentence}" for sentence in findings(comparison))
-    return (
-        "\n\n".join([said, main_table(comparison), _note(comparison), *_kinds(comparison)]) + "\n"
-    )
+    parts = [said, main_table(comparison), _note(comparison)]
+    if comparison.of_methods:
+        parts += [_models_note(comparison), main_table(comparison, of_models=True)]
+    return "\n\n".join([*parts, *_kinds(comparison)]) + "\n"
 
 
-def main_table(comparison: Comparison) -> str:
+def main_table(comparison: Comparison, of_models: bool = False) -> str:
     """Markdown: accuracy of each policy in percent, and its changes against SFT in points, bold if beyond noise.
 
-    Policies that were not trained come last, without numbers; `findings` says why.
+    of_models: the noise is that of the questions alone, for these trained models; else that of trainings too, where there
+    are enough seeds. Policies that were not trained come last, without numbers; `findings` says why.
     """
     heads = ["policy", "accuracy % [95 %]"]
     against = label(REFERENCE)
@@ -92,7 +99,8 @@ def main_table(comparison: Comparison) -> str:
         low, high = accuracy.interval
         cells = [label(policy), f"{100 * accuracy.value:.1f} [{100 * low:.1f}, {100 * high:.1f}]"]
         for measure in shown:
-            cells.append(_change(result.changes.get(measure.name)))
+            changes = result.of_models if of_models else result.changes
+            cells.append(_change(changes.get(measure.name)))
         rows.append(cells)
     for policy in comparison.left_out:
         rows.append([f"{label(policy)}, not trained", *("" for _ in heads[1:])])
@@ -129,14 +137,36 @@ def _note(comparison: Comparison) -> str:
     changes = len(comparison.shown) * (len(comparison.results) - 1)
     told = (
         f"Changes, in percentage points against {label(REFERENCE)} of the same seed: of the accuracy, and of the "
-        f"probability that a sample, {SAMPLE[comparison.family]}, is right. Bold: p < 0.05 in a paired permutation test, "
-        f"adjusted for the {changes} changes of this table (Holm){', and every seed agrees' if len(seeds) > 1 else ''}. "
+        f"probability that a sample, {SAMPLE[comparison.family]}, is right. "
     )
+    if comparison.of_methods:
+        told += (
+            "Their brackets are for the methods: 95 % intervals over other trainings and other questions (random effects of "
+            f"both, {len(seeds)} seeds). Bold: p < 0.05 of the same model, adjusted for the {changes} changes of this table "
+            "(Holm). "
+        )
+    else:
+        told += "Their brackets are for these trained models, over other questions; " + _bold(
+            comparison
+        )
     return (
         f"{comparison.questions} test questions; {several if len(seeds) > 1 else f'seed {seeds[0]}'}. Accuracy: "
-        f"{ACCURACY[comparison.family]}. Brackets: 95 % intervals over questions. {told if changes else ''}"
+        f"{ACCURACY[comparison.family]}, with a 95 % interval over questions. {told if changes else ''}"
         f"Rewards, p-values, single seeds and their spread: `plots/compare/{comparison.family}.csv`."
     )
+
+
+def _models_note(comparison: Comparison) -> str:
+    return (
+        f"The same changes with brackets for these {len(comparison.seeds)} trained models of each method, over other "
+        f"questions alone; {_bold(comparison)}".strip()
+    )
+
+
+def _bold(comparison: Comparison) -> str:
+    changes = len(comparison.shown) * (len(comparison.results) - 1)
+    agree = ", and every seed agrees" if len(comparison.seeds) > 1 else ""
+    return f"bold: p < 0.05 in a paired permutation test, adjusted for {changes} changes (Holm){agree}. "
 
 
 def _kinds(comparison: Comparison) -> list[str]:

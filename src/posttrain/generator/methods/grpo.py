@@ -1,9 +1,12 @@
 """GRPO (Shao et al. 2024) on tokens: TRL's GRPOTrainer.
 
-    A_i = (r_i - mean_j r_j) / std_j r_j over the completions of one prompt;   ratio_t = policy(t) / old_policy(t)
-    objective = min(ratio_t A, clip(ratio_t, 1 - eps, 1 + eps) A) - kl_coef (exp(d_t) - d_t - 1)
+    A_i = (r_i - mean_j r_j) / s over the completions of one prompt;   ratio_t = policy(t) / old_policy(t)
+    objective = min(ratio_t A, clip(ratio_t, 1 - eps, 1 + eps) A) - kl_coef ratio_t (exp(d_t) - d_t - 1)
 
-with d_t = log SFT(t) - log policy(t): the estimator of the KL that is never negative (Schulman 2020, "k3").
+with d_t = log SFT(t) - log policy(t): the estimator of the KL that is never negative (Schulman 2020, "k3"), times the
+ratio, so that its gradient is that of the KL (DeepSeek-V3.2, 2025). s is the deviation of the prompt's own rewards
+(`scale_rewards: group`, the paper), that of all rewards of the batch (batch), or 1 (none, Liu et al. 2025). Rewards deviate
+by less than 1, so a division makes `kl_coef` weaker against them.
 
 The objective is averaged over all completion tokens of the rollout batch (loss_type "dapo", Yu et al. 2025). The paper
 averages within each completion first ("grpo"), so the tokens of a long wrong answer count less than those of a short
@@ -12,7 +15,7 @@ one. An unfinished completion is trained on like any other, with the reward of i
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from datasets import Dataset
 from trl.trainer.grpo_config import GRPOConfig
@@ -28,6 +31,7 @@ from posttrain.rollouts.groups import ROUNDING
 
 class Settings(OnPolicy):
     clip_range: Rate
+    scale_rewards: Literal["group", "batch", "none"] = "group"
 
 
 class Trainer(trl.Rollouts, GRPOTrainer):
@@ -54,7 +58,8 @@ def train(run: Run, settings: Settings) -> History:
             **trl.rollout_arguments(run, settings, len(rows)),
             beta=settings.kl_coef if reference is None else 0.0,
             epsilon=settings.clip_range,
-            scale_rewards="group",
+            scale_rewards=settings.scale_rewards,
+            use_bias_correction_kl=True,
             loss_type="dapo",
             mask_truncated_completions=False,
             disable_dropout=True,
