@@ -16,6 +16,8 @@ from posttrain.core.errors import UserError
 from posttrain.core.files import git_blob_id, read_jsonl
 from posttrain.core.params import Params, check_params
 from posttrain.tasks import SPLITS, get_task
+from posttrain.tasks.auditing import let_go
+from posttrain.tasks.gsm8k.audit import _Profile, audit_splits
 from posttrain.tasks.gsm8k.examples import draw, make_example
 from posttrain.tasks.gsm8k.load import FILES, load_rows
 from posttrain.tasks.gsm8k.reading import read_steps, strict_answer
@@ -364,3 +366,10 @@ def test_real_ids_are_the_place_in_the_file(gsm8k_dir: Path) -> None:
     rows = load_rows(gsm8k_dir / "test.jsonl")
     assert rows[0]["id"] == "gsm8k-test-00001" and rows[-1]["id"] == "gsm8k-test-01319"
     assert strict_answer(rows[0]["answer"]) == "18"
+
+
+def test_a_second_row_with_an_id_is_rejected() -> None:
+    rows = [{"id": "q", "question": f"{i}?", "answer": "#### 1"} for i in range(3)]
+    splits = {"train": rows, "test": [{**rows[0], "id": "t", "question": "t?"}]}
+    found = audit_splits(splits, {split: _Profile() for split in splits}, let_go)
+    assert [row.reason for row in found.rejected] == ["duplicate_id"] * 2

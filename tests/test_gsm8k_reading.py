@@ -310,3 +310,21 @@ def test_ten_thousand_steps_are_read_in_a_moment() -> None:
     assert all(step.right for step in read_steps(execute(text), "keep"))
     assert len(read_steps(strip(text.replace("<<", "").replace(">>", " ")), "strip")) == 10_000
     assert time.process_time() - start < 10
+
+
+@pytest.mark.parametrize("text", ["0,125", "0,500", "00,123", "0\u00a0125"])
+def test_a_leading_zero_groups_no_thousands(text: str) -> None:
+    assert gold_answer(f"a\n#### {text}") is None
+    assert strict_answer(f"#### {text}") is None
+    assert flexible_answer(f"it is {text}") is None
+
+
+def test_a_figure_space_separates_thousands() -> None:
+    assert gold_answer("a\n#### 1\u2007234") == Fraction(1234)
+    assert strict_answer("#### 1\u2007234") == "1\u2007234"
+
+
+@pytest.mark.parametrize("text", ["1\\,234", "1{,}234", "1٬234", "1٫5", "1 : 2"])
+def test_other_ways_to_join_digits_are_not_read_by_half(text: str) -> None:
+    assert strict_answer(f"#### {text}") is None and gold_answer(f"a\n#### {text}") is None
+    assert flexible_answer(f"it is {text}") is None

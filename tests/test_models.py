@@ -375,7 +375,7 @@ def test_a_preset_is_described_at_the_memory_that_is_given(
     monkeypatch.chdir(ROOT)
     inspect.main(["pocket", "--memory", "0.3"])
     text = capsys.readouterr().out
-    assert "for 1 questions of 1024 + 8 x 512 tokens" in text and "accumulation: 4" in text
+    assert "for 1 question of 1024 + 8 x 512 tokens" in text and "accumulation: 4" in text
     with pytest.raises(SystemExit, match=r"^inspect: pretrain/pocket: does not fit 0.01 GiB; "):
         inspect.main(["pocket", "--memory", "0.01"])
 
@@ -526,3 +526,10 @@ def test_a_misspelt_preset_gets_a_suggestion(
     monkeypatch.setattr(hub, "unreachable", lambda: "no network")
     with pytest.raises(SystemExit, match="llama-3-2-1b"):
         inspect.main(["lama-3-2-1b", "--params", str(ROOT / "params.yaml")])
+
+
+def test_a_folder_with_an_adapter_is_no_base(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(UserError, match="adapter"):
+        locate(tmp_path)

@@ -520,3 +520,37 @@ def test_make_repro_checks_the_file_before_dvc_reads_it(tmp_path: Path) -> None:
     assert done.stderr == "params.yaml: seeds: Input should be a valid list (found 3)\n"
     recipe = (ROOT / "Makefile").read_text(encoding="utf-8").split("\nrepro:")[1]
     assert recipe.index("posttrain.core.params") < recipe.index("dvc repro")
+
+
+@pytest.mark.parametrize("name", ["llama[3]", "p*", "llama?", 7, ""])
+def test_a_name_that_dvc_reads_as_a_pattern_is_refused(name: Any) -> None:
+    values = YAML(typ="safe").load(TEXT)
+    values["models"][name] = values["models"]["pocket"]
+    with pytest.raises(UserError, match="a name must"):
+        check_params(values)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("launch", " "),
+        ("generator.sample.temperature", 1e-40),
+        ("evaluate.generator.temperature", 1e-40),
+    ],
+)
+def test_a_value_that_cannot_run_is_refused(path: str, value: Any) -> None:
+    values = YAML(typ="safe").load(TEXT)
+    *parts, last = path.split(".")
+    section = values
+    for part in parts:
+        section = section[part]
+    section[last] = value
+    with pytest.raises(UserError, match=path):
+        check_params(values)
+
+
+def test_a_learning_rate_over_32_bits_is_refused() -> None:
+    values = YAML(typ="safe").load(TEXT)
+    values["selector"]["sft"]["learning_rate"] = 1e39
+    with pytest.raises(UserError, match="learning_rate"):
+        check_methods(check_params(values))

@@ -22,6 +22,7 @@ from posttrain.core.schema import (
     Rate,
     Section,
     Seed,
+    Temperature,
     check,
     nearest,
     read_yaml,
@@ -208,7 +209,7 @@ class Family(Section):
 class Sample(Section):
     questions: Positive
     count: Annotated[int, Field(ge=2, le=64)]
-    temperature: Rate
+    temperature: Temperature
     top_p: Annotated[float, Field(gt=0, le=1)]
     variants: Annotated[list[Variant], Field(min_length=1)]
 
@@ -242,7 +243,7 @@ class EvaluateGenerator(Section):
     """Greedy decoding of every question, and `samples` samples per test question for pass@k."""
 
     samples: Annotated[int, Field(ge=1, le=64)]
-    temperature: Rate
+    temperature: Temperature
     top_p: Annotated[float, Field(gt=0, le=1)]
 
 
@@ -268,7 +269,7 @@ class Params(Section):
     dataset: str
     model: str
     seeds: Annotated[list[Seed], Field(min_length=1)]
-    launch: str
+    launch: Annotated[str, Field(pattern=r"\S")]
     tracking: Literal["none", "tensorboard", "wandb", "mlflow"]
     datasets: dict[str, Dataset]
     models: dict[str, Model]
@@ -359,6 +360,12 @@ def check_params(values: Any, source: str = "params.yaml") -> Params:
 def _check_names(values: Any, key: str, source: str) -> None:
     entries = values.get(key) if isinstance(values, dict) else None
     for name in entries if isinstance(entries, dict) else ():
+        if not isinstance(name, str):
+            raise UserError(f"{source}: {key}.{name}: a name must be text; write it with a letter")
+        if not name or set(name) & set("*?[]"):
+            raise UserError(
+                f"{source}: {key}.{name}: DVC takes *, ? and [] in a name for a pattern, so a name must not have any"
+            )
         if "." in str(name):
             raise UserError(
                 f"{source}: {key}.{name}: DVC splits keys at dots, so a name must not have any; "

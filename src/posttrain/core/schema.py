@@ -19,8 +19,10 @@ from posttrain.core.files import read_text, unwritable
 
 Positive = Annotated[int, Field(ge=1)]
 AtLeastTwo = Annotated[int, Field(ge=2)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+# What torch multiplies by must fit 32 bits (3.4e38), and so must logits divided by a temperature.
+NonNegative = Annotated[float, Field(ge=0, le=1e30)]
+Rate = Annotated[float, Field(gt=0, le=1e30)]
+Temperature = Annotated[float, Field(ge=1e-6, le=1e6)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from posttrain.core.schema import AtLeastTwo, NonNegative, Positive, Rate
+from posttrain.core.schema import AtLeastTwo, NonNegative, Positive, Temperature
 from posttrain.core.settings import Optimization
 
 
@@ -25,5 +25,5 @@ class OnPolicy(RL):
     prompts_per_step: Positive
     samples: AtLeastTwo
     inner_epochs: Positive
-    temperature: Rate
+    temperature: Temperature
     kl_coef: NonNegative

@@ -230,6 +230,7 @@ def describe(config: PreTrainedConfig, title: str, key: str, entry: Model, candi
     inside = f"{heads} heads, " if isinstance(heads, int) else ""
     share = 100 * counts.trainable / (counts.backbone + counts.heads)
     trained = f"LoRA r={entry.lora.r}" if entry.lora else "every weight"
+    several = "s" if entry.batch_size > 1 else ""
     positions = max_positions(config)
     return "\n".join(
         [
@@ -240,7 +241,7 @@ def describe(config: PreTrainedConfig, title: str, key: str, entry: Model, candi
             f"  LoRA targets     {targets}",
             f"  parameters       {counts.backbone:,} backbone, {counts.heads:,} heads",
             f"  trainable        {counts.trainable:,} ({share:.2f} %) with {trained}",
-            f"  training memory  {_gib(memory.total)} for {entry.batch_size} questions of "
+            f"  training memory  {_gib(memory.total)} for {entry.batch_size} question{several} of "
             f"{entry.max_prompt_tokens} + {candidates} x {entry.max_candidate_tokens} tokens, "
             f"{entry.dtype}",
             f"    weights {_gib(memory.weights)}, gradients {_gib(memory.gradients)}, "

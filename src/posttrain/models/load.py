@@ -118,6 +118,10 @@ def locate(model: str | Path, revision: str | None = None) -> Location:
     if path.is_dir():
         if (path / BASE_FILE).is_file():
             return _follow(path)
+        if (path / "adapter_config.json").is_file():
+            raise UserError(
+                f"{path}: holds an adapter (adapter_config.json); merge it into its base, or take the file away"
+            )
         if (path / "config.json").is_file():
             return Location(str(path))
         raise UserError(

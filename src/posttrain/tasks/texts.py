@@ -8,12 +8,10 @@ from __future__ import annotations
 import re
 
 CURRENCIES = "$€£¥₹"
-SPACES = "\u00a0\u2009\u202f"  # no-break, thin, narrow no-break
+SPACES = "\u00a0\u2007\u2009\u202f"  # no-break, figure, thin, narrow no-break
 
 # Thousands are separated by commas (also as in 1,23,456) or by one of `SPACES`, so "1,5" and "1 234" are no numbers.
-UNSIGNED = (
-    rf"(?:(?:\d{{1,3}}(?:,\d{{2,3}})*,\d{{3}}|\d{{1,3}}(?:[{SPACES}]\d{{3}})+|\d+)(?:\.\d+)?|\.\d+)"
-)
+UNSIGNED = rf"(?:(?:(?!0)\d{{1,3}}(?:,\d{{2,3}})*,\d{{3}}|(?!0)\d{{1,3}}(?:[{SPACES}]\d{{3}})+|\d+)(?:\.\d+)?|\.\d+)"
 
 SEPARATORS = str.maketrans("", "", f",{SPACES}")
 

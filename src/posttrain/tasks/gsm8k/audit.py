@@ -6,6 +6,7 @@ whole but useless is rejected:
     not_writable          see `tasks.auditing`
     answer_missing        the answer's last line is not `#### ` and a number, and nothing else: one such as 1/2, 10:30 or
                           5 apples is not read by half
+    duplicate_id          an earlier row, of this or the other file, has the same id
     duplicate_question    an earlier row, of this or the other file, asks the same; the test file is read first, so
                           that questions in both files are left out of train
 
@@ -58,11 +59,15 @@ def audit_splits(
     rejected: list[Rejected] = []
     metrics: dict[str, Any] = {}
     seen: dict[str, str] = {}
+    ids: set[str] = set()
 
     def problem(row: Row, index: int) -> tuple[str, str] | None:
         found = _problem(row, seen)
+        if found is None and row["id"] in ids:
+            found = "duplicate_id", f"an earlier row has the id {row['id']!r}"
         if found is None:
             seen[_asked(row)] = row["id"]
+            ids.add(row["id"])
         return found
 
     for split in sorted(splits):  # test before train
