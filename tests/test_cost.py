@@ -316,6 +316,43 @@ def test_what_cannot_be_put_together_is_refused(project: Path) -> None:
 # ------------------------------------------------------------------------------ experiments
 
 
+LOCK = """
+schema: '2.0'
+stages:
+  pools:
+    outs: [{path: data/pools, md5: new.dir}]
+  selector_evaluate@sft-0:
+    deps: [{path: data/pools, md5: POOLS.dir}, {path: models/selector/sft/0, md5: a.dir}]
+    outs: [{path: data/selector_evaluate/sft/0, md5: b.dir}]
+  compare@selector:
+    deps: [{path: data/selector_evaluate, md5: c.dir}]
+"""
+
+
+def test_a_comparison_that_is_older_than_what_it_stands_on_is_out_of_step() -> None:
+    late = experiments.out_of_step(LOCK.replace("POOLS", "old"), "compare@selector")
+    assert late == "selector_evaluate@sft-0"
+    assert experiments.out_of_step(LOCK.replace("POOLS", "new"), "compare@selector") is None
+
+
+@pytest.mark.slow
+def test_an_experiment_that_ended_before_its_comparison_has_no_numbers(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its table is that of the commit that it began from."""
+    Path("plots/compare").mkdir(parents=True, exist_ok=True)
+    Path("plots/compare/selector.csv").write_text("policy,seed,metric,value\nsft,mean,accuracy,0.7")
+    Path("dvc.lock").write_text(LOCK.replace("POOLS", "new"))
+    must(project, "git", "add", "-f", ".")
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b"]
+    subprocess.run([*git, "commit", "-qm", "x"], check=True)
+    Path("dvc.lock").write_text(LOCK.replace("POOLS", "old"))
+    experiments.main([])
+    told = capsys.readouterr().out
+    assert cells(told)["SFT"] == ["", "70.0"]
+    assert "workspace: not compared, as selector_evaluate@sft-0 has not run on what was" in told
+
+
 @pytest.mark.slow
 def test_policies_are_tabulated_over_experiments(
     project: Path, capsys: pytest.CaptureFixture[str]

@@ -105,7 +105,9 @@ def test_the_best_policy_is_named_with_its_distance_from_sft(
     if not found.methods:
         assert opening == f"**{said}**"
     else:
-        assert opening == f"**Of these models, {conclusion}.** {said}".replace("\u00a0", " ")
+        assert opening == f"**For these trained models alone: {conclusion}.** {said}".replace(
+            "\u00a0", " "
+        )
 
 
 @pytest.mark.parametrize(
@@ -196,7 +198,9 @@ def test_two_seeds_say_nothing_of_a_method() -> None:
         of_seeds={"ppo": (0.03, 0.03), "grpo": (0.07, -0.03)},
     )
     first, greedy, _, seeds = plain(findings(found))
-    assert first.startswith("Of these models, in the greedy answer PPO gains 3.0 points;")
+    assert first.startswith(
+        "For these trained models alone: in the greedy answer PPO gains 3.0 points;"
+    )
     assert "beyond noise for PPO +3.0 [+2.0, +4.0] points, not for GRPO +2.0." in greedy
     assert seeds.startswith(
         "2 seeds on one machine: this describes 2 trainings of each method, and nothing can be said of the methods."

@@ -66,7 +66,8 @@ def main() -> None:
     minutes = (time.monotonic() - started) / 60
     print(
         f"\nThat was the pipeline in small, in {minutes:.1f} minutes: too few questions and steps to say which method "
-        f"helps.\nThe report: {report}\nThe real run: make repro"
+        f"helps.\nThe report: {report}\nTo change a setting in small: edit {DEMO}/params.yaml, then "
+        f"cd {DEMO} && PYTHONPATH=src dvc repro report\nThe real run: make repro"
     )
     if sys.stdout.isatty() and (sys.platform != "linux" or "DISPLAY" in os.environ):
         webbrowser.open(report.as_uri())

@@ -4,7 +4,8 @@
 
 The numbers come from plots/compare/FAMILY.csv, without the hundreds of columns of `dvc exp show`. MEASURE is one of that
 file, by default accuracy (others: sample_accuracy, reward, expected_reward, and each with _change). Experiments without
-a comparison are left out.
+a comparison are left out. One that ended before its comparison has an empty column: its table is still that of the commit
+it began from.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from ruamel.yaml import YAML
+
 from posttrain.core.errors import UserError
 from posttrain.report.findings import label
 from posttrain.report.tables import table
@@ -25,17 +28,51 @@ Values = Mapping[str, float]  # by policy
 
 def main(arguments: Sequence[str]) -> None:
     family, measure = [*arguments, *("selector", "accuracy")[len(arguments) :]][:2]
-    path = Path(f"plots/compare/{family}.csv")
-    columns: dict[str, Values] = {}
-    if path.is_file():
-        columns["workspace"] = parse("workspace", path.read_text(encoding="utf-8"), measure)
+    path, lock = Path(f"plots/compare/{family}.csv"), Path("dvc.lock")
+    found: dict[str, tuple[str | None, str | None]] = {"workspace": (_text(path), _text(lock))}
     for name, revision in revisions().items():
-        text = git("show", f"{revision}:{path.as_posix()}")
-        if text is not None:
-            columns[name] = parse(name, text, measure)
+        text, locked = (git("show", f"{revision}:{file.as_posix()}") for file in (path, lock))
+        found[name] = text, locked
+    columns: dict[str, Values] = {}
+    notes = []
+    for name, (text, locked) in found.items():
+        if text is None:
+            continue
+        late = out_of_step(locked, f"compare@{family}") if locked else None
+        columns[name] = {} if late else parse(name, text, measure)
+        if late:
+            notes.append(f"{name}: not compared, as {late} has not run on what was made before it")
     if not columns:
         raise UserError(f"{path}: neither here nor in an experiment; run dvc repro")
-    print(by_policy(columns, measure))
+    print("\n".join([by_policy(columns, measure), *notes]))
+
+
+def out_of_step(lock: str, stage: str) -> str | None:
+    """The name of a stage, up to `stage`, whose inputs in a dvc.lock are not the outputs of the stages before it.
+
+    None if there is none: then `stage` has run last, or nothing that it stands on has changed since.
+    """
+    stages = YAML(typ="safe").load(lock)["stages"]
+    made = {out["path"]: (name, out) for name, one in stages.items() for out in one.get("outs", ())}
+    waiting, seen = [stage], {stage}
+    while waiting:
+        name = waiting.pop()
+        for dep in stages.get(name, {}).get("deps", ()):
+            path = dep["path"]
+            if path in made and made[path][1].get("md5") != dep.get("md5"):
+                return name
+            before = {
+                source
+                for out, (source, _) in made.items()
+                if f"{path}/".startswith(f"{out}/") or out.startswith(f"{path}/")
+            }
+            waiting += sorted(before - seen)
+            seen |= before
+    return None
+
+
+def _text(path: Path) -> str | None:
+    return path.read_text(encoding="utf-8") if path.is_file() else None
 
 
 def parse(name: str, text: str, measure: str) -> Values:

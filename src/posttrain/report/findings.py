@@ -71,7 +71,7 @@ def findings(comparison: Comparison) -> list[str]:
     if comparison.methods:
         conclusion = headline(comparison)
         if not comparison.of_methods:
-            conclusion = f"of these models, {conclusion}"
+            conclusion = f"for these trained models alone: {conclusion}"
         said = [f"**{conclusion[0].upper()}{conclusion[1:]}.** {_best(comparison)}"]
     base = comparison.results.get("base")
     if base is not None:
@@ -112,7 +112,7 @@ def _best(comparison: Comparison) -> str:
     changes = [comparison.results[name].changes.get("accuracy") for name in best]
     noise = not any(change and change.clear for change in changes) and REFERENCE not in best
     within = "; the difference is within noise" if noise else ""
-    return f"{names} {verb} the highest accuracy {among}: {percent(most)}{against}{within}."
+    return f"{names[0].upper()}{names[1:]} {verb} the highest accuracy {among}: {percent(most)}{against}{within}."
 
 
 def _from_base(base: Result, measures: Sequence[Measure]) -> str:
