@@ -6,6 +6,7 @@ import copy
 import random
 import re
 import resource
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -262,11 +263,9 @@ def test_a_pass_of_rl_has_at_most_batch_size_rows(method: str, tmp_path: Path) -
     assert max(rows) == (8 if method == "dpo" else 4)
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_a_loss_that_is_not_finite_ends_the_training_in_one_line(
-    method: str, tmp_path: Path
-) -> None:
-    model, done = colour_llama(), [0]
+def spoil_third_step(model: Any) -> Callable[[int, int, Any], None]:
+    """Make the states of training passes not finite in step 3; returns the `report` of a run, which counts its steps."""
+    done = [0]
 
     def report(step: int, total: int, shown: Any) -> None:
         done[0] = step
@@ -275,6 +274,15 @@ def test_a_loss_that_is_not_finite_ends_the_training_in_one_line(
         return states * torch.nan if torch.is_grad_enabled() and done[0] == 2 else None
 
     model.model.norm.register_forward_hook(spoil)
+    return report
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_loss_that_is_not_finite_ends_the_training_in_one_line(
+    method: str, tmp_path: Path
+) -> None:
+    model = colour_llama()
+    report = spoil_third_step(model)
     message = (
         r"^step 3: \S+ is (nan|not finite), so the training has diverged; lower learning_rate$"
     )
@@ -301,15 +309,8 @@ def test_a_training_resumes_from_the_checkpoint_before_it_diverged(
 ) -> None:
     whole = colour_llama()
     train_on_colours(method, tmp_path / "whole", whole)
-    model, done = colour_llama(), [0]
-
-    def report(step: int, total: int, shown: Any) -> None:
-        done[0] = step
-
-    def spoil(module: Any, inputs: Any, states: torch.Tensor) -> torch.Tensor | None:
-        return states * torch.nan if torch.is_grad_enabled() and done[0] == 2 else None
-
-    model.model.norm.register_forward_hook(spoil)
+    model = colour_llama()
+    report = spoil_third_step(model)
     with pytest.raises(UserError, match=r"^step 3: \S+ is (nan|not finite), so the training"):
         train_on_colours(method, tmp_path / "run", model, report=report)
     steps: list[int] = []
