@@ -1,4 +1,4 @@
-"""Compare the policies of a family over all seeds, with SFT and, for the selector, with the blind baselines.
+"""Compare the policies of a family over all seeds, with SFT, SFT+ and, for the selector, with the blind baselines.
 
 python stages/compare.py FAMILY        FAMILY: selector | generator
 """
@@ -7,13 +7,19 @@ from pathlib import Path
 
 from posttrain.core.errors import UserError
 from posttrain.core.files import atomic_write, read_json, write_json
-from posttrain.core.params import Params
+from posttrain.core.params import UNTRAINED, Params
 from posttrain.core.stage import run
-from posttrain.report.compare import compare_runs, read_left_out, read_runs
+from posttrain.report.compare import REFERENCE, compare_runs, read_left_out, read_runs
 from posttrain.report.curves import plot_curves, read_panels
 from posttrain.report.findings import headline, left_out_sentences
 from posttrain.report.plots import plot_comparison
-from posttrain.report.tables import few_metrics, long_table, main_table, markdown
+from posttrain.report.tables import (
+    changes_table,
+    few_metrics,
+    long_table,
+    markdown,
+    values_table,
+)
 
 FAMILIES = ("selector", "generator")
 POOLS = Path("metrics/pools.json")
@@ -33,9 +39,12 @@ def main(params: Params, family: str) -> None:
         with atomic_write(output / f"{family}.{suffix}") as file:
             file.write(text)
     plot_comparison(comparison, output / f"{family}.png")
-    panels = read_panels(Path("plots/curves") / family, list(comparison.methods), seeds)
+    trained = [policy for policy in comparison.results if policy not in (UNTRAINED, REFERENCE)]
+    panels = read_panels(Path("plots/curves") / family, trained, seeds)
     plot_curves(family, panels, len(seeds), output / f"{family}-curves.png")
-    print(f"{family.capitalize()}: {headline(comparison)}\n\n{main_table(comparison)}")
+    print(f"{family.capitalize()}: {headline(comparison)}\n\n{values_table(comparison)}")
+    for reference in comparison.references:
+        print(f"\n{changes_table(comparison, reference)}")
     for sentence in left_out_sentences(comparison):
         print(f"\n{sentence}")
 

@@ -15,7 +15,7 @@ from posttrain.core.stage import run
 from posttrain.report.browser import browser_data, generator_policy, selector_policy
 from posttrain.report.compare import Run, read_left_out, read_runs
 from posttrain.report.page import html_report, markdown_report
-from posttrain.report.tables import table
+from posttrain.report.tables import MAIN, sections_of, table
 from posttrain.tasks import SPLITS, Task, get_task
 
 PLOTS = Path("plots")
@@ -24,7 +24,7 @@ FAMILIES = {
     "generator": "writes the answer",
 }
 PICTURES = {
-    "compare/{}.png": "right answers, and their change against SFT",
+    "compare/{}.png": "right answers and their changes",
     "compare/{}-curves.png": "learning curves",
 }
 
@@ -47,10 +47,13 @@ def main(params: Params) -> None:
     conclusions, findings = conclude(made)
     sections = {"Conclusions": ["\n".join(conclusions)]}
     for family, text in made.items():
-        _, first, note, *rest = text.strip().split("\n\n")
         pictures = {name.format(family): caption for name, caption in PICTURES.items()}
+        first: list[str] = []
+        rest: list[str] = []
+        for heading, part in sections_of(text)[1].items():
+            (first if heading.startswith(MAIN) else rest).append(f"### {heading}\n\n{part}")
         said = "\n".join(findings[family])
-        sections[family.capitalize()] = [said, first, note, *shown(pictures), *rest]
+        sections[family.capitalize()] = [said, *first, *shown(pictures), *rest]
         images |= pictures
     title = f"{params.model} on {params.dataset}"
     sections["Training data"] = shown({n: c for n, c in images.items() if "compare/" not in n})
@@ -71,7 +74,7 @@ def conclude(made: Mapping[str, str]) -> tuple[list[str], dict[str, list[str]]]:
     made: by family the Markdown of its comparison, which opens with a list. The first item of each and those that all of
     them share are conclusions.
     """
-    lists = {family: text.split("\n\n")[0].split("\n") for family, text in made.items()}
+    lists = {family: sections_of(text)[0] for family, text in made.items()}
     shared = [item for item in next(iter(lists.values())) if all(item in o for o in lists.values())]
     conclusions = [
         f"- The {family}, which {FAMILIES[family]}: {items[0].removeprefix('- ')}"

@@ -27,7 +27,7 @@ from posttrain.core.errors import UserError
 from posttrain.core.figures import figure_file
 from posttrain.core.files import write_json, write_jsonl
 from posttrain.measures.crossed import crossed
-from posttrain.measures.intervals import jeffreys, rate_interval
+from posttrain.measures.intervals import Array, jeffreys, rate_interval
 from posttrain.measures.named import MEASURES, Measure, measured
 from posttrain.measures.significance import holm, sign_flip_p
 from posttrain.pools.plots import plot_rewards_by_kind
@@ -48,7 +48,15 @@ from posttrain.report.plots import (
     plot_comparison,
     plot_cost,
 )
-from posttrain.report.tables import few_metrics, long_table, main_table, markdown, table
+from posttrain.report.tables import (
+    changes_table,
+    few_metrics,
+    long_table,
+    markdown,
+    sections_of,
+    table,
+    values_table,
+)
 
 BLIND = {"shortest": 0.125, "majority_answer": 0.25}
 
@@ -62,7 +70,9 @@ def prediction(number: int, reward: float, split: str = "test") -> dict[str, Any
         "correct": reward == 1,
         "reward": reward,
         "expected_reward": reward / 2,
+        "expected_reward_fitted": reward / 2,
         "probability_correct": 0.5,
+        "probability_correct_fitted": 0.5,
         "logits": [0.0, 1.0],
         "chosen": 1,
     }
@@ -141,7 +151,7 @@ def test_the_change_is_paired_with_sft_of_the_same_seed() -> None:
         run("ppo", 1, [0.9, 0.3, 0.7]),
         run("ppo", 0, [0.2, 1.0, 0.4]),
     )["ppo"]
-    change = ppo.changes["reward"]
+    change = ppo.changes["sft"]["reward"]
     assert change.value == pytest.approx(0.1)
     assert change.interval == pytest.approx((0.1, 0.1))
     assert [seed.value for seed in change.seeds] == pytest.approx([0.1, 0.1])
@@ -149,7 +159,9 @@ def test_the_change_is_paired_with_sft_of_the_same_seed() -> None:
 
 def test_an_unchanged_policy_changes_nothing() -> None:
     rewards = [1.0, 0.2, 0.4]
-    change = results_of(run("sft", 0, rewards), run("dpo", 0, rewards))["dpo"].changes["reward"]
+    change = results_of(run("sft", 0, rewards), run("dpo", 0, rewards))["dpo"].changes["sft"][
+        "reward"
+    ]
     assert (change.value, change.interval, change.p) == (0, (0, 0), 1.0)
 
 
@@ -163,7 +175,7 @@ def test_the_interval_of_a_clear_gain_leaves_out_zero_and_of_noise_holds_it() ->
         run("grpo", 0, (before + noise - noise.mean()).tolist()),
         resamples=1000,
     )
-    ppo, grpo = found["ppo"].changes["reward"], found["grpo"].changes["reward"]
+    ppo, grpo = found["ppo"].changes["sft"]["reward"], found["grpo"].changes["sft"]["reward"]
     assert ppo.interval is not None and grpo.interval is not None
     assert ppo.interval[0] > 0 and ppo.clear
     assert grpo.interval[0] < 0 < grpo.interval[1] and not grpo.clear
@@ -174,7 +186,7 @@ def test_the_interval_of_a_clear_gain_leaves_out_zero_and_of_noise_holds_it() ->
 def test_the_change_is_the_difference_of_the_means(pairs: list[tuple[float, float]]) -> None:
     before, after = ([float(pair[side]) for pair in pairs] for side in (0, 1))
     found = results_of(run("sft", 0, before), run("rloo", 0, after), resamples=50)
-    change = found["rloo"].changes["reward"]
+    change = found["rloo"].changes["sft"]["reward"]
     sft, rloo = (found[name].values["reward"].value for name in ("sft", "rloo"))
     assert change.value == pytest.approx(rloo - sft)
     assert change.interval is not None and change.inner_interval is not None
@@ -211,7 +223,7 @@ def test_the_base_policy_is_like_any_other_and_equal_answers_of_its_seeds_count_
     base = results_of(*runs)["base"]
     assert base.values["accuracy"].spread == 0
     assert base.values["accuracy"].interval == pytest.approx(jeffreys(1, 3, 0.95))
-    assert len(base.changes["accuracy"].seeds) == 2
+    assert len(base.changes["sft"]["accuracy"].seeds) == 2
 
 
 def test_a_policy_that_chooses_the_same_with_more_certainty_has_a_higher_expected_reward_only() -> (
@@ -219,7 +231,7 @@ def test_a_policy_that_chooses_the_same_with_more_certainty_has_a_higher_expecte
 ):
     sft = run("sft", 0, [1.0, 0.2, 1.0])
     surer = [row | {"expected_reward": row["expected_reward"] + 0.1} for row in sft.predictions]
-    changes = results_of(sft, Run("exact", 0, surer))["exact"].changes
+    changes = results_of(sft, Run("exact", 0, surer))["exact"].changes["sft"]
     assert changes["reward"].value == 0
     assert changes["expected_reward"].value == pytest.approx(0.1)
     assert changes["expected_reward"].interval == pytest.approx((0.1, 0.1))
@@ -246,19 +258,99 @@ def test_the_changes_of_the_table_are_adjusted_together_and_each_other_measure_b
     def p(policy: str, measure: str) -> float:
         return sign_flip_p((values[policy] - values["sft"])[0, :, names.index(measure)])
 
-    shown = [(policy, name) for policy in ("ppo", "grpo") for name in names[:2]]
+    shown = [
+        (policy, measure.name)
+        for policy in ("ppo", "grpo")
+        for measure in MEASURES
+        if measure.change
+    ]
     expected = holm([p(*pair) for pair in shown])
-    assert [found[policy].changes[name].p for policy, name in shown] == expected
+    assert [found[policy].changes["sft"][name].p for policy, name in shown] == expected
     rewards = holm([p(policy, "reward") for policy in ("ppo", "grpo")])
-    assert [found[policy].changes["reward"].p for policy in ("ppo", "grpo")] == rewards
+    assert [found[policy].changes["sft"]["reward"].p for policy in ("ppo", "grpo")] == rewards
 
 
-def test_changes_can_be_measured_against_another_control() -> None:
-    values = tables([run("sft", 0, [0.2, 0.2]), run("sft+", 0, [1, 0.2]), run("ppo", 0, [1, 1])])
-    against = compare(values, 50, reference="sft+")
-    assert against["sft+"].changes == {}
-    assert against["ppo"].changes["accuracy"].value == 0.5
-    assert against["sft"].changes["accuracy"].value == -0.5
+def test_the_methods_and_no_control_are_compared_with_sft_plus_too() -> None:
+    found = results_of(
+        run("base", 0, [0.2, 0.2]),
+        run("sft", 0, [0.2, 0.2]),
+        run("sft_plus", 0, [1, 0.2]),
+        run("ppo", 0, [1, 1]),
+    )
+    compared = {policy: set(result.changes) for policy, result in found.items()}
+    assert compared == {
+        "base": {"sft"}, "sft": set(), "sft_plus": {"sft"}, "ppo": {"sft", "sft_plus"},
+    }  # fmt: skip
+    assert found["ppo"].changes["sft"]["accuracy"].value == 1
+    assert found["ppo"].changes["sft_plus"]["accuracy"].value == 0.5
+    assert found["sft_plus"].changes["sft"]["accuracy"].value == 0.5
+
+
+def noisy(policies: Sequence[str], seeds: int, questions: int) -> dict[str, Array]:
+    """Values of policies whose answers are drawn at random."""
+    generator = np.random.default_rng(7)
+    size = (seeds, questions, len(MEASURES))
+    return {policy: (generator.uniform(size=size) < 0.6).astype(float) for policy in policies}
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_the_changes_against_each_reference_are_adjusted_by_themselves(seeds: int) -> None:
+    """By the number that the note of the table names."""
+    values = noisy(("base", "sft", "sft_plus", "ppo", "grpo"), seeds, 60)
+    shown = [place for place, measure in enumerate(MEASURES) if measure.change]
+    found = compare(values, 20)
+    comparison = Comparison("selector", range(seeds), 60, found, {key: {} for key in values}, {})
+    sections = sections_of(markdown(comparison))[1]
+    for reference, policies in (
+        ("sft", ("base", "sft_plus", "ppo", "grpo")),
+        ("sft_plus", ("ppo", "grpo")),
+    ):
+        assert list(comparison.against(reference)) == list(policies)
+        raw = [
+            p_of(values[policy][:, :, m] - values[reference][:, :, m])
+            for policy in policies
+            for m in shown
+        ]
+        adjusted = [
+            found[policy].changes[reference][MEASURES[m].name].p
+            for policy in policies
+            for m in shown
+        ]
+        assert adjusted == pytest.approx(holm(raw)) and min(raw) < 0.5
+        count = len(policies) * len(shown)
+        assert min(holm(raw)) == pytest.approx(min(1, count * min(raw)))
+        name = {"sft": "SFT", "sft_plus": "SFT+"}[reference]
+        note = sections[f"Change against {name}, percentage points"]
+        assert f"adjusted for the {count} changes of this table (Holm)" in note
+
+
+def p_of(differences: Array) -> float:
+    """The p-value of the method, or of these models if there are too few seeds."""
+    method = crossed(differences)
+    return sign_flip_p(differences.mean(axis=0)) if method is None else method.p
+
+
+@pytest.mark.parametrize(("seeds", "least"), [(3, 0.91), (5, 0.93)])
+def test_the_interval_against_sft_plus_covers_what_rl_adds_to_it(
+    seeds: int, least: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SFT is worse by more than RL adds, and the seeds of all three differ."""
+    monkeypatch.setattr("posttrain.report.compare.sign_flip_p", lambda _: 1.0)
+    rng = np.random.default_rng(seeds)
+    skill = rng.normal(0.6, 0.15, 200_000).clip(0.1, 0.9)
+    added, trials, covered = 0.04, 400, 0
+    for _ in range(trials):
+        asked = rng.choice(skill, 150)
+
+        def answers(gain: float, asked: Array = asked) -> Array:
+            trained = asked + gain + rng.normal(0, 0.01, (seeds, 1))
+            return (rng.random((seeds, 150)) < trained).astype(float)[:, :, None]
+
+        values = {"sft": answers(-0.08), "sft_plus": answers(0.0), "ppo": answers(added)}
+        change = compare(values, 10, MEASURES[:1])["ppo"].changes["sft_plus"]["accuracy"]
+        assert change.interval is not None and change.of_method
+        covered += change.interval[0] <= added <= change.interval[1]
+    assert least <= covered / trials <= 0.99
 
 
 def test_seeds_that_disagree_are_not_clear() -> None:
@@ -284,7 +376,7 @@ def test_with_three_seeds_a_change_is_of_the_method_and_that_of_these_models_is_
     differences = (values["ppo"] - values["sft"])[:, :, names.index("reward")]
     expected = crossed(differences)
     assert expected is not None
-    method, models = found.changes["reward"], found.of_models["reward"]
+    method, models = found.changes["sft"]["reward"], found.of_models["sft"]["reward"]
     assert method.of_method and not models.of_method
     assert method.interval == expected.interval(0.95) and method.p == expected.p
     assert models.p == sign_flip_p(differences.mean(axis=0))
@@ -294,16 +386,17 @@ def test_with_three_seeds_a_change_is_of_the_method_and_that_of_these_models_is_
     comparison = compare_runs("selector", runs, 200)
     text, rows = markdown(comparison), long_table(comparison)
     assert "for the methods: 95 % intervals over other trainings and other questions" in text
-    assert "The same changes with brackets for these 4 trained models of each method" in text
-    assert len(re.findall(r"^\| PPO ", text, re.M)) == 2
-    assert "ppo,mean,reward_change," in rows and "ppo,mean,reward_change_of_method," in rows
+    assert list(sections_of(text)[1])[-1] == "The same changes for these trained models alone"
+    assert len(re.findall(r"^\| PPO ", text, re.M)) == 3
+    assert "ppo,mean,reward_vs_sft," in rows and "ppo,mean,reward_vs_sft_of_method," in rows
 
 
 def test_with_two_seeds_there_are_no_changes_of_methods() -> None:
     runs = [run(policy, seed, [0.2, 1.0, 0.4]) for policy in ("sft", "ppo") for seed in (0, 1)]
     comparison = compare_runs("selector", runs, 50)
     assert not comparison.of_methods
-    assert "Their brackets are for these trained models" in markdown(comparison)
+    assert "Brackets are for these trained models" in markdown(comparison)
+    assert "for the methods" not in markdown(comparison)
     assert "of_method" not in long_table(comparison)
 
 
@@ -402,7 +495,7 @@ def test_a_manifest_of_something_else_is_refused(tmp_path: Path) -> None:
 
 def test_predictions_without_a_column_are_refused() -> None:
     with pytest.raises(UserError, match="predictions without 'reward', which reward needs"):
-        measured([{"correct": True, "probability_correct": 0.5}])
+        measured([{name: value for name, value in prediction(0, 1.0).items() if name != "reward"}])
 
 
 # ------------------------------------------------------------------------------ what is written
@@ -440,18 +533,18 @@ def test_a_measure_is_added_in_one_place_and_is_everywhere(
     )
     rows = {(row["policy"], row["metric"]): row["value"] for row in rows_of(found)}
     assert float(rows["ppo", "words"]) == 0.3
-    assert float(rows["ppo", "words_change"]) == pytest.approx(0.1)
+    assert float(rows["ppo", "words_vs_sft"]) == pytest.approx(0.1)
     assert few_metrics(found)["ppo"]["words"] == 0.3
-    head, _, _, ppo = main_table(found).splitlines()
-    assert "change of the number of words vs SFT, points" in head
-    assert "+10.0 [+10.0, +10.0]" in ppo
+    head, _, ppo = changes_table(found, "sft").splitlines()
+    assert "the number of words" in head and "+10.0 [+10.0, +10.0]" in ppo
+    assert "the number of words" in values_table(found)
 
 
 def test_the_long_table_has_one_number_per_row(comparison: Comparison) -> None:
     rows = rows_of(comparison)
     keys = [(row["policy"], row["seed"], row["metric"]) for row in rows]
     assert len(set(keys)) == len(keys)
-    assert {("ppo", "2", "reward_change"), ("blind:shortest", "", "accuracy")} <= set(keys)
+    assert {("ppo", "2", "reward_vs_sft"), ("blind:shortest", "", "accuracy")} <= set(keys)
     assert (rows[0]["metric"], float(rows[0]["value"])) == ("questions", 120)
     assert all(row["value"] for row in rows)
     of = dict(zip(keys, rows, strict=True))
@@ -461,27 +554,112 @@ def test_the_long_table_has_one_number_per_row(comparison: Comparison) -> None:
         ("ppo", "1", "accuracy"),
         ("ppo", "mean", "share_gold"),
         ("ppo", "mean", "reward"),
-        ("ppo", "mean", "reward_change"),
+        ("ppo", "mean", "reward_vs_sft"),
     ):
         numbers = [float(of[key][end]) for end in ends]
         assert numbers == sorted(set(numbers))
     assert not any(of["ppo", "1", "reward"][end] for end in ends if end != "value")
-    assert of["ppo", "mean", "accuracy"]["spread"] and of["ppo", "mean", "accuracy_change"]["p"]
+    assert of["ppo", "mean", "accuracy"]["spread"] and of["ppo", "mean", "accuracy_vs_sft"]["p"]
     assert not of["sft", "mean", "accuracy"]["p"] and "reward_ratio" not in {k[2] for k in keys}
 
 
-def test_the_table_for_readers_has_four_columns_in_percent(comparison: Comparison) -> None:
-    head, _, sft, ppo, *_ = main_table(comparison).splitlines()
-    assert [cell.strip() for cell in head.strip("|").split("|")] == [
-        "policy",
-        "accuracy % [95 %]",
-        "change of the greedy answer vs SFT, points",
-        "change of a sample vs SFT, points",
-    ]
+def names(comparison: Comparison) -> list[str]:
+    """The measures in the tables for readers."""
+    return [measure.name for measure in comparison.shown]
+
+
+def cells(row: str) -> list[str]:
+    return [cell.strip() for cell in row.strip("|").split("|")]
+
+
+def test_the_tables_for_readers_have_a_column_for_each_measure(comparison: Comparison) -> None:
+    head, _, sft, ppo, *_ = values_table(comparison).splitlines()
+    headings = [measure.change for measure in MEASURES if measure.change]
+    assert cells(head) == ["right answers, % [95 %]", *headings]
     accuracy = comparison.results["ppo"].values["accuracy"].value
-    assert re.match(rf"\| PPO    \| +{100 * accuracy:.1f} \[", ppo)
-    assert sft.rstrip(" |").endswith("]") and sft.count("[") == 1
-    assert len({len(line) for line in main_table(comparison).splitlines()}) == 1
+    assert cells(ppo)[0] == "PPO" and cells(ppo)[1].startswith(f"{100 * accuracy:.1f} [")
+    assert sft.count("[") == len(headings)
+    head, _, *rows = changes_table(comparison, "sft").splitlines()
+    assert cells(head) == ["change against SFT, points [95 %]", *headings]
+    assert [cells(row)[0] for row in rows] == ["PPO", "GRPO", "DPO"]
+    assert len({len(line) for line in changes_table(comparison, "sft").splitlines()}) == 1
+
+
+THREE = (
+    MEASURES[0],
+    Measure("fitted_accuracy", "mean", "fitted", change="a sample at the fitted temperature"),
+    Measure("sample_accuracy", "mean", "probability_correct", change="a sample at temperature 1"),
+)
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_three_measures_and_two_references_are_in_tables_csv_and_picture(
+    seeds: int, tmp_path: Path
+) -> None:
+    generator = np.random.default_rng(5)
+    policies = {"base": 0.4, "sft": 0.5, "sft_plus": 0.6, "ppo": 0.8}
+    runs = [
+        Run(
+            policy,
+            seed,
+            [
+                prediction(n, float(generator.uniform() < right))
+                | {"probability_correct": right, "fitted": right - generator.uniform(0, 0.1)}
+                for n in range(80)
+            ],
+        )
+        for policy, right in policies.items()
+        for seed in range(seeds)
+    ]
+    found = Comparison(
+        "generator",
+        range(seeds),
+        80,
+        compare(tables(runs, THREE), 50, THREE),
+        {key: {} for key in policies},
+        {},
+        THREE,
+    )
+    sections = sections_of(markdown(found))[1]
+    assert list(sections)[:3] == [
+        "Right answers, % of the test questions",
+        "Change against SFT+, percentage points",
+        "Change against SFT, percentage points",
+    ]
+    for heading, rows in zip(sections, (4, 1, 3), strict=False):
+        table = sections[heading].split("\n\n")[0].splitlines()
+        assert cells(table[0])[1:] == [measure.change for measure in THREE]
+        assert len(table) == 2 + rows
+    assert "The fitted temperature is each policy's own" in sections[next(iter(sections))]
+    metrics = {row["metric"] for row in rows_of(found) if row["policy"] == "ppo"}
+    assert {"fitted_accuracy_vs_sft", "fitted_accuracy_vs_sft_plus"} <= metrics
+    assert ("fitted_accuracy_vs_sft_plus_of_method" in metrics) == (seeds == 3)
+    plot_comparison(found, tmp_path / "a.png")
+    wide = int.from_bytes((tmp_path / "a.png").read_bytes()[16:20], "big")
+    assert wide == 1890  # a panel for each reference
+
+
+def test_without_sft_plus_there_is_no_word_of_it(comparison: Comparison) -> None:
+    assert comparison.references == ["sft"]
+    assert "SFT+" not in markdown(comparison) and "sft_plus" not in long_table(comparison)
+
+
+def test_controls_come_first_wherever_params_names_them() -> None:
+    runs = [run(policy, 0, [1, 0.2]) for policy in ("ppo", "sft_plus", "base", "sft")]
+    assert list(compare_runs("selector", runs, 20).results) == ["base", "sft", "sft_plus", "ppo"]
+
+
+def test_notes_follow_the_findings_and_further_sections_the_tables(comparison: Comparison) -> None:
+    noted = replace(comparison, notes=["SFT stopped at its plateau."])
+    text = markdown(noted, {"Effort": "| a |\n|---|\n| 1 |\n\nTokens."})
+    said, sections = sections_of(text)
+    assert said[-1] == "- SFT stopped at its plateau." and said[0].startswith("- **")
+    assert sections["Effort"] == "| a |\n|---|\n| 1 |\n\nTokens."
+    assert list(sections)[:1] + list(sections)[-2:] == [
+        "Right answers, % of the test questions",
+        "Effort",
+        "The same changes for these trained models alone",
+    ]
 
 
 def test_a_policy_that_was_not_trained_has_a_row_and_a_sentence_and_no_numbers() -> None:
@@ -502,29 +680,35 @@ def test_only_clear_changes_are_bold(comparison: Comparison) -> None:
     up = Estimate(0.05, (0.02, 0.08), (0.03, 0.07), (Estimate(0.05),), p=0.01)
     noise = replace(up, p=0.2)
     sft, ppo = comparison.results["sft"], comparison.results["ppo"]
-    changes = {"accuracy": up, "sample_accuracy": noise}
-    found = replace(comparison, results={"sft": sft, "ppo": Result(ppo.values, changes)})
-    (row,) = [line for line in main_table(found).splitlines() if line.startswith("| PPO")]
-    assert [cell.strip() for cell in row.split("|")[3:5]] == [
-        "**+5.0** [+2.0, +8.0]",
-        "+5.0 [+2.0, +8.0]",
-    ]
+    changes = dict.fromkeys(names(comparison), noise) | {"accuracy": up}
+    found = replace(comparison, results={"sft": sft, "ppo": Result(ppo.values, {"sft": changes})})
+    row = changes_table(found, "sft").splitlines()[-1]
+    assert cells(row)[:3] == ["PPO", "**+5.0** [+2.0, +8.0]", "+5.0 [+2.0, +8.0]"]
 
 
 def test_the_markdown_opens_with_findings_and_says_how_sure_its_numbers_are(
     comparison: Comparison,
 ) -> None:
-    said, tables, note, models, same, kinds, shares = markdown(comparison).strip().split("\n\n")
-    assert all(line.startswith("- ") for line in said.splitlines())
-    assert tables == main_table(comparison)
-    assert "means over seeds 0, 1, 2" in note and "the 6 changes of this table (Holm)" in note
-    assert models.startswith("The same changes with brackets for these 3 trained models")
-    assert same == main_table(comparison, of_models=True)
-    assert kinds == "Right and wrong answers by kind of the chosen candidate:"
-    assert shares.splitlines()[0].strip("| ").split(" | ")[0] == "% of the questions"
+    said, sections = sections_of(markdown(comparison))
+    assert all(line.startswith("- ") for line in said)
+    values, changes, kinds, models = (part.split("\n\n") for part in sections.values())
+    assert values[0] == values_table(comparison)
+    assert "means over seeds 0, 1, 2" in values[1]
+    assert changes[0] == changes_table(comparison, "sft")
+    assert (
+        f"adjusted for the {3 * len(names(comparison))} changes of this table (Holm)" in changes[1]
+    )
+    assert kinds[0] == "By kind of the chosen candidate:"
+    assert cells(kinds[1].splitlines()[0])[0] == "% of the questions"
+    assert models[0] == changes_table(comparison, "sft", of_models=True)
+    assert "for these trained models, over other questions alone" in models[1]
+    assert (
+        f"adjusted for the {3 * len(names(comparison))} changes of the table (Holm), and every seed agrees"
+        in models[1]
+    )
     one = markdown(compare_runs("generator", [run("sft", 4, [1, 0.2])], 20))
-    assert "2 test questions; seed 4. Accuracy" in one and "every seed" not in one
-    assert "Holm" not in one and "change" not in one  # SFT alone
+    assert "2 test questions; seed 4." in one and "every seed" not in one
+    assert "Holm" not in one and "hange" not in one  # SFT alone
 
 
 def test_right_and_wrong_answers_of_one_kind_are_counted_apart() -> None:
@@ -537,15 +721,12 @@ def test_right_and_wrong_answers_of_one_kind_are_counted_apart() -> None:
 
     sft = answers(("right", True), ("wrong_answer_only", True), ("wrong_program", False))
     ppo = answers(("wrong_answer_only", True), ("wrong_answer_only", True), ("odd", False))
-    (*_, told, shares) = (
-        markdown(compare_runs("generator", [Run("sft", 0, sft), Run("ppo", 0, ppo)], 20))
-        .strip()
-        .split("\n\n")
-    )
-    assert told.startswith("Right and wrong answers by first failure of the answer (a right")
-    cells = [re.split(r" *\| *", line.strip("| ")) for line in shares.splitlines()]
-    assert cells[0] == ["% of the questions", "SFT", "PPO"]
-    assert cells[2:] == [
+    text = markdown(compare_runs("generator", [Run("sft", 0, sft), Run("ppo", 0, ppo)], 20))
+    told, shares = sections_of(text)[1]["Right and wrong answers by kind"].split("\n\n")
+    assert told.startswith("By first failure of the answer (a right")
+    rows = list(map(cells, shares.splitlines()))
+    assert rows[0] == ["% of the questions", "SFT", "PPO"]
+    assert rows[2:] == [
         ["right: wrong answer only", "33.3", "66.7"],
         ["right: no failure", "33.3", "0.0"],
         ["wrong: odd", "0.0", "33.3"],
@@ -586,7 +767,7 @@ def test_the_axis_fits_the_trained_policies_and_base_only_where_it_is_near() -> 
 def test_a_value_outside_the_axis_is_an_arrow_with_its_number() -> None:
     axes = Figure().subplots()
     axes.set_xlim(80, 90)
-    _draw(axes, Estimate(0.5, (0.4, 0.6), (0.45, 0.55)), 0, "k", filled=True)
+    _draw(axes, Estimate(0.5, (0.4, 0.6), (0.45, 0.55)), 0, "k", "o")
     (arrow,) = axes.lines
     assert arrow.get_marker() == "<" and 80 < arrow.get_xdata()[0] < 81
     assert axes.texts[0].get_text() == "50.0"
@@ -595,7 +776,7 @@ def test_a_value_outside_the_axis_is_an_arrow_with_its_number() -> None:
 def test_the_bar_of_the_narrower_interval_is_the_thicker_one_and_a_sample_is_open() -> None:
     axes = Figure().subplots()
     axes.set_xlim(0, 100)
-    _draw(axes, Estimate(0.5, (0.2, 0.8), (0.4, 0.6)), 0, "k", filled=False)
+    _draw(axes, Estimate(0.5, (0.2, 0.8), (0.4, 0.6)), 0, "k", "D")
     outer, inner, point = axes.lines
     assert (tuple(outer.get_xdata()), tuple(inner.get_xdata())) == ((20, 80), (40, 60))
     assert outer.get_linewidth() < inner.get_linewidth()
@@ -660,7 +841,8 @@ def test_the_stage_writes_and_prints_the_comparison_of_either_family(
         assert f"{family.capitalize()}: in the greedy answer" in (
             printed := capsys.readouterr().out
         )
-        assert re.search(r"\| PPO    \| +33\.3 \[", printed)
+        assert re.search(r"\| PPO +\| +33\.3 \[", printed)
+        assert re.search(r"\| PPO +\| +0\.0 \[", printed)
         assert set(json.loads(Path(f"metrics/compare/{family}.json").read_text())) == set(POLICIES)
         with Path(f"plots/compare/{family}.csv").open(encoding="utf-8") as file:
             assert {row["policy"] for row in csv.DictReader(file)} >= set(POLICIES)

@@ -131,7 +131,10 @@ def test_a_policy_that_took_longer_for_no_more_accuracy_is_named(
     Path("plots/compare/selector.csv").write_text("\n".join(rows))
     write_jsonl(TIMES, TIMED)
     cost.main()
-    table = cells(capsys.readouterr().out.split("selector:")[1].strip())
+    told = capsys.readouterr().out.split("selector:")[1].strip()
+    table = cells(told)
+    assert "\nDominated by: a policy with at least this accuracy and expected reward, " in told
+    assert "\nNo row for GRPO: their models are not here, or were not trained here; " in told
     ends = {name: table[name][-1] for name in ("base", "SFT", "PPO", "DPO")}
     assert ends == {"base": "", "SFT": "", "PPO": "SFT", "DPO": ""} and "GRPO" not in table
     assert table["DPO"][:3] == ["70.0 [60.0, 100.0]", "50.0 [40.0, 60.0]", "20.0"]

@@ -52,7 +52,9 @@ def finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for family in ("selector", "generator"):
         path = Path(f"plots/compare/{family}.md")
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"- **The {family} gains.**\n- More.\n\n{TABLE}\n\nA note.\n")
+        path.write_text(
+            f"- **The {family} gains.**\n- More.\n\n### Right answers, %\n\n{TABLE}\n\nA note.\n"
+        )
     Path("metrics").mkdir()
     Path("metrics/best.json").write_text(json.dumps({"selector": best, "generator": best}))
     return tmp_path

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from posttrain.core.errors import UserError
+from posttrain.measures.named import Measure
 from posttrain.report.compare import Comparison, Estimate, Result
 from posttrain.report.curves import (
     Panel,
@@ -31,27 +33,52 @@ def changed(
     return Estimate(value, ends, ends, tuple(map(Estimate, seeds or [value])), p, of_method)
 
 
+MEASURES = (
+    Measure("accuracy", "rate", "correct", change="the greedy answer"),
+    Measure("fitted_accuracy", "mean", "-", change="a sample at the fitted temperature"),
+    Measure("sample_accuracy", "mean", "-", change="a sample at temperature 1"),
+)
+
+
 def comparison(
     greedy: Mapping[str, Change],
     sample: Mapping[str, Change] | None = None,
     *,
+    fitted: Mapping[str, Change] | None = None,
+    plus: Mapping[str, Change] | None = None,
+    plus_fitted: Mapping[str, Change] | None = None,
+    plus_sample: Mapping[str, Change] | None = None,
     sft: float = 0.6,
     seeds: Sequence[int] = (0,),
     of_seeds: Mapping[str, Sequence[float]] | None = None,
     blind: Mapping[str, float] | None = None,
 ) -> Comparison:
-    """A comparison of SFT at accuracy `sft` and of policies with these changes from it."""
+    """A comparison of SFT at accuracy `sft` and of policies with these changes from it, and `plus` from SFT+.
+
+    Without `fitted` there are two measures.
+    """
+    given = {
+        "sft": (greedy, fitted or {}, sample or {}),
+        "sft_plus": (plus or {}, plus_fitted or {}, plus_sample or {}),
+    }
     results = {"sft": Result({"accuracy": Estimate(sft, (sft - 0.02, sft + 0.02))}, {})}
-    for policy, (value, p) in greedy.items():
-        moved = (sample or {}).get(policy, (0.0, 1.0))
-        results[policy] = Result(
-            {"accuracy": Estimate(sft + value, (sft + value - 0.02, sft + value + 0.02))},
-            {
-                "accuracy": changed(value, p, (of_seeds or {}).get(policy, ()), len(seeds) > 2),
-                "sample_accuracy": changed(*moved, of_method=len(seeds) > 2),
-            },
-        )
-    return Comparison("generator", seeds, 500, results, {}, blind or {})
+    for policy, (value, _) in greedy.items():
+        changes = {}
+        for reference, of in given.items():
+            if policy not in of[0]:
+                continue
+            changes[reference] = {
+                measure.name: changed(
+                    *moved.get(policy, (0.0, 1.0)),
+                    (of_seeds or {}).get(policy, ()) if measure is MEASURES[0] else (),
+                    len(seeds) > 2,
+                )
+                for measure, moved in zip(MEASURES, of, strict=True)
+            }
+        accuracy = Estimate(sft + value, (sft + value - 0.02, sft + value + 0.02))
+        results[policy] = Result({"accuracy": accuracy}, changes)
+    measures = MEASURES[::2] if fitted is None else MEASURES
+    return Comparison("generator", seeds, 500, results, {}, blind or {}, measures)
 
 
 def plain(sentences: Sequence[str]) -> list[str]:
@@ -71,7 +98,7 @@ def plain(sentences: Sequence[str]) -> list[str]:
         (
             {"ppo": (0.024, 0.2)},
             "PPO has the highest accuracy on 500 test questions: 62.4 %, SFT 60.0 %; "
-            "the difference is within noise.",
+            "the difference from SFT is within noise.",
         ),
         (
             {"ppo": (0.02, 0.01), "exact": (0.02, 0.01)},
@@ -92,8 +119,8 @@ def plain(sentences: Sequence[str]) -> list[str]:
         ),
         ({}, "SFT has an accuracy of 60.0 % on 500 test questions."),
         (
-            {"sft+": (0.05, 0.001), "ppo": (0.02, 0.01)},
-            "SFT+ has the highest accuracy on 500 test questions: 65.0 %, SFT 60.0 %.",
+            {"sft_plus": (0.05, 0.001), "ppo": (0.02, 0.01)},
+            "No RL method has a higher accuracy on 500 test questions than SFT+: 65.0 %; PPO has 62.0 %.",
         ),
     ],
 )
@@ -116,18 +143,19 @@ def test_the_best_policy_is_named_with_its_distance_from_sft(
         (
             (-0.07, 0.001),
             (0.03, 0.001),
-            "gains 7.0 points [+6.0, +8.0] in the greedy answer and loses 3.0 points [+2.0, +4.0] in a sample.",
+            "gains 7.0 points [+6.0, +8.0] in the greedy answer and "
+            "loses 3.0 points [+2.0, +4.0] in a sample at temperature 1.",
         ),
         (
             (-0.01, 0.3),
             (-0.03, 0.001),
             "stays within noise in the greedy answer (+1.0 points) and "
-            "gains 3.0 points [+2.0, +4.0] in a sample.",
+            "gains 3.0 points [+2.0, +4.0] in a sample at temperature 1.",
         ),
         (
             (-0.07, 0.001),
             (-0.03, 0.001),
-            "gains 7.0 points [+6.0, +8.0] in the greedy answer and 3.0 points [+2.0, +4.0] in a sample.",
+            "gains 7.0 points [+6.0, +8.0] in the greedy answer and 3.0 points [+2.0, +4.0] in a sample at temperature 1.",
         ),
     ],
 )
@@ -150,7 +178,7 @@ def test_changes_beyond_noise_are_told_apart_from_the_rest() -> None:
         "DPO −2.0 [−3.0, −1.0] points, not for GRPO +1.0."
     )
     assert sample == (
-        "In a sample no method's change against SFT is beyond noise: DPO +1.0, PPO 0.0, GRPO 0.0 points."
+        "In a sample at temperature 1 no method's change against SFT is beyond noise: DPO +1.0, PPO 0.0, GRPO 0.0 points."
     )
     assert seeds.startswith("One seed on one machine: this describes one training of each method, ")
     assert "nothing can be said of the methods" in seeds
@@ -165,17 +193,181 @@ def test_when_every_change_is_beyond_noise_it_says_so() -> None:
     )
 
 
-def test_a_gain_in_a_sample_alone_is_called_what_it_may_be() -> None:
-    surer = comparison(
-        {"ppo": (0.03, 0.01), "grpo": (0.0, 1.0), "dpo": (-0.03, 0.01)},
-        dict.fromkeys(("ppo", "grpo", "dpo"), (0.05, 0.01)),
+def of_temperature(found: Comparison) -> list[str]:
+    return [
+        said
+        for said in plain(findings(found))
+        if said.startswith("Against SFT ") and "gain" in said
+    ]
+
+
+def test_a_gain_at_temperature_1_alone_is_a_matter_of_temperature() -> None:
+    methods = ("ppo", "grpo", "dpo")
+    found = comparison(
+        dict.fromkeys(methods, (0.0, 1.0)),
+        dict.fromkeys(methods, (0.05, 0.01)),
+        fitted={"ppo": (0.02, 0.01), "grpo": (0.04, 0.06), "dpo": (-0.03, 0.01)},
     )
-    assert any(
-        said.startswith("GRPO and DPO gain in a sample and not in the greedy answer. A policy")
-        for said in plain(findings(surer))
+    assert of_temperature(found) == [
+        "Against SFT GRPO and DPO gain beyond noise in a sample at temperature 1 and not at the fitted temperature: "
+        "what is shown is a matter of temperature.",
+        "Against SFT PPO gains beyond noise in a sample at the fitted temperature and not in the greedy answer: "
+        "one temperature for all questions does not explain that, and no better greedy answer is shown.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("sample", "fitted"),
+    [
+        ((0.05, 0.2), (0.0, 1.0)),  # within noise
+        ((-0.05, 0.01), (0.0, 1.0)),  # a loss
+        ((0.05, 0.01), (0.05, 0.01)),  # at either temperature, and in the greedy answer
+    ],
+)
+def test_nothing_is_said_of_temperature_where_no_gain_hangs_on_it(
+    sample: Change, fitted: Change
+) -> None:
+    found = comparison({"ppo": (0.03, 0.01)}, {"ppo": sample}, fitted={"ppo": fitted})
+    assert not any("matter of temperature" in said for said in findings(found))
+    assert not any("does not explain" in said for said in findings(found))
+
+
+def test_gains_that_hang_on_temperature_are_told_by_reference() -> None:
+    methods = ("ppo", "grpo")
+    same = comparison(
+        {"sft_plus": (0.0, 1.0), **dict.fromkeys(methods, (0.0, 1.0))},
+        dict.fromkeys(methods, (0.05, 0.01)),
+        fitted={},
+        plus=dict.fromkeys(methods, (0.0, 1.0)),
+        plus_sample=dict.fromkeys(methods, (0.03, 0.01)),
     )
-    fine = comparison({"ppo": (0.03, 0.01)}, {"ppo": (0.05, 0.01)})
-    assert not any("temperature" in said for said in findings(fine))
+    assert any(said.startswith("Against SFT+ and SFT PPO and GRPO gain") for said in findings(same))
+    other = replace_changes(same, "grpo", "sft_plus")
+    told = [said for said in findings(other) if "matter of temperature" in said]
+    assert [said.split(" gain")[0] for said in told] == [
+        "Against SFT+ PPO",
+        "Against SFT PPO and GRPO",
+    ]
+
+
+def replace_changes(found: Comparison, policy: str, reference: str) -> Comparison:
+    """The comparison, in which a policy does not differ from a reference."""
+    none = {measure.name: changed(0.0, 1.0) for measure in MEASURES}
+    changes = {**found.results[policy].changes, reference: none}
+    results = {**found.results, policy: replace(found.results[policy], changes=changes)}
+    return replace(found, results=results)
+
+
+# ------------------------------------------------------------------------------ against SFT+
+
+
+@pytest.mark.parametrize(
+    ("change", "seeds", "said"),
+    [
+        (
+            (0.05, 0.01),
+            (0, 1, 2),
+            "beats SFT by 5.0 points [+4.0, +6.0] in the greedy answer: SFT was not at its end, and a gain against it "
+            "alone may come from training for longer.",
+        ),
+        (
+            (0.05, 0.01),
+            (0,),
+            "beats SFT by 5.0 points [+4.0, +6.0] in the greedy answer: this SFT was not at its end, and a gain against it "
+            "alone may come from training for longer.",
+        ),
+        (
+            (0.05, 0.06),
+            (0, 1, 2),
+            "is not shown to differ from SFT in the greedy answer: +5.0 points.",
+        ),
+        ((-0.05, 0.01), (0,), "falls 5.0 points [+4.0, +6.0] behind SFT in the greedy answer."),
+    ],
+)
+def test_what_more_sft_adds_is_said(change: Change, seeds: Sequence[int], said: str) -> None:
+    found = comparison(
+        {"sft_plus": change, "ppo": (0.0, 1.0)}, plus={"ppo": (0.0, 1.0)}, seeds=seeds
+    )
+    control = "SFT+, which trains on with SFT where the methods train with RL, "
+    assert plain(findings(found))[1] == control + said
+
+
+@pytest.mark.parametrize(
+    ("greedy", "plus", "said"),
+    [
+        (
+            {"ppo": (0.02, 0.2), "grpo": (0.01, 0.3)},
+            {"ppo": (-0.01, 0.3), "grpo": (-0.02, 0.3)},
+            "no RL method is shown to beat SFT+ or SFT",
+        ),
+        (
+            {"ppo": (0.05, 0.01), "grpo": (0.01, 0.3)},
+            {"ppo": (0.02, 0.3), "grpo": (-0.02, 0.3)},
+            "no RL method is shown to beat SFT+; PPO beats SFT by 5.0 points",
+        ),
+        (
+            {"ppo": (0.08, 0.01), "grpo": (0.06, 0.01), "dpo": (0.01, 0.5)},
+            {"ppo": (0.04, 0.01), "grpo": (0.02, 0.01), "dpo": (-0.03, 0.01)},
+            "PPO and GRPO beat SFT+ by 2.0 to 4.0 points, and DPO falls 3.0 points behind it; "
+            "PPO and GRPO beat SFT by 6.0 to 8.0 points",
+        ),
+        (
+            {"ppo": (0.03, 0.01), "grpo": (0.03, 0.01)},
+            {"ppo": (-0.03, 0.01), "grpo": (-0.02, 0.4)},
+            "no RL method is shown to beat SFT+, and PPO falls 3.0 points behind it; "
+            "every RL method beats SFT by 3.0 points",
+        ),
+    ],
+)
+def test_the_conclusion_is_first_of_what_rl_adds_to_sft_plus(
+    greedy: Mapping[str, Change], plus: Mapping[str, Change], said: str
+) -> None:
+    found = comparison(
+        {"sft_plus": (0.02, 0.3), **greedy},
+        dict.fromkeys(greedy, (0.2, 0.001)),  # a sample has no say
+        plus=plus,
+        seeds=(0, 1, 2),
+    )
+    assert headline(found).replace("\u00a0", " ") == f"in the greedy answer {said}"
+    assert findings(found)[0].startswith("**In the greedy answer ")
+
+
+def test_a_change_is_told_against_both_references_in_one_sentence() -> None:
+    found = comparison(
+        {"sft_plus": (0.0, 1.0), "ppo": (0.05, 0.01), "dpo": (0.01, 0.5)},
+        plus={"ppo": (0.02, 0.3), "dpo": (-0.03, 0.01)},
+    )
+    assert plain(findings(found))[2] == (
+        "In the greedy answer the change against SFT+ is beyond noise for DPO −3.0 [−4.0, −2.0] points, not for PPO +2.0; "
+        "the change against SFT is beyond noise for PPO +5.0 [+4.0, +6.0] points, not for DPO +1.0."
+    )
+
+
+@pytest.mark.parametrize(
+    ("from_sft", "from_plus", "said"),
+    [
+        ((0.03, 0.01), (0.02, 0.01), "SFT 60.0 %, SFT+ 61.0 %."),
+        (
+            (0.03, 0.01),
+            (0.02, 0.2),
+            "SFT 60.0 %, SFT+ 61.0 %; the difference from SFT+ is within noise.",
+        ),
+        (
+            (0.03, 0.1),
+            (0.02, 0.2),
+            "SFT 60.0 %, SFT+ 61.0 %; the difference from SFT+ and SFT is within noise.",
+        ),
+    ],
+)
+def test_the_highest_accuracy_is_told_with_what_it_is_within_noise_of(
+    from_sft: Change, from_plus: Change, said: str
+) -> None:
+    found = comparison({"sft_plus": (0.01, 0.5), "ppo": from_sft}, plus={"ppo": from_plus})
+    highest = "PPO has the highest accuracy on 500 test questions: 63.0 %, "
+    assert plain(findings(found))[0].endswith(highest + said)
+
+
+# ------------------------------------------------------------------------------ by seeds
 
 
 def test_with_three_seeds_the_sentences_are_of_the_methods() -> None:
@@ -186,7 +378,7 @@ def test_with_three_seeds_the_sentences_are_of_the_methods() -> None:
         of_seeds={"ppo": (0.05, 0.05, -0.01), "grpo": (0.02, 0.02, 0.02)},
     )
     first, greedy, _, seeds = plain(findings(found))
-    assert first.startswith("In the greedy answer PPO gains 3.0 points;")
+    assert first.startswith("In the greedy answer PPO beats SFT by 3.0 points.")
     assert "beyond noise for PPO +3.0 [+2.0, +4.0] points, not for GRPO +2.0." in greedy
     assert seeds.startswith("3 seeds: intervals and p-values of changes count other trainings")
 
@@ -199,7 +391,7 @@ def test_two_seeds_say_nothing_of_a_method() -> None:
     )
     first, greedy, _, seeds = plain(findings(found))
     assert first.startswith(
-        "For these trained models alone: in the greedy answer PPO gains 3.0 points;"
+        "For these trained models alone: in the greedy answer PPO beats SFT by 3.0 points."
     )
     assert "beyond noise for PPO +3.0 [+2.0, +4.0] points, not for GRPO +2.0." in greedy
     assert seeds.startswith(
@@ -219,38 +411,31 @@ def test_the_best_blind_baseline_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("greedy", "sample", "said"),
+    ("greedy", "said"),
     [
         (
             {"ppo": (0.02, 0.2), "grpo": (0.01, 0.3)},
-            {},
-            "in the greedy answer and a sample no method differs from SFT beyond noise",
+            "in the greedy answer no RL method is shown to beat SFT",
         ),
         (
             {"ppo": (0.024, 0.01), "grpo": (0.0, 1.0)},
-            {},
-            "in the greedy answer PPO gains 2.4 points; "
-            "in a sample no method differs from SFT beyond noise",
-        ),
-        (
-            {"ppo": (0.0, 1.0), "grpo": (0.0, 1.0)},
-            {"ppo": (0.05, 0.01), "grpo": (0.04, 0.01)},
-            "in a sample every method gains 4.0 to 5.0 points; "
-            "in the greedy answer no method differs from SFT beyond noise",
+            "in the greedy answer PPO beats SFT by 2.4 points",
         ),
         (
             {"ppo": (0.03, 0.01), "grpo": (0.03, 0.01), "dpo": (-0.02, 0.01)},
-            {"ppo": (0.05, 0.01)},
-            "in the greedy answer PPO and GRPO gain 3.0 points and DPO loses 2.0 points; "
-            "in a sample PPO gains 5.0 points",
+            "in the greedy answer PPO and GRPO beat SFT by 3.0 points, and DPO falls 2.0 points behind it",
         ),
-        ({}, {}, "SFT answers 60.0 % right"),
+        (
+            {"ppo": (-0.03, 0.01), "grpo": (-0.04, 0.01)},
+            "in the greedy answer no RL method is shown to beat SFT, and every RL method falls 3.0 to 4.0 points behind it",
+        ),
+        ({}, "SFT answers 60.0 % right"),
     ],
 )
-def test_the_headline_holds_what_is_beyond_noise(
-    greedy: Mapping[str, Change], sample: Mapping[str, Change], said: str
+def test_without_sft_plus_the_headline_is_against_sft(
+    greedy: Mapping[str, Change], said: str
 ) -> None:
-    assert headline(comparison(greedy, sample)).replace("\u00a0", " ") == said
+    assert headline(comparison(greedy)).replace("\u00a0", " ") == said
 
 
 def test_numbers_and_names_read_well() -> None:
@@ -261,7 +446,7 @@ def test_numbers_and_names_read_well() -> None:
         "0.0",
     ]
     assert percent(0.9144) == "91.4\u00a0%"
-    assert [label(name) for name in ("ppo", "sft+", "base", "exact")] == [
+    assert [label(name) for name in ("ppo", "sft_plus", "base", "exact")] == [
         "PPO", "SFT+", "base", "exact",
     ]  # fmt: skip
     assert [joined(list(names)) for names in ("", "a", "ab", "abc")] == [

@@ -439,8 +439,8 @@ def test_compare_pairs_generators_like_selectors() -> None:
     assert sft.values["accuracy"].value == pytest.approx(1 / 3)
     assert sft.values["expected_reward"].value == sft.values["reward"].value
     assert sft.values["reward"].value == pytest.approx(1.2 / 3)
-    assert ppo.changes["accuracy"].value == pytest.approx(1 / 3)
-    assert ppo.changes["reward"].value == pytest.approx((0 + 0.8 + 0.2) / 3)
+    assert ppo.changes["sft"]["accuracy"].value == pytest.approx(1 / 3)
+    assert ppo.changes["sft"]["reward"].value == pytest.approx((0 + 0.8 + 0.2) / 3)
     assert ppo.values["expected_reward"].value == pytest.approx((1 + 0.6 + 0.1) / 3)
     assert ppo.values["sample_accuracy"].value == pytest.approx((1 + 0.5 + 0) / 3)
     assert {name: kind.share.value for name, kind in found.kinds["ppo"].items()} == {

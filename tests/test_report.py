@@ -155,7 +155,11 @@ def project(
         (folder / f"plots/compare/{family}-curves.png").write_bytes(b"\x89PNG")
         numbers = "| policy | accuracy |\n|---|---:|\n| SFT | 50.0 [40.0, 60.0] |\n"
         said = f"- **{family} wins.** It does\n- more of the {family}\n- one seed"
-        written = f"{said}\n\n{numbers}\n12 questions of {family}\n\nkinds\n\n{numbers}"
+        tables = (
+            f"### Right answers, %\n\n{numbers}\n12 questions of {family}\n\n### Change against SFT\n\n{numbers}\n"
+            f"A note.\n\n### Kinds\n\nBy kind:\n\n{numbers}"
+        )
+        written = f"{said}\n\n{tables}"
         (folder / f"plots/compare/{family}.md").write_text(written)
     before = Path.cwd()
     os.chdir(folder)
@@ -269,7 +273,7 @@ def test_a_title_or_text_with_a_placeholder_is_left_as_it_is() -> None:
 
 def test_the_report_opens_with_the_conclusions_and_ends_with_what_was_run(project: Path) -> None:
     text = (project / "plots/report.md").read_text()
-    headings = re.findall("^#+ .*", text, re.M)
+    headings = re.findall("^##? .*", text, re.M)
     assert headings == [
         "# pocket on sample",
         "## Conclusions",
@@ -289,9 +293,11 @@ def test_the_report_opens_with_the_conclusions_and_ends_with_what_was_run(projec
         assert (
             section[0] == f"- more of the {family}"
         )  # what is among the conclusions is not said again
-        assert section[1].startswith("| policy") and section[2] == f"12 questions of {family}"
-        assert section[4] == f"![learning curves](compare/{family}-curves.png)"
-        assert section[5] == "kinds"
+        assert section[1] == "### Right answers, %"
+        assert section[2].startswith("| policy") and section[3] == f"12 questions of {family}"
+        assert section[4] == "### Change against SFT"
+        assert section[8] == f"![learning curves](compare/{family}-curves.png)"
+        assert section[9] == "### Kinds"
     for line in (
         "| data set   | sample: 200 of 6,251 train, 1 val, 12 test questions, sampled by seed 1 ",
         "| seeds      | 0, 1 ",

@@ -8,11 +8,17 @@ Values are means over seeds and questions. Each has a 95 % and an 80 % interval:
     other means     bootstrap over questions, each question's value first averaged over seeds
     changes         the same, for the differences from the reference with the same seed on the same question
 
+The references are SFT, with which all other policies are compared, and the control SFT+ (SFT trained on from where RL
+begins), with which the RL methods are. A run without SFT+ has the changes against SFT alone.
+
 So an interval covers other test questions for the same trained models, and the p-value of their change is that of a paired
 permutation test on the same differences. With three seeds and more there is a second interval and p-value of each change,
 those of the method: over other trainings and other questions (`measures.crossed`). What is said of methods follows from
-these. p-values are adjusted (Holm) for the number of changes that are read together: all those in the table for readers,
-and for each other measure its own.
+these.
+
+p-values are adjusted (Holm) for the number of changes that are read together: those of one table for readers, that is of
+all its policies and measures against one reference. The tables against SFT and SFT+ ask two questions, and each is adjusted
+for itself; so is each measure that no table shows, and each of the two kinds of p-value.
 """
 
 from __future__ import annotations
@@ -42,8 +48,9 @@ from posttrain.measures.significance import holm, sign_flip_p
 LEVEL = 0.95
 INNER_LEVEL = 0.80
 SIGNIFICANCE = 0.05
-REFERENCE = "sft"
-CONTROLS = ("base", "sft", "sft+")  # policies that no RL method has trained
+REFERENCE, CONTROL = "sft", "sft_plus"
+REFERENCES = (CONTROL, REFERENCE)  # what changes are given against, the stricter one first
+CONTROLS = ("base", REFERENCE, CONTROL)  # policies that no RL method has trained
 SPLIT = "test"
 
 
@@ -90,14 +97,14 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """By measure, the values of a policy and their changes against the reference; the reference has no changes.
+    """By measure, the values of a policy, and by reference and measure their changes.
 
     changes: of the method where there are enough seeds, else of these models. of_models: of these models alone.
     """
 
     values: Mapping[str, Estimate]
-    changes: Mapping[str, Estimate]
-    of_models: Mapping[str, Estimate] = field(default_factory=dict)
+    changes: Mapping[str, Mapping[str, Estimate]]
+    of_models: Mapping[str, Mapping[str, Estimate]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +119,11 @@ class Kind:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The comparison of a family's policies, in the order of params.yaml.
+    """The comparison of a family's policies: the controls, then the methods in the order of params.yaml.
 
     kinds: by policy, the kinds of its choices (or failures of its answers). blind: test accuracy of the blind baselines,
-    which choose by the candidates alone. left_out: policies that were not trained, and why.
+    which choose by the candidates alone. left_out: policies that were not trained, and why. notes: sentences on the
+    trainings, which stand after the findings.
     """
 
     family: str
@@ -126,6 +134,7 @@ class Comparison:
     blind: Mapping[str, float]
     measures: Sequence[Measure] = MEASURES
     left_out: Mapping[str, str] = field(default_factory=dict)
+    notes: Sequence[str] = ()
 
     @property
     def methods(self) -> dict[str, Result]:
@@ -136,8 +145,24 @@ class Comparison:
     def of_methods(self) -> bool:
         """Whether the changes are of methods; with few seeds they are of these models alone."""
         return any(
-            change.of_method for one in self.results.values() for change in one.changes.values()
+            change.of_method
+            for reference in self.references
+            for changes in self.against(reference).values()
+            for change in changes.values()
         )
+
+    @property
+    def references(self) -> list[str]:
+        """The references that have been compared with a policy, the stricter one first."""
+        return [reference for reference in REFERENCES if self.against(reference)]
+
+    def against(self, reference: str, of_models: bool = False) -> dict[str, Mapping[str, Estimate]]:
+        """By policy and measure, the changes against a reference; of_models: those of these models alone."""
+        changes = {
+            name: result.of_models if of_models else result.changes
+            for name, result in self.results.items()
+        }
+        return {name: of[reference] for name, of in changes.items() if reference in of}
 
     @property
     def shown(self) -> list[Measure]:
@@ -151,8 +176,10 @@ def compare_runs(
     resamples: int,
     blind: Mapping[str, float] | None = None,
     left_out: Mapping[str, str] | None = None,
+    notes: Sequence[str] = (),
 ) -> Comparison:
     """The comparison of all policies that have `runs`."""
+    runs = sorted(runs, key=lambda run: [*CONTROLS, run.policy].index(run.policy))
     return Comparison(
         family,
         list(dict.fromkeys(run.seed for run in runs)),
@@ -161,6 +188,7 @@ def compare_runs(
         {policy: kinds_of(same) for policy, same in by_policy(runs).items()},
         blind or {},
         left_out=left_out or {},
+        notes=notes,
     )
 
 
@@ -168,47 +196,58 @@ def compare_runs(
 
 
 def compare(
-    values: Mapping[str, Array],
-    resamples: int,
-    measures: Sequence[Measure] = MEASURES,
-    reference: str = REFERENCE,
+    values: Mapping[str, Array], resamples: int, measures: Sequence[Measure] = MEASURES
 ) -> dict[str, Result]:
     """The results of each policy, from its values (S, N, M) by seed, question and measure."""
-    if reference not in values:
-        raise UserError(f"compare needs {reference}: changes are measured against it")
-    names = [measure.name for measure in measures]
+    if REFERENCE not in values:
+        raise UserError(f"compare needs {REFERENCE}: changes are measured against it")
     # All policies share the resampled questions.
     per_question = np.stack([table.mean(axis=0) for table in values.values()])
-    samples = _bootstrap(per_question, resamples)
-    results = {}
-    for i, (policy, table) in enumerate(values.items()):
-        estimates = {
-            measure.name: _rate(table[:, :, m])
-            if measure.kind == "rate"
-            else _mean(table[:, :, m], samples[:, i, m])
-            for m, measure in enumerate(measures)
-        }
-        of_models: dict[str, Estimate] = {}
-        of_method: dict[str, Estimate] = {}
-        if policy != reference:
-            base = list(values).index(reference)
-            differences, resampled = table - values[reference], samples[:, i] - samples[:, base]
-            for m, name in enumerate(names):
-                of_models[name] = replace(
-                    _mean(differences[:, :, m], resampled[:, m]),
+    resampled = dict(zip(values, _bootstrap(per_question, resamples).swapaxes(0, 1), strict=True))
+    changes: dict[str, dict[str, dict[str, Estimate]]] = {policy: {} for policy in values}
+    of_models: dict[str, dict[str, dict[str, Estimate]]] = {policy: {} for policy in values}
+    for reference in REFERENCES:
+        policies = compared_with(reference, list(values))
+        single: dict[str, dict[str, Estimate]] = {policy: {} for policy in policies}
+        general: dict[str, dict[str, Estimate]] = {policy: {} for policy in policies}
+        for policy in policies:
+            differences = values[policy] - values[reference]
+            resampled_differences = resampled[policy] - resampled[reference]
+            for m, measure in enumerate(measures):
+                single[policy][measure.name] = replace(
+                    _mean(differences[:, :, m], resampled_differences[:, m]),
                     p=sign_flip_p(differences[:, :, m].mean(axis=0)),
                 )
-                of_method[name] = _of_method(differences[:, :, m], of_models[name])
-        results[policy] = Result(estimates, of_method, of_models)
+                general[policy][measure.name] = _of_method(
+                    differences[:, :, m], single[policy][measure.name]
+                )
+        for found, adjusted in (
+            (changes, _adjusted(general, measures)),
+            (of_models, _adjusted(single, measures)),
+        ):
+            for policy in policies:
+                found[policy][reference] = adjusted[policy]
     return {
-        policy: replace(result, changes=changes, of_models=of_models)
-        for (policy, result), changes, of_models in zip(
-            results.items(),
-            _adjusted([result.changes for result in results.values()], measures),
-            _adjusted([result.of_models for result in results.values()], measures),
-            strict=True,
+        policy: Result(
+            {
+                measure.name: _rate(table[:, :, m])
+                if measure.kind == "rate"
+                else _mean(table[:, :, m], resampled[policy][:, m])
+                for m, measure in enumerate(measures)
+            },
+            changes[policy],
+            of_models[policy],
         )
+        for policy, table in values.items()
     }
+
+
+def compared_with(reference: str, policies: Sequence[str]) -> list[str]:
+    """The policies whose changes are given against a reference: all others against SFT, the RL methods against SFT+."""
+    if reference not in policies:
+        return []
+    apart = (reference,) if reference == REFERENCE else CONTROLS
+    return [policy for policy in policies if policy not in apart]
 
 
 def _of_method(differences: Array, of_models: Estimate) -> Estimate:
@@ -226,19 +265,19 @@ def _of_method(differences: Array, of_models: Estimate) -> Estimate:
 
 
 def _adjusted(
-    changes: Sequence[Mapping[str, Estimate]], measures: Sequence[Measure]
-) -> list[dict[str, Estimate]]:
-    """The changes of each policy with p-values adjusted for those that are read together."""
+    changes: Mapping[str, Mapping[str, Estimate]], measures: Sequence[Measure]
+) -> dict[str, dict[str, Estimate]]:
+    """The changes against one reference, by policy, with p-values adjusted for those that are read together."""
     together = [[measure.name for measure in measures if measure.change]]
     together += [[measure.name] for measure in measures if not measure.change]
-    adjusted = [dict(of_policy) for of_policy in changes]
+    adjusted = {policy: dict(of_policy) for policy, of_policy in changes.items()}
     for names in together:
-        keys = [(place, name) for place, one in enumerate(changes) for name in names if name in one]
-        p_values = [changes[place][name].p for place, name in keys]
-        for (place, name), p in zip(
+        keys = [(policy, name) for policy in changes for name in names]
+        p_values = [changes[policy][name].p for policy, name in keys]
+        for (policy, name), p in zip(
             keys, holm([p for p in p_values if p is not None]), strict=True
         ):
-            adjusted[place][name] = replace(changes[place][name], p=p)
+            adjusted[policy][name] = replace(changes[policy][name], p=p)
     return adjusted
 
 

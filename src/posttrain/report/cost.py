@@ -35,6 +35,11 @@ from posttrain.report.plots import plot_cost
 from posttrain.report.tables import table
 
 FAMILIES = ("selector", "generator")
+DOMINATED = (
+    "Dominated by: a policy with at least this accuracy and expected reward, trained in no more time, and better in one of "
+    "the three."
+)
+ABSENT = "their models are not here, or were not trained here; `dvc repro` trains what is missing."
 Time = Mapping[str, Any]
 
 
@@ -62,9 +67,12 @@ def main() -> None:
         path = Path("plots/compare") / f"{family}.csv"
         if path.is_file():
             check_compared(lines, family, params.dataset, params.model)
-            costs = policy_costs(read_estimates(path), times, family)
+            compared = read_estimates(path)
+            costs = policy_costs(compared, times, family)
             worse = dominated_policies(costs)
-            print(f"\n{family}:\n\n{policy_table(costs, worse)}")
+            print(f"\n{family}:\n\n{policy_table(costs, worse)}\n\n{DOMINATED}")
+            if untimed := [label(name) for name in compared if name not in costs]:
+                print(f"No row for {joined(untimed)}: {ABSENT}")
             if costs:
                 points = {name: (cost.seconds, cost.accuracy) for name, cost in costs.items()}
                 picture = Path("logs") / f"cost-{family}.png"

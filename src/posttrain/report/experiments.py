@@ -3,9 +3,9 @@
     python -m posttrain.report.experiments [selector | generator] [MEASURE]
 
 The numbers come from plots/compare/FAMILY.csv, without the hundreds of columns of `dvc exp show`. MEASURE is one of that
-file, by default accuracy (others: sample_accuracy, reward, expected_reward, and each with _change). Experiments without
-a comparison are left out. One that ended before its comparison has an empty column: its table is still that of the commit
-it began from.
+file, by default accuracy (others: sample_accuracy, reward, expected_reward, and the change of each against SFT and SFT+, as
+accuracy_vs_sft and accuracy_vs_sft_plus). Experiments without a comparison are left out. One that ended before its
+comparison has an empty column: its table is still that of the commit it began from.
 """
 
 from __future__ import annotations

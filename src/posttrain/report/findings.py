@@ -3,6 +3,22 @@
 A change is beyond noise if its adjusted p-value is below 0.05. With three seeds and more that is the p-value of the method,
 over other trainings and other questions. With fewer, it is that of these models, every seed must have changed in the same
 direction, and the sentences say that they are of these models and not of methods.
+
+The references are SFT+ (SFT trained on for as long as a method trains) where a run has it, and SFT. In the order in which
+they are said:
+
+    conclusion     of the greedy answer alone, against SFT+ first: a method beats a reference if its gain is beyond noise and
+                   falls behind it if its loss is. Otherwise it is not shown to beat it, which is no proof that it does not
+    highest        the policy with the highest accuracy as measured, and the references from which that is within noise
+    base           what SFT gains or loses against the base model, or that it stays within noise
+    SFT+           if it beats SFT beyond noise in the greedy answer, that SFT was not at its end; no other outcome says that
+                   it was
+    changes        by measure and reference, the changes beyond noise apart from the others
+    temperature    a gain beyond noise in a sample at temperature 1, of a method without one at the fitted temperature:
+                   what is shown is a matter of temperature
+    one scale      a gain beyond noise in a sample at the fitted temperature, of a method without one in the greedy answer:
+                   one temperature for all questions does not explain it
+    blind, not trained, seeds      what else is to be known of the numbers
 """
 
 from __future__ import annotations
@@ -11,16 +27,19 @@ from collections.abc import Mapping, Sequence
 
 from posttrain.measures.crossed import LEAST_SEEDS
 from posttrain.measures.named import Measure
-from posttrain.report.compare import REFERENCE, Comparison, Estimate, Result
+from posttrain.report.compare import CONTROL, REFERENCE, Comparison, Estimate
 
 MINUS, SPACE = "−", "\u00a0"  # no line breaks at this space
+LABELS = {"base": "base", "exact": "exact", CONTROL: "SFT+"}
 _CLOSE = 1e-9
+# The measures of which the sentences on temperature speak.
+GREEDY, FITTED, AT_ONE = "accuracy", "fitted_accuracy", "sample_accuracy"
 NOT_TRAINED = "not trained**"  # in the sentences about policies without a result
 
 
 def label(policy: str) -> str:
-    """A policy's name for readers: upper case, except base and exact."""
-    return policy if policy in ("base", "exact") else policy.upper()
+    """A policy's name for readers: upper case, except base and exact; SFT+ is the control."""
+    return LABELS.get(policy, policy.upper())
 
 
 def percent(share: float) -> str:
@@ -40,29 +59,38 @@ def joined(names: Sequence[str]) -> str:
 
 
 def headline(comparison: Comparison) -> str:
-    """The changes that are beyond noise, as a clause."""
+    """The conclusion on the greedy answer, as a clause."""
     if not comparison.methods:
-        accuracy = comparison.results[REFERENCE].values["accuracy"].value
+        accuracy = comparison.results[REFERENCE].values[GREEDY].value
         return f"{label(REFERENCE)} answers {percent(accuracy)} right"
-    clauses, unclear = [], []
-    for measure in comparison.shown:
-        clear = _clear(comparison, measure)
-        if not clear:
-            unclear.append(measure.change)
-        told = []
-        for verb, sign in (("gain", 1), ("lose", -1)):
-            moved = {name: change for name, change in clear.items() if change.value * sign > 0}
-            if moved:
-                every = len(moved) == len(comparison.methods) > 1
-                verb += "s" if every or len(moved) == 1 else ""
-                names = "every method" if every else joined([label(name) for name in moved])
-                told.append(f"{names} {verb} {_range([abs(c.value) for c in moved.values()])}")
-        if told:
-            clauses.append(f"in {measure.change} {joined(told)}")
-    if unclear:
-        differs = f"no method differs from {label(REFERENCE)} beyond noise"
-        clauses.append(f"in {' and '.join(unclear)} {differs}")
-    return "; ".join(clauses)
+    references = comparison.references
+    if not any(_clear(comparison, reference, GREEDY) for reference in references):
+        names = " or ".join(map(label, references))
+        return f"in the greedy answer no RL method is shown to beat {names}"
+    told = [_beaten(comparison, reference) for reference in references]
+    return f"in the greedy answer {'; '.join(told)}"
+
+
+def _beaten(comparison: Comparison, reference: str) -> str:
+    """The methods that beat a reference in the greedy answer and those that fall behind it, as a clause."""
+    clear, name = _clear(comparison, reference, GREEDY), label(reference)
+    told = []
+    gains = {method: change.value for method, change in clear.items() if change.value > 0}
+    losses = {method: -change.value for method, change in clear.items() if change.value < 0}
+    if gains:
+        told.append(f"{_named(comparison, gains, 'beat')} {name} by {_range([*gains.values()])}")
+    else:
+        told.append(f"no RL method is shown to beat {name}")
+    if losses:
+        told.append(f"{_named(comparison, losses, 'fall')} {_range([*losses.values()])} behind it")
+    return ", and ".join(told)
+
+
+def _named(comparison: Comparison, some: Mapping[str, float], verb: str) -> str:
+    """Some of the methods as the subject of a verb."""
+    every = len(some) == len(comparison.methods) > 1
+    names = "every RL method" if every else joined([label(name) for name in some])
+    return f"{names} {verb}{'s' if every or len(some) == 1 else ''}"
 
 
 def findings(comparison: Comparison) -> list[str]:
@@ -73,12 +101,15 @@ def findings(comparison: Comparison) -> list[str]:
         if not comparison.of_methods:
             conclusion = f"for these trained models alone: {conclusion}"
         said = [f"**{conclusion[0].upper()}{conclusion[1:]}.** {_best(comparison)}"]
-    base = comparison.results.get("base")
-    if base is not None:
-        said.append(f"Against the base model SFT {_from_base(base, comparison.shown)}.")
+    against = comparison.against(REFERENCE)
+    if "base" in against:
+        said.append(f"Against the base model SFT {_from_base(against['base'], comparison.shown)}.")
+    if CONTROL in against:
+        said.append(_longer(against[CONTROL][GREEDY], comparison.of_methods))
     if comparison.methods:
         said += [_changes(comparison, measure) for measure in comparison.shown]
-        said += _surer(comparison)
+        if {FITTED, AT_ONE} <= {measure.name for measure in comparison.shown}:
+            said += _of_temperature(comparison)
     if comparison.blind:
         name, accuracy = max(comparison.blind.items(), key=lambda item: item[1])
         said.append(
@@ -90,36 +121,48 @@ def findings(comparison: Comparison) -> list[str]:
 
 def _best(comparison: Comparison) -> str:
     """The policy with the highest accuracy, or all of them in a tie."""
-    right = {name: result.values["accuracy"].value for name, result in comparison.results.items()}
+    right = {name: result.values[GREEDY].value for name, result in comparison.results.items()}
     most = max(right.values())
     best = [name for name, value in right.items() if value > most - _CLOSE]
     among = f"on {comparison.questions} test questions"
     names = joined([label(name) for name in best])
+    references = [name for name in (REFERENCE, CONTROL) if name in right]
     if len(right) == 1:
         return f"{names} has an accuracy of {percent(most)} {among}."
-    if REFERENCE in best and comparison.methods:
+    if comparison.methods and (top := [name for name in references if name in best]):
         rest = {name: right[name] for name in comparison.methods if name not in best}
         if not rest:
             return f"{names} have the same accuracy {among}: {percent(most)}."
-        equal = "" if len(best) == 1 else f", which {names} share"
+        equal = "" if len(best) == len(top) else f", which {names} share"
         second = max(rest, key=lambda name: rest[name])
         return (
-            f"No RL method has a higher accuracy {among} than {label(REFERENCE)}: {percent(most)}{equal}; "
-            f"{label(second)} has {percent(rest[second])}."
+            f"No RL method has a higher accuracy {among} than {joined([label(name) for name in top])}: "
+            f"{percent(most)}{equal}; {label(second)} has {percent(rest[second])}."
         )
     verb = "has" if len(best) == 1 else "have"
-    against = "" if REFERENCE in best else f", {label(REFERENCE)} {percent(right[REFERENCE])}"
-    changes = [comparison.results[name].changes.get("accuracy") for name in best]
-    noise = not any(change and change.clear for change in changes) and REFERENCE not in best
-    within = "; the difference is within noise" if noise else ""
-    return f"{names[0].upper()}{names[1:]} {verb} the highest accuracy {among}: {percent(most)}{against}{within}."
+    others = "".join(
+        f", {label(name)} {percent(right[name])}" for name in references if name not in best
+    )
+    unclear = [
+        label(reference)
+        for reference in comparison.references
+        if reference not in best and not _any_clear(comparison, reference, best)
+    ]
+    within = f"; the difference from {joined(unclear)} is within noise" if unclear else ""
+    return f"{names[0].upper()}{names[1:]} {verb} the highest accuracy {among}: {percent(most)}{others}{within}."
 
 
-def _from_base(base: Result, measures: Sequence[Measure]) -> str:
+def _any_clear(comparison: Comparison, reference: str, policies: Sequence[str]) -> bool:
+    """Whether the accuracy of one of the policies differs from the reference beyond noise, or is not compared with it."""
+    changes = comparison.against(reference)
+    return any(name not in changes or changes[name][GREEDY].clear for name in policies)
+
+
+def _from_base(base: Mapping[str, Estimate], measures: Sequence[Measure]) -> str:
     """The gains of SFT over base, from the changes of base against SFT, as a clause."""
     told: dict[str, list[str]] = {}
     for measure in measures:
-        change = base.changes[measure.name]
+        change = base[measure.name]
         if not change.clear:
             moved = f"in {measure.change} ({points(-change.value)} points)"
             told.setdefault("stays within noise", []).append(moved)
@@ -130,44 +173,88 @@ def _from_base(base: Result, measures: Sequence[Measure]) -> str:
     return joined([f"{verb} {joined(moved)}" for verb, moved in told.items()])
 
 
+def _longer(change: Estimate, of_methods: bool) -> str:
+    """What training on with SFT adds to the greedy answer, from the change of SFT+ against SFT."""
+    control = f"{label(CONTROL)}, which trains on with SFT where the methods train with RL,"
+    if not change.clear:
+        return (
+            f"{control} is not shown to differ from SFT in the greedy answer: "
+            f"{points(change.value)} points."
+        )
+    size = f"{100 * abs(change.value):.1f} points {_ends(change, 1 if change.value > 0 else -1)}"
+    if change.value < 0:
+        return f"{control} falls {size} behind SFT in the greedy answer."
+    which = "SFT" if of_methods else "this SFT"
+    return (
+        f"{control} beats SFT by {size} in the greedy answer: {which} was not at its end, and a gain against it alone may "
+        "come from training for longer."
+    )
+
+
 def _changes(comparison: Comparison, measure: Measure) -> str:
-    """The changes of the methods in one measure, those beyond noise apart from the others."""
-    clear = _clear(comparison, measure)
-    rest = {
-        name: result.changes[measure.name]
-        for name, result in comparison.methods.items()
-        if name not in clear
-    }
-    subject = f"In {measure.change}"
+    """The changes of the methods in one measure against each reference, those beyond noise apart from the others."""
+    told = "; ".join(_apart(comparison, measure, reference) for reference in comparison.references)
+    return f"In {measure.change} {told}."
+
+
+def _apart(comparison: Comparison, measure: Measure, reference: str) -> str:
+    clear = _clear(comparison, reference, measure.name)
+    changes = comparison.against(reference)
+    rest = {name: changes[name][measure.name] for name in comparison.methods if name not in clear}
+    against = f"change against {label(reference)}"
     others = ", ".join(
         f"{label(name)}{SPACE}{points(change.value)}" for name, change in _sorted(rest)
     )
     if not clear:
-        return f"{subject} no method's change against SFT is beyond noise: {others} points."
+        return f"no method's {against} is beyond noise: {others} points"
     told = ", ".join(
         f"{label(name)}{SPACE}{points(change.value)} {_ends(change)}"
         for name, change in _sorted(clear)
     )
     if not rest:
-        return f"{subject} every method's change against SFT is beyond noise: {told} points."
-    return f"{subject} the change against SFT is beyond noise for {told} points, not for {others}."
+        return f"every method's {against} is beyond noise: {told} points"
+    return f"the {against} is beyond noise for {told} points, not for {others}"
 
 
-def _surer(comparison: Comparison) -> list[str]:
-    """A caution about methods that gain in a sample and not in the greedy answer."""
-    greedy, *sampled = (
-        {name for name, change in _clear(comparison, measure).items() if change.value > 0}
-        for measure in comparison.shown
-    )
-    surer = set[str]().union(*sampled) - greedy
-    if not surer:
-        return []
-    names = joined([label(name) for name in comparison.methods if name in surer])
-    verb = "gains" if len(surer) == 1 else "gain"
-    return [
-        f"{names} {verb} in a sample and not in the greedy answer. A policy that only grows surer of the answers it gave "
-        "does the same, as does sampling at a lower temperature."
-    ]
+def _of_temperature(comparison: Comparison) -> list[str]:
+    """What the gains in samples show that are not there at the fitted temperature, or not in the greedy answer."""
+    gains = {
+        (reference, measure): tuple(
+            name
+            for name, change in _clear(comparison, reference, measure).items()
+            if change.value > 0
+        )
+        for reference in comparison.references
+        for measure in (GREEDY, FITTED, AT_ONE)
+    }
+    said = []
+    for measure, lacking, where, shown in (
+        (
+            AT_ONE,
+            FITTED,
+            "at temperature 1 and not at the fitted temperature",
+            "what is shown is a matter of temperature",
+        ),
+        (
+            FITTED,
+            GREEDY,
+            "at the fitted temperature and not in the greedy answer",
+            "one temperature for all questions does not explain that, and no better greedy answer is shown",
+        ),
+    ):
+        against: dict[tuple[str, ...], list[str]] = {}
+        for reference in comparison.references:
+            rest = gains[reference, lacking]
+            names = tuple(name for name in gains[reference, measure] if name not in rest)
+            if names:
+                against.setdefault(names, []).append(label(reference))
+        for names, references in against.items():
+            verb = "gains" if len(names) == 1 else "gain"
+            said.append(
+                f"Against {joined(references)} {joined([label(name) for name in names])} {verb} beyond noise in a sample "
+                f"{where}: {shown}."
+            )
+    return said
 
 
 def left_out_sentences(comparison: Comparison) -> list[str]:
@@ -187,7 +274,7 @@ def _seeds(comparison: Comparison) -> str:
     if comparison.of_methods:
         return (
             f"{count} seeds: intervals and p-values of changes count other trainings of a method and other questions; those "
-            "for these trained models alone are in a table of their own."
+            "for these trained models alone are in tables of their own."
         )
     many = "One seed on one machine" if count == 1 else f"{count} seeds on one machine"
     each = "one training" if count == 1 else f"{count} trainings"
@@ -197,8 +284,10 @@ def _seeds(comparison: Comparison) -> str:
     )
 
 
-def _clear(comparison: Comparison, measure: Measure) -> dict[str, Estimate]:
-    changes = {name: result.changes[measure.name] for name, result in comparison.methods.items()}
+def _clear(comparison: Comparison, reference: str, measure: str) -> dict[str, Estimate]:
+    """The changes of methods against a reference that are beyond noise."""
+    against = comparison.against(reference)
+    changes = {name: against[name][measure] for name in comparison.methods}
     return {name: change for name, change in changes.items() if change.clear}
 
 

@@ -18,51 +18,70 @@ from posttrain.report.compare import CONTROLS, REFERENCE, Comparison, Estimate
 from posttrain.report.findings import MINUS, headline, label
 
 METHODS = (BLUE, "#d2691e", "#2a8c6a", "#a3427f", "#7d6b00", "#5b6ee1", "#b03030", "#4a8fa8")
-SHIFT = 0.14  # distance of a row's two estimates from its middle
+SHIFT = 0.24  # distance of a row's outer estimates from its middle
+WIDTHS = (6.0, 10.0, 13.5)  # inches, by the number of panels with changes
+SIZE = {"o": 6.5, "D": 4.6, "s": 5.2, "^": 6.0}
+MARKS = tuple(SIZE)  # of the measures in their order; the first is filled
+STYLES: tuple[Any, ...] = ("-", (0, (5, 3)), (0, (1, 2)))  # of SFT's lines in the measures
 FAR = 0.6  # base may widen the axis by this share of the others' span
 
 
 def plot_comparison(comparison: Comparison, path: Path) -> None:
-    """Plot two panels with a row per policy: shares of right answers, and their changes against SFT.
+    """Plot panels with a row per policy: shares of right answers, and their changes against SFT and SFT+.
 
-    Filled points are the greedy answer, open ones a sample. The axes fit the trained policies; a point outside becomes
-    an arrow at the edge, with its value.
+    Each measure has its mark; that of the greedy answer is filled. The axes fit the trained policies, and those of changes
+    are equal; a point outside becomes an arrow at the edge, with its value.
     """
     order = _order(comparison)
-    filled, *_ = names = [measure.name for measure in comparison.shown]
+    names = [measure.name for measure in comparison.shown]
+    references = comparison.references[::-1]
     shifts = np.linspace(SHIFT, -SHIFT, len(names)) if len(names) > 1 else [0.0]
-    with figure_file(path, (10, 2.1 + 0.52 * len(order))) as figure:
-        left, right = figure.subplots(1, 2, sharey=True)
-        values = {policy: result.values for policy, result in comparison.results.items()}
-        changes = {policy: result.changes for policy, result in comparison.results.items()}
-        for axes, estimates in ((left, values), (right, changes)):
-            _zoom(axes, {p: [e[n] for n in names if n in e] for p, e in estimates.items()})
+    panels: list[Mapping[str, Mapping[str, Estimate]]] = [
+        {policy: result.values for policy, result in comparison.results.items()},
+        *(comparison.against(reference) for reference in references),
+    ]
+    every = {
+        policy: [panel[policy][name] for panel in panels[1:] if policy in panel for name in names]
+        for policy in order
+    }
+    with figure_file(path, (WIDTHS[len(panels) - 1], 2.1 + 0.62 * len(order))) as figure:
+        left, *rights = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+        _zoom(left, {policy: [of[name] for name in names] for policy, of in panels[0].items()})
+        for axes, estimates in zip((left, *rights), panels, strict=True):
+            if axes is not left:
+                _zoom(axes, every)
             for row, policy in enumerate(order):
-                for name, shift in zip(names, shifts, strict=True):
-                    if (estimate := estimates[policy].get(name)) is not None:
+                for name, shift, mark in zip(names, shifts, MARKS, strict=False):
+                    if (estimate := estimates.get(policy, {}).get(name)) is not None:
                         color = INK if axes is left else BLUE if estimate.clear else GREY
-                        _draw(axes, estimate, row + float(shift), color, name == filled)
+                        _draw(axes, estimate, row + float(shift), color, mark)
             _rows(axes, [label(policy) for policy in order])
-        for name in names:
+        for name, style in zip(names, STYLES, strict=False):
             place = 100 * comparison.results[REFERENCE].values[name].value
-            style = "-" if name == filled else (0, (3, 3))
             left.axvline(place, color=INK, linewidth=0.8, linestyle=style, zorder=1)
-        right.axvline(0, color=INK, linewidth=0.8, zorder=1)
         left.set_title("Right answers, % of the test questions")
-        right.set_title(f"Change against {label(REFERENCE)}, percentage points")
-        right.tick_params(labelleft=False)
-        right.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _signed(value)))
-        told = f"{comparison.questions} test questions, {_seeds(len(comparison.seeds))}. "
+        for axes, reference in zip(rights, references, strict=True):
+            axes.axvline(0, color=INK, linewidth=0.8, zorder=1)
+            axes.set_title(f"Change against {label(reference)}, percentage points")
+            axes.tick_params(labelleft=False)
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _signed(value)))
+        _legend(figure, [measure.change for measure in comparison.shown], len(comparison.seeds) > 1)
+        titles(
+            figure, f"{comparison.family.capitalize()}: {headline(comparison)}", _told(comparison)
+        )
+
+
+def _told(comparison: Comparison) -> str:
+    """What the intervals, colours and lines of the plot of a comparison are."""
+    told = f"{comparison.questions} test questions, {_seeds(len(comparison.seeds))}. "
+    if comparison.of_methods:
+        told += "Intervals: shares over questions, changes over other trainings too; blue: beyond that noise"
+    else:
         agreed = ", and all seeds agree" if len(comparison.seeds) > 1 else ""
-        if comparison.of_methods:
-            told += "Intervals: shares over questions, changes over other trainings too; blue: beyond that noise"
-        else:
-            told += (
-                f"Intervals are over questions, for these models; blue: beyond their noise{agreed}"
-            )
-        told += f", adjusted for all changes shown. Lines: {label(REFERENCE)}, greedy answer (solid) and sample (dashed)."
-        _legend(figure, len(comparison.seeds) > 1)
-        titles(figure, f"{comparison.family.capitalize()}: {headline(comparison)}", told)
+        told += f"Intervals are over questions, for these models; blue: beyond their noise{agreed}"
+    panel = "its panel" if len(comparison.references) > 1 else "the panel"
+    lines = f"Lines: {label(REFERENCE)} in each measure, solid for the greedy answer."
+    return f"{told}, adjusted for all changes of {panel}. {lines}"
 
 
 def plot_cost(
@@ -159,14 +178,14 @@ def _zoom(axes: Axes, estimates: Mapping[str, Sequence[Estimate]]) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
 
 
-def _draw(axes: Axes, estimate: Estimate, row: float, color: str, filled: bool) -> None:
+def _draw(axes: Axes, estimate: Estimate, row: float, color: str, mark: str) -> None:
     """Draw intervals, mean and single seeds of an estimate, or an arrow if it is outside the axis."""
+    face = color if mark == MARKS[0] else PAPER
     low, high = axes.get_xlim()
     value = 100 * estimate.value
     if not low <= value <= high:
         below = value < low
         place = low + (0.03 if below else 0.97) * (high - low)
-        face = color if filled else PAPER
         marker = "<" if below else ">"
         axes.plot(place, row, marker, color=color, markersize=6, markerfacecolor=face)
         axes.annotate(
@@ -191,13 +210,12 @@ def _draw(axes: Axes, estimate: Estimate, row: float, color: str, filled: bool) 
                 zorder=2,
             )
     axes.plot(
-        value, row, "o", color=color, markersize=6.5, markeredgewidth=1.4, zorder=3,
-        markerfacecolor=color if filled else PAPER,
+        value, row, mark, color=color, markersize=SIZE[mark], markeredgewidth=1.4, zorder=3,
+        markerfacecolor=face,
     )  # fmt: skip
     if len(estimate.seeds) > 1:
         seeds = [100 * seed.value for seed in estimate.seeds]
-        aside = row + (0.14 if filled else -0.14)
-        axes.plot(seeds, [aside] * len(seeds), ".", color=color, alpha=0.55, markersize=4.5)
+        axes.plot(seeds, [row + 0.1] * len(seeds), ".", color=color, alpha=0.55, markersize=4)
 
 
 def _rows(axes: Axes, labels: Sequence[str]) -> None:
@@ -208,11 +226,15 @@ def _rows(axes: Axes, labels: Sequence[str]) -> None:
     axes.set_axisbelow(True)
 
 
-def _legend(figure: Figure, seeds: bool) -> None:
-    mark: dict[str, Any] = {"color": INK, "marker": "o", "markersize": 6.5, "linewidth": 0}
+def _legend(figure: Figure, measures: Sequence[str], seeds: bool) -> None:
     handles = [
-        Line2D([], [], label="greedy answer", **mark),
-        Line2D([], [], label="sample", markerfacecolor=PAPER, markeredgewidth=1.4, **mark),
+        Line2D(
+            [], [], label=name, color=INK, marker=mark, markersize=SIZE[mark], linewidth=0,
+            markerfacecolor=INK if mark == MARKS[0] else PAPER, markeredgewidth=1.4,
+        )
+        for name, mark in zip(measures, MARKS, strict=False)
+    ]  # fmt: skip
+    handles += [
         Line2D([], [], label="80 % interval", color=INK, linewidth=3),
         Line2D([], [], label="95 %", color=INK, linewidth=1.1),
     ]

@@ -15,6 +15,7 @@ from posttrain.core.errors import UserError
 from posttrain.core.files import read_json, read_text
 from posttrain.core.params import FAMILIES, load_params
 from posttrain.report.findings import NOT_TRAINED
+from posttrain.report.tables import MAIN, sections_of
 
 
 def main() -> None:
@@ -25,7 +26,7 @@ def main() -> None:
     chosen = read_json("metrics/best.json")
     for family in FAMILIES:
         print(f"\n{family}: {first_sentence(Path(f'plots/compare/{family}.md'))}\n")
-        print(first_table(Path(f"plots/compare/{family}.md")))
+        print("\n\n".join(first_tables(Path(f"plots/compare/{family}.md"))))
         for sentence in left_out(Path(f"plots/compare/{family}.md")):
             print(sentence)
         best = chosen[family]
@@ -46,13 +47,23 @@ def left_out(path: Path) -> list[str]:
     return [line.removeprefix("- ").replace("**", "") for line in lines]
 
 
-def first_table(path: Path) -> str:
-    """The first table of a Markdown file."""
-    blocks = read_text(path).split("\n\n")
-    found = next((block for block in blocks if block.startswith("|")), None)
-    if found is None:
+def first_tables(path: Path) -> list[str]:
+    """The tables of values and of changes of a comparison, as plain text."""
+    sections = sections_of(read_text(path))[1]
+    found = [
+        _plain(block)
+        for heading, text in sections.items()
+        if heading.startswith(MAIN)
+        for block in text.split("\n\n")
+        if block.startswith("|")
+    ]
+    if not found:
         raise UserError(f"{path}: has no table; run dvc repro compare")
-    lines = [line.split("|") for line in found.split("\n")]
+    return found
+
+
+def _plain(table: str) -> str:
+    lines = [line.split("|") for line in table.split("\n")]
     right = [cell.endswith(":") for cell in lines[1]]
     return "\n".join("|".join(map(_without_bold, cells, right)) for cells in lines)
 

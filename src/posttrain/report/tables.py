@@ -1,31 +1,41 @@
-"""A comparison as tables: a few metrics for DVC, a long table for programs, and two small ones for readers."""
+"""A comparison as tables: a few metrics for DVC, a long table for programs, and Markdown for readers.
+
+The Markdown is a list of findings, then sections, each with its heading, a table and what is to be known of it: the values
+of each policy, its changes against each reference, kinds of answers, what other modules add, and last the same changes with
+intervals for these trained models alone. `sections_of` takes it apart again.
+"""
 
 from __future__ import annotations
 
 import csv
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from posttrain.measures.answers import RIGHT
 from posttrain.measures.named import DIGITS
-from posttrain.report.compare import REFERENCE, Comparison, Estimate
-from posttrain.report.findings import findings, label, points
+from posttrain.report.compare import CONTROL, Comparison, Estimate
+from posttrain.report.findings import FITTED, findings, label, points
 
 BLIND = "blind"  # before the name of a blind baseline in the csv: blind:longest
+MAIN = VALUES, CHANGES = (
+    "Right answers",
+    "Change against",
+)  # how the headings of the first sections begin
 KINDS = {
     "selector": "kind of the chosen candidate",
     "generator": "first failure of the answer (a right one can have one, as a wrong stated answer beside its program)",
 }
 ACCURACY = {
-    "selector": "the most probable candidate is right",
-    "generator": "the greedy answer is right, which its program decides, or its final number in tasks without programs",
+    "selector": "The greedy answer is the most probable candidate.",
+    "generator": "An answer is right if its program is, or its final number in tasks without programs.",
 }
 SAMPLE = {
-    "selector": "a candidate sampled by the policy",
-    "generator": "an answer sampled as `evaluate.generator` says",
+    "selector": "a candidate drawn with the probabilities of the policy",
+    "generator": "an answer drawn as `evaluate.generator` says",
 }
+UNADJUSTED = "Brackets are not adjusted, and may leave out 0 where nothing is bold."
 _NUMBER = re.compile(r"(\*\*)?[+−-]?\d")  # how the cells of a column of numbers begin
 COLUMNS = ("policy", "seed", "metric", "value", "low", "high", "low_80", "high_80", "spread", "p")
 
@@ -43,7 +53,8 @@ def long_table(comparison: Comparison) -> str:
     """A csv with one row per policy (or blind baseline), seed (a number, or `mean`) and metric.
 
     A row has the value, its 95 % and 80 % intervals, the spread over seeds, and the p-value of a change; a column that
-    does not apply is empty. Changes are against SFT. The first row is the number of questions.
+    does not apply is empty. The metric of a change names the reference: accuracy_vs_sft, with the interval and p-value for
+    these trained models, and accuracy_vs_sft_of_method. The first row is the number of questions.
     """
     rows = [_row("", "", "questions", Estimate(comparison.questions))]
     for name, accuracy in comparison.blind.items():
@@ -52,10 +63,15 @@ def long_table(comparison: Comparison) -> str:
         kinds = comparison.kinds[policy]
         named = {
             **result.values,
-            **{f"{name}_change": change for name, change in result.of_models.items()},
             **{
-                f"{name}_change_of_method": change
-                for name, change in result.changes.items()
+                f"{name}_vs_{reference}": change
+                for reference, changes in result.of_models.items()
+                for name, change in changes.items()
+            },
+            **{
+                f"{name}_vs_{reference}_of_method": change
+                for reference, changes in result.changes.items()
+                for name, change in changes.items()
                 if change.of_method
             },
             **{f"share_{name}": kind.share for name, kind in kinds.items()},
@@ -73,37 +89,58 @@ def long_table(comparison: Comparison) -> str:
     return text.getvalue()
 
 
-def markdown(comparison: Comparison) -> str:
-    """The findings as a list, then the tables with their notes."""
-    said = "\n".join(f"- {sentence}" for sentence in findings(comparison))
-    parts = [said, main_table(comparison), _note(comparison)]
+def markdown(comparison: Comparison, sections: Mapping[str, str] | None = None) -> str:
+    """The findings and notes as a list, then the sections; `sections`: further ones, heading to Markdown."""
+    said = "\n".join(f"- {sentence}" for sentence in [*findings(comparison), *comparison.notes])
+    values = f"{values_table(comparison)}\n\n{_values_note(comparison)}"
+    parts = {f"{VALUES}, % of the test questions": values}
+    for reference in comparison.references:
+        against = (
+            f"{changes_table(comparison, reference)}\n\n{_changes_note(comparison, reference)}"
+        )
+        parts[f"{CHANGES} {label(reference)}, percentage points"] = against
+    parts["Right and wrong answers by kind"] = _kinds(comparison)
+    parts |= sections or {}
     if comparison.of_methods:
-        parts += [_models_note(comparison), main_table(comparison, of_models=True)]
-    return "\n\n".join([*parts, *_kinds(comparison)]) + "\n"
+        parts["The same changes for these trained models alone"] = _of_models(comparison)
+    texts = [f"### {heading}\n\n{text.strip()}" for heading, text in parts.items()]
+    return "\n\n".join([said, *texts]) + "\n"
 
 
-def main_table(comparison: Comparison, of_models: bool = False) -> str:
-    """Markdown: accuracy of each policy in percent, and its changes against SFT in points, bold if beyond noise.
+def sections_of(text: str) -> tuple[list[str], dict[str, str]]:
+    """The items of the list at the beginning of what `markdown` wrote, and by heading the text of each section."""
+    said, *rest = re.split(r"^### ", text, flags=re.MULTILINE)
+    parts = dict(part.split("\n", 1) for part in rest)
+    return said.strip().split("\n"), {heading: part.strip() for heading, part in parts.items()}
 
-    of_models: the noise is that of the questions alone, for these trained models; else that of trainings too, where there
-    are enough seeds. Policies that were not trained come last, without numbers; `findings` says why.
+
+def values_table(comparison: Comparison) -> str:
+    """Markdown: the share of right answers of each policy by measure, in percent.
+
+    Policies that were not trained come last, without numbers; `findings` says why.
     """
-    heads = ["policy", "accuracy % [95 %]"]
-    against = label(REFERENCE)
-    shown = comparison.shown if len(comparison.results) > 1 else []
-    heads += [f"change of {one.change} vs {against}, points" for one in shown]
-    rows = []
-    for policy, result in comparison.results.items():
-        accuracy = result.values["accuracy"]
-        assert accuracy.interval is not None
-        low, high = accuracy.interval
-        cells = [label(policy), f"{100 * accuracy.value:.1f} [{100 * low:.1f}, {100 * high:.1f}]"]
-        for measure in shown:
-            changes = result.of_models if of_models else result.changes
-            cells.append(_change(changes.get(measure.name)))
-        rows.append(cells)
+    heads = ["right answers, % [95 %]", *(measure.change for measure in comparison.shown)]
+    rows = [
+        [label(policy), *(_value(result.values[one.name]) for one in comparison.shown)]
+        for policy, result in comparison.results.items()
+    ]
     for policy in comparison.left_out:
         rows.append([f"{label(policy)}, not trained", *("" for _ in heads[1:])])
+    return table(heads, rows)
+
+
+def changes_table(comparison: Comparison, reference: str, of_models: bool = False) -> str:
+    """Markdown: the changes against a reference by measure, in percentage points, bold if beyond noise.
+
+    of_models: the noise is that of the questions alone, for these trained models; else that of trainings too, where there
+    are enough seeds.
+    """
+    heads = [f"change against {label(reference)}, points [95 %]"]
+    heads += [measure.change for measure in comparison.shown]
+    rows = [
+        [label(policy), *(_change(changes[measure.name]) for measure in comparison.shown)]
+        for policy, changes in comparison.against(reference, of_models).items()
+    ]
     return table(heads, rows)
 
 
@@ -131,45 +168,58 @@ def _number(cell: str) -> bool:
     return not cell or _NUMBER.match(cell) is not None
 
 
-def _note(comparison: Comparison) -> str:
+def _values_note(comparison: Comparison) -> str:
     seeds = comparison.seeds
-    several = f"means over seeds {', '.join(map(str, seeds))}"
-    changes = len(comparison.shown) * (len(comparison.results) - 1)
-    told = (
-        f"Changes, in percentage points against {label(REFERENCE)} of the same seed: of the accuracy, and of the "
-        f"probability that a sample, {SAMPLE[comparison.family]}, is right. "
+    several = (
+        f"means over seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else f"seed {seeds[0]}"
     )
-    if comparison.of_methods:
-        told += (
-            "Their brackets are for the methods: 95 % intervals over other trainings and other questions (random effects of "
-            f"both, {len(seeds)} seeds). Bold: p < 0.05 of the same model, adjusted for the {changes} changes of this table "
-            "(Holm). "
-        )
-    else:
-        told += "Their brackets are for these trained models, over other questions; " + _bold(
-            comparison
-        )
+    fitted = any(measure.name == FITTED for measure in comparison.shown)
+    temperature = " The fitted temperature is each policy's own, from validation." if fitted else ""
     return (
-        f"{comparison.questions} test questions; {several if len(seeds) > 1 else f'seed {seeds[0]}'}. Accuracy: "
-        f"{ACCURACY[comparison.family]}, with a 95 % interval over questions. {told if changes else ''}"
-        f"Rewards, p-values, single seeds and their spread: `plots/compare/{comparison.family}.csv`."
+        f"{comparison.questions} test questions; {several}. {ACCURACY[comparison.family]} A sample is "
+        f"{SAMPLE[comparison.family]}, and its share the probability that it is right.{temperature} Brackets: 95 % "
+        "intervals over questions, for these trained models. Rewards, p-values, single seeds and their spread: "
+        f"`plots/compare/{comparison.family}.csv`."
     )
 
 
-def _models_note(comparison: Comparison) -> str:
+def _changes_note(comparison: Comparison, reference: str) -> str:
+    control = (
+        f"{label(CONTROL)} is SFT continued from where RL begins, with the effort of an RL method: this is what RL adds to "
+        "more SFT. "
+    )
+    paired = f"Against the model of the same seed. {control if reference == CONTROL else ''}"
+    count = _count(comparison, reference)
+    if not comparison.of_methods:
+        return paired + _models_note(comparison, f"the {count} changes of this table")
     return (
-        f"The same changes with brackets for these {len(comparison.seeds)} trained models of each method, over other "
-        f"questions alone; {_bold(comparison)}".strip()
+        f"{paired}Brackets are for the methods: 95 % intervals over other trainings and other questions (random effects of "
+        f"both, {len(comparison.seeds)} seeds). Bold: p < 0.05 of the same model, adjusted for the {count} changes of this "
+        f"table (Holm). {UNADJUSTED}"
     )
 
 
-def _bold(comparison: Comparison) -> str:
-    changes = len(comparison.shown) * (len(comparison.results) - 1)
+def _of_models(comparison: Comparison) -> str:
+    counts = [str(_count(comparison, reference)) for reference in comparison.references]
+    each = f"the {' and '.join(counts)} changes of {'each' if len(counts) > 1 else 'the'} table"
+    tables = [changes_table(comparison, reference, True) for reference in comparison.references]
+    return "\n\n".join([*tables, _models_note(comparison, each)])
+
+
+def _models_note(comparison: Comparison, changes: str) -> str:
     agree = ", and every seed agrees" if len(comparison.seeds) > 1 else ""
-    return f"bold: p < 0.05 in a paired permutation test, adjusted for {changes} changes (Holm){agree}. "
+    return (
+        "Brackets are for these trained models, over other questions alone. Bold: p < 0.05 in a paired permutation test, "
+        f"adjusted for {changes} (Holm){agree}. {UNADJUSTED}"
+    )
 
 
-def _kinds(comparison: Comparison) -> list[str]:
+def _count(comparison: Comparison, reference: str) -> int:
+    """The number of changes in the table against a reference."""
+    return len(comparison.shown) * len(comparison.against(reference))
+
+
+def _kinds(comparison: Comparison) -> str:
     """The shares of right and wrong answers by kind, right ones first, then the greatest shares; none is left out."""
     shares: dict[str, list[float]] = {}
     policies = list(comparison.kinds)
@@ -183,12 +233,16 @@ def _kinds(comparison: Comparison) -> list[str]:
     order = sorted(shares, key=lambda name: (name.split(":")[0], -sum(shares[name]), name))
     rows = [[name, *(f"{100 * share:.1f}" for share in shares[name])] for name in order]
     heads = ["% of the questions", *map(label, policies)]
-    return [f"Right and wrong answers by {KINDS[comparison.family]}:", table(heads, rows)]
+    return f"By {KINDS[comparison.family]}:\n\n{table(heads, rows)}"
 
 
-def _change(change: Estimate | None) -> str:
-    if change is None:
-        return ""
+def _value(value: Estimate) -> str:
+    assert value.interval is not None
+    low, high = value.interval
+    return f"{100 * value.value:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def _change(change: Estimate) -> str:
     assert change.interval is not None
     low, high = change.interval
     value = points(change.value)
