@@ -27,6 +27,7 @@ from posttrain.measures.answers import (
     sampled_columns,
     sampled_metrics,
 )
+from posttrain.measures.crossed import crossed
 from posttrain.measures.named import intervals
 from posttrain.report import rerank_summary
 from posttrain.report.compare import Run, compare_runs
@@ -34,6 +35,7 @@ from posttrain.report.rerank import (
     RULES,
     calculated,
     candidates,
+    choose_rule,
     rerank_columns,
     rerank_metrics,
     rerank_pool,
@@ -415,6 +417,47 @@ def test_the_seeds_of_reranking_are_put_together_by_question() -> None:
     assert cells[-1][:2] == ["oracle", "66.7"]
     with pytest.raises(UserError, match="evaluated on different questions"):
         rerank_summary.accuracies([choices[0], choices[1][:2]])
+
+
+def test_the_reported_rule_is_the_best_of_those_that_ask_the_selector_and_in_a_tie_the_simplest() -> (
+    None
+):
+    # Copies outvote a small preference of the selector, so that the vote alone is right here ...
+    vote = [answered("a", 1.0, 1.0, 1.0, 2.0), answered("b", 2.0, 1.0)]
+    rows = chosen_by(vote, [[0.0, 0.5], [1.0, 0.0]])
+    rows[0]["product"]["correct"] = False
+    assert choose_rule(rows) == "weighted_vote"
+    # ... and greedy is right on both, but does not ask.
+    rows[1]["greedy"]["correct"] = True
+    assert choose_rule(rows) == "weighted_vote"
+    rows[1]["product"]["correct"] = True
+    assert choose_rule(rows) == "weighted_vote"  # 1 and 1
+    rows[1]["selector"]["correct"] = True
+    assert choose_rule(rows) == "selector"  # all 1
+
+
+def test_the_gain_of_the_chosen_rule_is_over_trainings_from_three_seeds_on_else_of_these_models() -> (
+    None
+):
+    rng = np.random.default_rng(0)
+    right = {rule: (rng.random((3, 400)) < 0.5).astype(float) for rule in RULES}
+    chosen = np.stack([right["product"][0], right["selector"][1], right["product"][2]])
+    right["greedy"] = chosen * (rng.random((3, 400)) < [[0.7], [0.8], [0.9]])
+    text = rerank_summary.chosen_text(right, ["product", "selector", "product"], [0, 1, 4], 300)
+    assert "product (seed 0), selector (seed 1) and product (seed 4)" in text
+    assert "of other trainings and other questions" in text
+    gained = chosen - right["greedy"]
+    found = crossed(gained)
+    assert found is not None
+    low, high = (f"{100 * end:+.1f}".replace("-", "−") for end in found.interval(0.95))
+    assert f"{100 * gained.mean():+.1f} | [{low}, {high}]" in text
+    assert f"| {4 * found.p:.3f} |" in text  # Holm: the smallest of four
+
+    two = {rule: of[:2] for rule, of in right.items()}
+    text = rerank_summary.chosen_text(two, ["product", "selector"], [0, 1], 300)
+    assert "of these models alone" in text and "other trainings need 3 seeds" in text
+    (line,) = (line for line in text.splitlines() if line.startswith("| greedy"))
+    assert float(line.split("|")[4]) < 0.01 < 4 * found.p
 
 
 def test_reranking_of_a_seed_that_did_not_run_is_named(

@@ -389,6 +389,11 @@ def test_a_local_model_is_described_with_an_entry_that_the_schema_accepts(
     assert "source: path" in text and "max_prompt_tokens: 1792" in text
 
 
+def test_the_key_of_a_proposed_entry_is_not_one_that_is_there() -> None:
+    assert inspect.free_key("pocket", {}) == "pocket"
+    assert inspect.free_key("pocket", {"pocket", "pocket-2"}) == "pocket-3"
+
+
 @pytest.mark.parametrize("gib", [40, 24, 4, 2])
 def test_the_proposed_entry_fits_the_memory_that_is_given(gib: float) -> None:
     """A model of the size of SmolLM2-135M."""

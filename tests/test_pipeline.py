@@ -13,6 +13,10 @@ import pytest
 from ruamel.yaml import YAML
 from workspace import TINY, copy_project, must, run, set_params, start
 
+from posttrain.core.files import read_jsonl
+from posttrain.report.rerank import ASKING
+from posttrain.tasks import get_task
+
 METHODS = TINY["selector.methods"]
 GENERATOR_METHODS = TINY["generator.methods"]
 MODELS = (
@@ -89,11 +93,27 @@ def test_repro_makes_every_output(project: Path) -> None:
         assert (project / name).stat().st_size > 0
     reranked = json.loads((project / "metrics/rerank/0.json").read_text())
     assert reranked["oracle_accuracy"] >= reranked["selector_accuracy"]
+    assert reranked["rule"] in ASKING and reranked["val"]["questions"] > 0
     for family, methods in (("selector", METHODS), ("generator", GENERATOR_METHODS)):
         compared = json.loads((project / f"metrics/compare/{family}.json").read_text())
         assert {"base", "sft", *methods} <= compared.keys()
         table = (project / f"plots/compare/{family}.md").read_text().lower()
         assert all(f"| {method} " in table for method in methods)
+
+
+def test_reranking_is_of_other_samples_than_the_evaluation(project: Path) -> None:
+    task = get_task("finqa")
+    examples = {row["id"]: row for row in read_jsonl(project / "data/examples/test.jsonl")}
+    evaluated: dict[str, set[str]] = {name: set() for name in examples}
+    for file in ("greedy", "samples"):
+        for row in read_jsonl(project / f"data/generator_evaluate/sft/0/{file}.jsonl"):
+            if row["id"] in examples:
+                evaluated[row["id"]].add(task.calculate(row["text"], examples[row["id"]]))
+    reranked = read_jsonl(project / "data/rerank/0/choices.jsonl")
+    assert [row["id"] for row in reranked] == list(examples)
+    assert any(
+        {one["text"] for one in row["candidates"]} - evaluated[row["id"]] for row in reranked
+    )
 
 
 def test_the_artifacts_are_the_models_that_are_best_on_validation(project: Path) -> None:

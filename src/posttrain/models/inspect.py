@@ -11,7 +11,8 @@ from __future__ import annotations
 import argparse
 import difflib
 import sys
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
+from itertools import chain, count
 from pathlib import Path
 
 from posttrain.core.errors import UserError
@@ -68,12 +69,19 @@ def inspect(options: argparse.Namespace) -> str:
     key, title = model, f"{model} = {name}"
     is_causal(config)
     if entry is None:
-        key, title = Path(locate(model).name_or_path).name.lower().replace(".", "-"), model
+        name = Path(locate(model).name_or_path).name.lower().replace(".", "-")
+        key, title = free_key(name, params.models if params is not None else {}), model
         entry = description.propose_entry(config, model, revision, options.rank, options.dtype)
     if options.memory is not None:
         entry = description.fit_memory(config, entry, options.candidates, options.memory)
     check.check_entry(config, entry)
     return description.describe(config, title, key, entry, options.candidates)
+
+
+def free_key(name: str, taken: Container[str]) -> str:
+    """The name, with the first number from 2 on behind it that makes it a new key."""
+    numbered = (f"{name}-{number}" for number in count(2))
+    return next(key for key in chain([name], numbered) if key not in taken)
 
 
 if __name__ == "__main__":
