@@ -1,16 +1,19 @@
-"""Look at the folders that params.yaml names: write to data/inputs a digest of the data set's files and of the model's.
+"""Look at what DVC does not: write to data/inputs a digest of the files of the data set's folder and of the model's, which
+params.yaml names, and a copy of metrics/tuning.json, or {} where there is none.
 
 python stages/inputs.py
 
-It runs each time, as DVC does not look there; a file that has not changed is not read.
+It runs each time; a file of a folder that has not changed is not read.
 """
 
 from pathlib import Path
 
-from posttrain.core.files import atomic_directory, write_json
+from posttrain.core.files import atomic_directory, read_json, write_json
 from posttrain.core.inputs import hash_inputs
 from posttrain.core.params import Params
 from posttrain.core.stage import run
+
+TUNING = Path("metrics/tuning.json")
 
 
 def main(params: Params) -> None:
@@ -18,6 +21,8 @@ def main(params: Params) -> None:
     with atomic_directory(Path("data/inputs")) as directory:
         for name, files in digests.items():
             write_json(directory / f"{name}.json", files)
+        record = read_json(TUNING) if TUNING.is_file() else {}
+        write_json(directory / TUNING.name, record)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ Its section of params.yaml is `FAMILY.NAME`; keys of `Settings` that are missing
 from __future__ import annotations
 
 from importlib import import_module
+from itertools import product
 from typing import Any
 
 from posttrain.core.errors import UserError
@@ -40,6 +41,48 @@ def settings_of(params: Params, family: str, name: str, method: Any) -> Any:
         raise UserError(message) from error
 
 
+Values = dict[str, Any]  # setting -> value
+
+
+def grid(params: Params, family: str, name: str) -> list[Values]:
+    """The settings that `tuning` tries for a method, all combinations; `UserError` names a value that it cannot have."""
+    section: Values = getattr(params.tuning, family, {})
+    method, known = load_method(family, name), method_names(family)
+    fields = method.Settings.model_fields
+    shared = {key: tried for key, tried in section.items() if key not in known and key in fields}
+    lists = {**shared, **section.get(name, {})}
+    combinations = [dict(zip(lists, values, strict=True)) for values in product(*lists.values())]
+    settings = settings_of(params, family, name, method).model_dump()
+    for values in combinations if lists else []:
+        check(method.Settings, {**settings, **values}, "params.yaml", f"tuning.{family}")
+    return combinations if lists else []
+
+
+def _check_tuning(params: Params, family: str) -> None:
+    section: Values = getattr(params.tuning, family, {})
+    methods, where = params.family(family).methods, f"params.yaml: tuning.{family}"
+    for key, tried in section.items():
+        own = key in method_names(family)
+        if own and not isinstance(tried, dict):
+            raise UserError(f"{where}.{key}: expected settings with lists of values")
+        fields = {
+            field
+            for name in ([key] if own else methods)
+            for field in load_method(family, name).Settings.model_fields
+        }
+        for setting, values in tried.items() if own else [(key, tried)]:
+            place = f"{where}.{key}.{setting}" if own else f"{where}.{key}"
+            if setting not in fields:
+                hints = fields if own else {*fields, *method_names(family)}
+                raise UserError(f"{place}: unknown parameter{nearest(setting, hints)}")
+            if not isinstance(values, list) or not values:
+                raise UserError(f"{place}: expected a list of values")
+            if any(values.count(value) > 1 for value in values):
+                raise UserError(f"{place}: a value is listed twice")
+    for name in methods:
+        grid(params, family, name)
+
+
 def check_methods(params: Params) -> None:
     """`UserError` for the first wrong key of a method's section, or for a key of `common` that no method has."""
     for family in FAMILIES:
@@ -53,3 +96,4 @@ def check_methods(params: Params) -> None:
                 raise UserError(
                     f"params.yaml: {family}.common.{key}: unknown parameter{nearest(key, known)}"
                 )
+        _check_tuning(params, family)

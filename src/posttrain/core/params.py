@@ -239,6 +239,19 @@ class GeneratorFamily(Family):
     pairs: Pairs
 
 
+class Tuning(Section):
+    """Values of settings that `posttrain.tune` tries for the methods of each family, on trainings of these seeds.
+
+    selector, generator: lists of values by setting; under the name of a method, those that it has instead. questions: of
+    each validation, None for all.
+    """
+
+    seeds: Annotated[list[Seed], Field(min_length=1)]
+    selector: dict[str, Any]
+    generator: dict[str, Any]
+    questions: Positive | None
+
+
 class EvaluateGenerator(Section):
     """Greedy decoding of every question, and `samples` samples per test question for pass@k."""
 
@@ -279,6 +292,7 @@ class Params(Section):
     sampling: Sampling
     selector: Family
     generator: GeneratorFamily
+    tuning: Tuning | None = None
     evaluate: Evaluate
     compare: Compare
     report: Report
@@ -349,9 +363,17 @@ def check_params(values: Any, source: str = "params.yaml") -> Params:
         ("selector.policies", params.selector.policies),
         ("generator.policies", params.generator.policies),
         ("generator.sample.variants", params.generator.sample.variants),
+        ("tuning.seeds", params.tuning.seeds if params.tuning else []),
     ):
         if len(set(names)) < len(names):
             raise UserError(f"{source}: {key}: an entry is listed twice")
+    if params.tuning is not None:
+        both = sorted({*params.seeds} & {*params.tuning.seeds})
+        if both:
+            raise UserError(
+                f"{source}: tuning.seeds: {both[0]} is one of `seeds` as well, so a training that is compared would be "
+                "one that was chosen; take others"
+            )
     for family in FAMILIES:
         _check_family(params.family(family), family, source)
     return params

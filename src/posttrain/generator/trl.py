@@ -205,8 +205,9 @@ class Watch(TrainerCallback):  # type: ignore[misc]
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Stats, **others: Any) -> None:
         if "loss" in logs:  # the summary at the end has none
-            step = state.global_step // self.window
-            check_finite({name: logs[name] for name in ("loss", "grad_norm") if name in logs}, step)
+            step, inside = divmod(state.global_step, self.window)
+            finite: Stats = {name: logs[name] for name in ("loss", "grad_norm") if name in logs}
+            check_finite(finite, step + bool(inside))
             found = {name: float(logs[key]) for name, key in COLUMNS.items() if key in logs}
             self.report(step, self.steps, found | validated(self.best.val))
 

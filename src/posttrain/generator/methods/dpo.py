@@ -3,9 +3,10 @@
 margin = beta ((log policy(chosen) - log SFT(chosen)) - (log policy(rejected) - log SFT(rejected)))
 loss   = - mean over the batch's pairs of log sigmoid(margin)
 
-Training sees the first steps * pairs_per_step pairs of a seeded order, each as often as that takes, so their
-log-probabilities under the SFT policy are computed once, before the first step, and no reference model is kept. With
-too few pairs for that, several processes leave out the last of each round that do not fill a pass of all of them.
+Training sees the first steps * pairs_per_step pairs of a seeded order, `inner_epochs` times: like the other methods, it
+takes steps * inner_epochs optimizer steps. Their log-probabilities under the SFT policy are computed once, before the first
+step, and no reference model is kept. With too few pairs for that, each is seen as often as it takes, and several processes
+leave out the last of each round that do not fill a pass of all of them.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from posttrain.models.tokens import pad
 
 class Settings(RL):
     pairs_per_step: Positive
+    inner_epochs: Positive
     beta: Rate
 
 
@@ -117,14 +119,14 @@ def train(run: Run, settings: Settings) -> History:
     seen = [rows[index] for index in order[: settings.steps * pairs_per_step]]
     size, count = trl.passes(pairs_per_step, run.batch_size, "generator.dpo.pairs_per_step")
     before = pair_log_probs(run.model, held_out, run.batch_size)
-    watch = trl.Watch(run, "reward", settings.evaluations)
+    watch = trl.Watch(run, "reward", settings.evaluations, settings.inner_epochs)
     trainer = Trainer(
         run.model,
         args=DPOConfig(
             **trl.common_arguments(run, settings),
             per_device_train_batch_size=size,
             gradient_accumulation_steps=count,
-            max_steps=settings.steps,
+            max_steps=settings.steps * settings.inner_epochs,
             dataloader_drop_last=True,
             beta=settings.beta,
             loss_type=["sigmoid"],
