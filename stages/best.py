@@ -2,8 +2,8 @@
 
 python stages/best.py
 
-The best has the highest validation accuracy over methods and seeds; of ties, the first in the order of params.yaml. Test
-questions play no part, so the comparison on them stays fair.
+The best has the highest validation accuracy over methods and seeds; of ties, the first in the order of params.yaml. It may
+be one without RL, SFT or the control, and is called so. Test questions play no part, so the comparison on them stays fair.
 """
 
 import shutil
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from posttrain.core.errors import UserError
 from posttrain.core.files import atomic_directory, read_json, write_json
-from posttrain.core.params import Params
+from posttrain.core.params import CONTROL, Params
 from posttrain.core.stage import run
 from posttrain.report.findings import percent
 
@@ -29,8 +29,9 @@ def main(params: Params) -> None:
             model = Path("models") / family / policy / str(seed)
             shutil.copytree(model, output, dirs_exist_ok=True)
         chosen[family] = {"policy": policy, "seed": seed, "val_accuracy": accuracy}
+        without = " (SFT continued, without RL)" if policy == CONTROL else ""
         print(
-            f"models/best/{family}: {policy}, seed {seed}, {percent(accuracy)} right on validation"
+            f"models/best/{family}: {policy}{without}, seed {seed}, {percent(accuracy)} right on validation"
         )
     write_json("metrics/best.json", chosen)
 

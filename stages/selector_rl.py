@@ -6,7 +6,7 @@ python stages/selector_rl.py METHOD SEED        METHOD: a file of src/posttrain/
 from itertools import chain
 
 from posttrain.core.methods import load_method, settings_of
-from posttrain.core.params import FINE_TUNED, Model, Params
+from posttrain.core.params import CONTROL, FINE_TUNED, Model, Params
 from posttrain.core.stage import read_seed, run
 from posttrain.selector.data import with_reference
 from posttrain.selector.model import Selector
@@ -19,8 +19,8 @@ def main(params: Params, name: str, seed_text: str) -> None:
     settings = settings_of(params, "selector", name, method)
 
     def prepare(data: Pools, model: Model) -> tuple[Selector, Pools, Schedule]:
-        # Dropout stays off: the ratio of new to old policy must reflect the update alone.
-        selector = load_policy(FINE_TUNED, seed, model, trainable=True)
+        # Dropout stays off: the ratio of new to old policy must reflect the update alone. SFT goes on as it was.
+        selector = load_policy(FINE_TUNED, seed, model, trainable=True).train(name == CONTROL)
         batches = steps_of_batches(data.pools, settings.prompts_per_step, settings.steps, seed)
         data = with_reference(data, selector, chain.from_iterable(batches), model.batch_size)
         return selector, data, Schedule(batches, settings.inner_epochs, settings.minibatches)

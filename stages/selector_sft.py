@@ -20,7 +20,7 @@ def main(params: Params, seed_text: str) -> None:
         batch_size = model.batch_size * model.accumulation
         batches = epochs_of_batches(data.pools, batch_size, settings.epochs, seed)
         selector = load_policy(UNTRAINED, seed, model, trainable=True).train()
-        return selector, data, Schedule(batches)
+        return selector, data, Schedule(batches, patience=settings.patience)
 
     train_and_save(params, FINE_TUNED, seed, sft, settings, prepare)
 

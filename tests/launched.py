@@ -116,6 +116,7 @@ def trainings(adapters: bool = False) -> dict[str, Callable[[Path], Result]]:
         "selector sft": lambda folder: of_selector("sft", folder),
         "selector ppo": lambda folder: of_selector("ppo", folder, minibatches=2, inner_epochs=2),
         "sft": lambda folder: of_trl("sft", folder, batch_size=6),  # the last batch has 4 rows
+        "sft_plus": lambda folder: of_trl("sft_plus", folder, batch_size=3),  # uneven shares
         "dpo": lambda folder: of_trl("dpo", folder),
         "grpo": lambda folder: of_trl("grpo", folder, lora=True, inner_epochs=2),
         "rloo": lambda folder: of_trl("rloo", folder, recompute=adapters),

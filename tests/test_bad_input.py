@@ -73,7 +73,7 @@ def edit_rows(path: Path, edit: Callable[[list[Any]], None]) -> None:
         ("examples.top_n", "8", "examples.top_n: '8' is text, not a number; write it without quotes"),
         ("model", "pockett", "model: 'pockett' is not one of models; did you mean 'pocket'?"),
         ("dataset", "samples", "dataset: 'samples' is not one of datasets; did you mean 'sample'?"),
-        ("selector.methods", ["ppoo"], "selector.methods: 'ppoo' is not one of dpo, exact, grpo, ppo, rloo; did you mean 'ppo'?"),
+        ("selector.methods", ["ppoo"], "selector.methods: 'ppoo' is not one of dpo, exact, grpo, ppo, rloo, sft_plus; did you mean 'ppo'?"),
     ],
 )  # fmt: skip
 def test_a_wrong_parameter_stops_a_stage_that_does_not_read_it(
@@ -108,8 +108,8 @@ def test_params_that_are_no_yaml_are_named(project: Path) -> None:
 @pytest.mark.parametrize(
     ("stage", "arguments", "expected"),
     [
-        ("selector_rl", ("grop", "0"), "method 'grop': expected one of dpo, exact, grpo, ppo, rloo"),
-        ("selector_rl", ("sft", "0"), "method 'sft': expected one of dpo, exact, grpo, ppo, rloo"),
+        ("selector_rl", ("grop", "0"), "method 'grop': expected one of dpo, exact, grpo, ppo, rloo, sft_plus"),
+        ("selector_rl", ("sft", "0"), "method 'sft': expected one of dpo, exact, grpo, ppo, rloo, sft_plus"),
         ("selector_rl", ("dpo", "0"), "data/code/selector_rl/dpo: missing; name dpo in selector.methods and run python stages/code.py"),
         ("selector_rl", ("ppo", "zero"), "seed 'zero': expected a number of 0 or more"),
         ("selector_sft", ("-1",), "seed '-1': expected a number of 0 or more"),

@@ -19,8 +19,8 @@ from posttrain.core.params import Params, check_params, load_params
 ROOT = Path(__file__).resolve().parent.parent
 PIPELINE: dict[str, Any] = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
 METHODS = {
-    "selector": ("ppo", "grpo", "rloo", "dpo", "exact"),
-    "generator": ("ppo", "grpo", "rloo", "dpo"),
+    "selector": ("sft_plus", "ppo", "grpo", "rloo", "dpo", "exact"),
+    "generator": ("sft_plus", "ppo", "grpo", "rloo", "dpo"),
 }
 RL = [(family, method) for family, methods in METHODS.items() for method in methods]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,12 @@ def test_mixed_questions_are_those_with_right_and_wrong_samples(tmp_path: Path) 
     assert len(data(tmp_path).prompts("all")) == len(COLOUR_QUESTIONS)
 
 
+def test_gold_answers_may_be_those_of_mixed_questions(tmp_path: Path) -> None:
+    rows = data(tmp_path)
+    everything = rows.gold_answers()
+    assert rows.gold_answers("mixed") == [everything[0], everything[5]]
+
+
 def test_all_questions_need_no_samples(tmp_path: Path) -> None:
     assert len(data(tmp_path, samples=[]).prompts("all")) == len(COLOUR_QUESTIONS)
 
@@ -116,6 +123,8 @@ def test_without_mixed_questions_there_is_nothing_to_train_on_and_the_reason_cou
     samples = [sample(name, right) for name, rights in outcomes.items() for right in rights]
     with pytest.raises(NothingToTrain) as caught:
         data(tmp_path, samples=samples).prompts("mixed")
+    with pytest.raises(NothingToTrain, match=re.escape(str(caught.value))):
+        data(tmp_path, samples=samples).gold_answers("mixed")
     assert str(caught.value) == f"no question to ask (prompts: mixed): {told}"
 
 

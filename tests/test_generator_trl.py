@@ -1,4 +1,4 @@
-"""SFT, GRPO, RLOO and DPO of the generator with TRL's trainers, on colours that a tiny Llama learns in a few steps."""
+"""SFT, GRPO, RLOO and DPO of the generator with TRL's trainers, and SFT+, on colours learned in a few steps."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ from posttrain.generator.trl import Rollouts, Watch, at_most, last_whole, passes
 from posttrain.models.architecture import SHARED_PREFIX, recompute_activations, recomputes
 from posttrain.rollouts.rewards import RewardFunction
 
-METHODS = ["sft", "grpo", "rloo", "dpo"]
+METHODS = ["sft", "grpo", "rloo", "dpo", "sft_plus"]
 
 
 # ------------------------------------------------------------------------------------------ rewards
@@ -125,6 +125,7 @@ def test_a_gpt2_trains_as_well(method: str, tmp_path: Path) -> None:
     ("method", "lora", "changes"),
     [
         ("sft", True, {}),
+        ("sft_plus", True, {"inner_epochs": 2}),
         ("dpo", False, {}),
         ("dpo", True, {}),
         ("grpo", False, {}),
@@ -144,6 +145,23 @@ def test_a_resumed_run_ends_like_an_uninterrupted_one(
         train_on_colours(method, tmp_path / "killed", colour_llama(lora), die_at=die_at, **changes)
     resumed = colour_llama(lora)
     resumed_history = train_on_colours(method, tmp_path / "killed", resumed, **changes)
+    assert same_weights(frozen_copy(resumed), frozen_copy(whole))
+    assert resumed_history == history
+
+
+@pytest.mark.parametrize("method", ["sft", "grpo", "dpo"])
+def test_a_run_killed_in_the_midst_of_a_later_epoch_ends_like_an_uninterrupted_one(
+    method: str, tmp_path: Path
+) -> None:
+    """8 steps of 2 or 3 each epoch; killed at the sixth, so resumed from the fifth."""
+    more = {"epochs": 4} if method == "sft" else {"steps": 8}
+    more |= {"prompts_per_step": 8} if method == "grpo" else {}
+    whole = colour_llama()
+    history = train_on_colours(method, tmp_path / "whole", whole, **more)
+    with pytest.raises(Killed):
+        train_on_colours(method, tmp_path / "killed", colour_llama(), die_at=6, **more)
+    resumed = colour_llama()
+    resumed_history = train_on_colours(method, tmp_path / "killed", resumed, **more)
     assert same_weights(frozen_copy(resumed), frozen_copy(whole))
     assert resumed_history == history
 
@@ -505,14 +523,14 @@ def test_groups_of_different_rewards_are_not_counted_as_equal(tmp_path: Path) ->
         assert (row["equal_rewards"] < 1) == (row["reward_std"] > 0)
 
 
-@pytest.mark.parametrize("method", ["grpo", "rloo", "dpo", "sft"])
+@pytest.mark.parametrize("method", ["grpo", "rloo", "dpo", "sft", "sft_plus"])
 def test_a_single_question_is_trained_on(method: str, tmp_path: Path) -> None:
     model, one = colour_llama(), colour_data()
     start = frozen_copy(model)
     data = colour_data(
         prompts=lambda which: one.prompts(which)[:1],
         pairs=lambda part: one.pairs(part)[: int(part == "train")],
-        gold_answers=lambda: one.gold_answers()[:1],
+        gold_answers=lambda which="all": one.gold_answers()[:1],
     )
     letters = colour_task("0123456789abcdefghijklmnopqrstuvwxyz")
     several = {"samples": 4} if method in ("grpo", "rloo") else {}

@@ -28,7 +28,7 @@ from posttrain.core.params import load_params
 from posttrain.generator import trl
 from posttrain.models.load import load_causal_lm
 
-NAMES = ["selector sft", "selector ppo", "sft", "dpo", "grpo", "rloo", "ppo", "sample"]
+NAMES = ["selector sft", "selector ppo", "sft", "sft_plus", "dpo", "grpo", "rloo", "ppo", "sample"]
 CONFIGS = sorted((ROOT / "launch").glob("*.yaml"))
 
 

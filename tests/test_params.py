@@ -87,9 +87,9 @@ def test_the_projects_own_file_is_valid() -> None:
         ("selector.sft.learning_rate", True, "selector.sft.learning_rate: "),
         ("model", "llama-3-2-1bb", "model: 'llama-3-2-1bb' is not one of models; did you mean 'llama-3-2-1b'?"),
         ("dataset", "finka", "dataset: 'finka' is not one of datasets; did you mean 'finqa'?"),
-        ("selector.methods", ["ppo", "grop"], "selector.methods: 'grop' is not one of dpo, exact, grpo, ppo, rloo; did you mean 'grpo'?"),
-        ("generator.methods", ["exact"], "generator.methods: 'exact' is not one of dpo, grpo, ppo, rloo"),
-        ("selector.methods", ["sft", "ppo"], "selector.methods: 'sft' is not one of dpo, exact, grpo, ppo, rloo"),
+        ("selector.methods", ["ppo", "grop"], "selector.methods: 'grop' is not one of dpo, exact, grpo, ppo, rloo, sft_plus; did you mean 'grpo'?"),
+        ("generator.methods", ["exact"], "generator.methods: 'exact' is not one of dpo, grpo, ppo, rloo, sft_plus"),
+        ("selector.methods", ["sft", "ppo"], "selector.methods: 'sft' is not one of dpo, exact, grpo, ppo, rloo, sft_plus"),
         ("selector.methods", ["ppo", "ppo"], "selector.methods: an entry is listed twice"),
         ("generator.methods", ["ppo", "ppo"], "generator.methods: an entry is listed twice"),
         ("generator.sample.variants", ["direct", "direct"], "generator.sample.variants: an entry is listed twice"),
@@ -105,7 +105,7 @@ def test_the_projects_own_file_is_valid() -> None:
         ("selector.common.warmpu", 0.1, "selector.common.warmpu: unknown parameter; did you mean 'warmup'?"),
         ("selector.common.temperature", 1.0, "selector.common.temperature: unknown parameter"),
         ("selector.common.warmup", 2, "selector.common.warmup: Input should be less than or equal to 1 (found 2)"),
-        ("selector.common.steps", GONE, "selector.ppo.steps: missing"),
+        ("selector.common.steps", GONE, "selector.sft_plus.steps: missing"),
         ("selector.ppo.minibatches", 17, "selector.ppo: minibatches must not exceed prompts_per_step"),
         ("selector.rloo.samples", 1, "selector.rloo.samples: Input should be greater than or equal to 2 (found 1)"),
         ("selector.ppo", 3, "selector.ppo: expected sections, found int"),
@@ -150,7 +150,7 @@ def test_weights_that_are_all_zero_are_refused() -> None:
 def test_a_policy_that_is_not_trained_is_refused_where_it_is_named() -> None:
     message = refusal(changed("selector.methods", ["ppo"]))
     assert message == (
-        "params.yaml: selector.policies: 'grpo' is not trained; "
+        "params.yaml: selector.policies: 'sft_plus' is not trained; "
         "add it to selector.methods, or take it out"
     )
 
@@ -245,7 +245,9 @@ def test_a_method_is_a_file_and_its_settings_are_in_it() -> None:
 def test_a_name_without_a_file_is_refused() -> None:
     with pytest.raises(UserError, match=r"^method 'grop': expected one of dpo, exact, grpo, ppo"):
         load_method("selector", "grop")
-    with pytest.raises(UserError, match=r"^method 'exact': expected one of dpo, grpo, ppo, rloo"):
+    with pytest.raises(
+        UserError, match=r"^method 'exact': expected one of dpo, grpo, ppo, rloo, sft_plus"
+    ):
         load_method("generator", "exact")
 
 
@@ -340,7 +342,7 @@ def test_an_override_by_dvc_changes_one_line_and_keeps_its_comment_in_place(
     [
         ("seeds=[0,1,2]", "++"),
         ("pools.noise=[0.1,0.15]", "+-"),
-        ("selector.methods=[ppo,grpo,rloo,dpo]", "-"),
+        ("selector.methods=[sft_plus,ppo,grpo,rloo,dpo]", "-"),
         ("+selector.ppo.steps=48", "+"),
         ("+selector.exact.steps=48", "+"),
         ("+generator.dpo.steps=48", "+"),

@@ -286,7 +286,7 @@ def colour_data(**others: Any) -> Any:
     prompts = prompt_rows(COLOUR_QUESTIONS, COLOUR_TOKENIZER, 32)[0]
     pairs = {"train": colour_pairs(), "held_out": colour_pairs()[:4]}
     rows = {
-        "gold_answers": lambda: gold,
+        "gold_answers": lambda which="all": gold,
         "prompts": lambda which: prompts,
         "pairs": pairs.__getitem__,
     }
@@ -326,6 +326,7 @@ def train_on_colours(
 
     small = {"learning_rate": 1e-2, "evaluations": 2, "epochs": 2, "steps": 4, "pairs_per_step": 8}
     small |= {"prompts_per_step": 4, "samples": 2, "kl_coef": 0.1, "value_warmup_steps": 1}
+    small |= {"minibatches": 1, "patience": None}
     run = Run(
         model=model,
         seed=seed,

@@ -19,8 +19,8 @@ from posttrain.tasks import Example, Task
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 
-METHODS: tuple[str, ...] = ("ppo", "grpo", "rloo", "dpo", "exact")
-GENERATOR_METHODS: tuple[str, ...] = ("ppo", "grpo", "rloo", "dpo")
+METHODS: tuple[str, ...] = ("sft_plus", "ppo", "grpo", "rloo", "dpo", "exact")
+GENERATOR_METHODS: tuple[str, ...] = ("sft_plus", "ppo", "grpo", "rloo", "dpo")
 TINY: dict[str, Any] = {
     "seeds": [0],
     # Two of each kind: a stage costs seconds, most of them imports. `test_architectures` runs all.

@@ -7,23 +7,26 @@ the same curves as one that was not.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
 from posttrain.core import processes
 from posttrain.core.errors import UserError
-from posttrain.core.files import atomic_directory
+from posttrain.core.files import atomic_directory, write_json
 
-Row = dict[str, float]
+if TYPE_CHECKING:
+    from posttrain.core.loop import History
+
+TRAINING = "training.json"
 SHOWN = ("loss", "reward", "kl", "val_reward")
 RUNS = "runs"
 
 
-def write_curves(directory: Path, curves: dict[str, Sequence[Row]]) -> None:
-    """Write `directory`/NAME/KEY.tsv for each key of each curve's rows, by "step"."""
+def write_curves(directory: Path, history: History) -> None:
+    """Write `directory`/{train,val}/KEY.tsv for each key of the rows, by "step", and `training.json`: `History.ending`."""
     from dvclive import Live  # takes 0.4 s to import
 
     with atomic_directory(directory) as temporary:
@@ -34,6 +37,7 @@ def write_curves(directory: Path, curves: dict[str, Sequence[Row]]) -> None:
             report=None,
             monitor_system=False,
         )
+        curves = {"train": history.train, "val": history.val}
         for name, rows in curves.items():
             for row in rows:
                 live.step = int(row["step"])
@@ -44,6 +48,7 @@ def write_curves(directory: Path, curves: dict[str, Sequence[Row]]) -> None:
         for path in sorted((temporary / "live" / "plots" / "metrics").iterdir()):
             path.rename(temporary / path.name)
         shutil.rmtree(temporary / "live")
+        write_json(temporary / TRAINING, history.ending)
 
 
 class Progress:

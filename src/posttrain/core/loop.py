@@ -36,18 +36,29 @@ SAVES = 10  # checkpoints of a run; the last one is its result
 class History:
     """The curves of a run: one row per step, and one per validation (step 0 is the start).
 
-    best_by: the key of a validation that decides which weights are kept. meta: single figures of the whole run.
+    best_by: the key of a validation that decides which weights are kept. plateau: whether the last `patience` validations
+    were no better than the best before them; None for a training without patience. meta: single figures of the whole run.
     """
 
     train: list[Stats] = field(default_factory=list)
     val: list[Stats] = field(default_factory=list)
     best_by: str = "reward"
+    plateau: bool | None = None
     meta: Stats = field(default_factory=dict)
 
     @property
     def best(self) -> Stats:
         """The validation of the weights that were kept."""
         return max(self.val[1:], key=lambda row: (row[self.best_by], row["step"]))
+
+    @property
+    def ending(self) -> dict[str, int | bool | None]:
+        """Where the training ended: `steps` taken, `best_step` of the weights that were kept, and `plateau`."""
+        return {
+            "steps": int(self.train[-1]["step"]),
+            "best_step": int(self.best["step"]),
+            "plateau": self.plateau,
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,15 +79,20 @@ class Run:
 class Best:
     """Validates a model and keeps its best trainable weights; of ties, the latest.
 
-    by: the key of `evaluate`'s result that decides.
+    by: the key of `evaluate`'s result that decides. patience: see `plateau`.
     """
 
     def __init__(
-        self, model: nn.Module, evaluate: Callable[[Any], Mapping[str, float]], by: str
+        self,
+        model: nn.Module,
+        evaluate: Callable[[Any], Mapping[str, float]],
+        by: str,
+        patience: int | None = None,
     ) -> None:
         self.model = model
         self.evaluate = evaluate
         self.by = by
+        self.patience = patience
         self.val: list[Stats] = []
         self.weights: dict[str, Tensor] = {}
 
@@ -96,6 +112,15 @@ class Best:
         if trained and trained[-1] >= max(trained):
             self.weights = trainable_state(self.model)
 
+    @property
+    def plateau(self) -> bool | None:
+        """Whether the last `patience` validations were not better than the best before them; None without patience."""
+        if self.patience is None:
+            return None
+        trained = [row[self.by] for row in self.val if row["step"] > 0]
+        since = len(trained) - trained.index(max(trained)) - 1 if trained else 0
+        return since >= self.patience
+
     def put_back(self) -> None:
         """Give the model its best weights."""
         load_trainable_state(self.model, self.weights)
@@ -108,10 +133,12 @@ def train(
     settings: Optimization,
     steps: int,
     take_step: Callable[[int], Stats],
+    patience: int | None = None,
 ) -> History:
     """Take `steps` steps, or the rest of them after a resume; `run.model` ends with the weights of its best reward.
 
-    trained: by name, the modules whose trainable parameters `optimizer` updates and checkpoints hold.
+    trained: by name, the modules whose trainable parameters `optimizer` updates and checkpoints hold. patience: the
+    training ends earlier, at a plateau of that many validations (`Best.plateau`).
     """
     parameters = {
         f"{name}/{key}": parameter
@@ -122,7 +149,7 @@ def train(
     evaluate_at = evenly(steps, settings.evaluations)
     save_at = evenly(steps, SAVES) - {steps}
     checkpoint = CheckpointFile("loop", run.work)
-    best, rows, done = Best(run.model, run.evaluate, "reward"), [], 0
+    best, rows, done = Best(run.model, run.evaluate, "reward", patience), [], 0
     if (saved := checkpoint.load()) is not None:
         done, rows, best.val = saved.state["done"], saved.state["train"], saved.state["val"]
         best.weights = below(saved.tensors, "best")
@@ -133,6 +160,8 @@ def train(
         best.validate(0)
     run.report(done, steps, _newest(rows, best.val))
     for step in range(done, steps):
+        if best.plateau:
+            break
         with at_step(step + 1):
             stats = take_step(step)
         check_finite(stats, step + 1)
@@ -149,7 +178,7 @@ def train(
             checkpoint.save(tensors, {"done": step + 1, "train": rows, "val": best.val})
         run.report(step + 1, steps, _newest(rows, best.val))
     best.put_back()
-    return History(rows, best.val)
+    return History(rows, best.val, plateau=best.plateau)
 
 
 def evenly(steps: int, count: int) -> set[int]:

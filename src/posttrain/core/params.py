@@ -31,6 +31,7 @@ from posttrain.core.schema import (
 PACKAGE = Path(__file__).resolve().parents[1]
 FAMILIES = ("selector", "generator")
 UNTRAINED, FINE_TUNED = "base", "sft"  # the policies of each family that RL does not train
+CONTROL = "sft_plus"  # the method that is no RL: SFT continued with the effort of one
 ALL_LINEAR = "all-linear"  # the LoRA target that stands for every linear layer
 Variant = Literal["direct", "reflective", "deliberative"]
 

@@ -18,3 +18,13 @@ class Optimization(Section):
     max_grad_norm: Rate
     evaluations: Positive
     evaluation_questions: Positive
+
+
+class SFT(Optimization):
+    """At most `epochs` passes over the questions, over all of which learning rate and validations are spread.
+
+    patience: the training ends once that many validations in a row were not better than the best before them; null: never.
+    """
+
+    epochs: Positive
+    patience: Positive | None = None

@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 from posttrain.core import processes
 from posttrain.core.errors import UserError
 from posttrain.generator import shared
-from posttrain.models.tokens import pad
+from posttrain.models.tokens import length_buckets, pad
 from posttrain.rollouts.episode import Episode
 from posttrain.rollouts.writer import Generator
 
@@ -54,6 +54,21 @@ def in_batches(
         else:
             alone += group
     return batches + processes.batches(alone, batch_size)
+
+
+def prompt_batches(
+    prompts: Sequence[list[int]], batch_size: int, steps: int, seed: int
+) -> list[list[int]]:
+    """`steps` full batches of indices of prompts of similar length, from as many epochs as that takes."""
+    batch_size = min(batch_size, len(prompts))
+    epochs = -(-steps // (len(prompts) // batch_size))
+    lengths = [len(prompt) for prompt in prompts]
+    batches = [
+        batch
+        for epoch in range(epochs)
+        for batch in length_buckets(lengths, batch_size, seed, epoch)
+    ]
+    return [batch for batch in batches if len(batch) == batch_size][:steps]
 
 
 def collate(episodes: Sequence[Episode], device: torch.device | str = "cpu") -> TokenBatch:

@@ -45,10 +45,13 @@ class Data:
     samples: Path
     pairs_folder: Path
 
-    def gold_answers(self) -> list[Row]:
-        """The prompts with their gold answers."""
+    def gold_answers(self, which: Literal["all", "mixed"] = "all") -> list[Row]:
+        """The prompts of all or of the mixed questions (see `prompts`) with their gold answers."""
         limits = self.model.max_prompt_tokens, self.model.max_candidate_tokens
-        rows, dropped = prompt_completion_rows(self.examples, self.tokenizer, *limits)
+        examples = self.examples
+        if which == "mixed":
+            examples = [self.examples[index] for index in self._mixed(range(len(self.examples)))]
+        rows, dropped = prompt_completion_rows(examples, self.tokenizer, *limits)
         print(f"{len(rows)} training questions, {len(dropped)} dropped as too long")
         return rows
 
@@ -66,13 +69,19 @@ class Data:
                 f"none of the {len(dropped)} training questions fits max_prompt_tokens={limit}"
             )
         if which == "mixed":
-            samples = read_jsonl(self.samples / "samples.jsonl")
-            mixed = questions_by_verdict(samples)["mixed"]
-            rows = [row for row in rows if self.examples[row["example"]]["id"] in mixed]
+            mixed = self._mixed([row["example"] for row in rows])
+            rows = [row for row in rows if row["example"] in mixed]
             print(f"{len(rows)} of them have right and wrong samples and are asked")
-            if not rows:
-                raise NothingToTrain(f"no question to ask (prompts: mixed): {told(samples)}")
         return rows
+
+    def _mixed(self, indices: Sequence[int]) -> list[int]:
+        """Those of the examples with both right and wrong samples; `NothingToTrain` if there are none."""
+        samples = read_jsonl(self.samples / "samples.jsonl")
+        mixed = questions_by_verdict(samples)["mixed"]
+        found = [index for index in indices if self.examples[index]["id"] in mixed]
+        if not found:
+            raise NothingToTrain(f"no question to ask (prompts: mixed): {told(samples)}")
+        return found
 
     def pairs(self, part: Literal["train", "held_out"]) -> list[Row]:
         """Preference pairs, each with the prompt that its answers were sampled from.

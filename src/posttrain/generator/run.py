@@ -260,7 +260,7 @@ def train_and_save(params: Params, policy: str, seed: int, method: ModuleType) -
         ]
         write_jsonl(temporary / "samples.jsonl", samples)
         write_model_manifest(temporary, manifest)
-    write_curves(CURVES / policy / str(seed), {"train": history.train, "val": history.val})
+    write_curves(CURVES / policy / str(seed), history)
     forget(work)
 
 

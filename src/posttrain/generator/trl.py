@@ -22,6 +22,7 @@ import copy
 import random
 import shutil
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,11 @@ def even_share(number: int, what: str) -> int:
     return own
 
 
+def seed_epoch(generator: torch.Generator, seed: int, epoch: int) -> None:
+    """Let the order of the rows in an epoch derive from (seed, epoch), as the trainer asks for it with `set_epoch`."""
+    generator.manual_seed(random.Random(f"epoch/{seed}/{epoch}").getrandbits(48))
+
+
 def common_arguments(run: Run, settings: Optimization) -> dict[str, Any]:
     """The training arguments of all four trainers."""
     model = run.model
@@ -176,11 +182,19 @@ class Watch(TrainerCallback):  # type: ignore[misc]
     """Validates, keeps the best weights, asks for checkpoints and reports progress.
 
     best_by: the key of `run.evaluate`'s result by which the best weights are chosen. window: optimizer steps per
-    rollout batch. Steps are counted in rollout batches everywhere outside the trainer.
+    rollout batch. Steps are counted in rollout batches everywhere outside the trainer. patience: the training ends earlier,
+    at a plateau of that many validations (`Best.plateau`).
     """
 
-    def __init__(self, run: Run, best_by: str, evaluations: int, window: int = 1) -> None:
-        self.best = Best(run.model, run.evaluate, best_by)
+    def __init__(
+        self,
+        run: Run,
+        best_by: str,
+        evaluations: int,
+        window: int = 1,
+        patience: int | None = None,
+    ) -> None:
+        self.best = Best(run.model, run.evaluate, best_by, patience)
         self.evaluations = evaluations
         self.report = run.report
         self.window = window
@@ -201,7 +215,9 @@ class Watch(TrainerCallback):  # type: ignore[misc]
             check_weights(self.best.model, step)
         if step in self.evaluate_at:
             self.best.validate(step)
-        control.should_save = step in self.save_at
+        # A checkpoint of a training that has ended would be resumed by a further step.
+        control.should_training_stop |= bool(self.best.plateau)
+        control.should_save = step in self.save_at and not self.best.plateau
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Stats, **others: Any) -> None:
         if "loss" in logs:  # the summary at the end has none
@@ -275,6 +291,13 @@ class Rollouts(Quiet):
     _buffered_inputs: Any
     _metrics: Any
     _equal: Tensor  # whether the rewards of a group are equal, of the groups of all processes
+
+    def _get_train_sampler(self, *arguments: Any) -> Any:
+        """TRL's sampler, whose order would begin anew where a run is resumed in a later epoch than the first."""
+        inherited: Any = super()
+        sampler = inherited._get_train_sampler(*arguments)
+        sampler.set_epoch = partial(seed_epoch, sampler.generator, self.args.seed)
+        return sampler
 
     def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
         return tokenize_prompts(prompts, self.processing_class), None, {}
@@ -415,7 +438,8 @@ def train(trainer: Any, watch: Watch) -> History:
     best = watch.best
     best.put_back()
     _release(best.model)
-    return History(_curve(trainer.state.log_history, watch.window), best.val, best.by)
+    rows = _curve(trainer.state.log_history, watch.window)
+    return History(rows, best.val, best.by, best.plateau)
 
 
 def _resume_from(work: Path) -> Path | None:

@@ -8,7 +8,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-NAMES = {"sft": "SFT", "ppo": "PPO", "grpo": "GRPO", "rloo": "RLOO", "dpo": "DPO"}
+NAMES = {
+    "sft": "SFT",
+    "sft_plus": "SFT+",
+    "ppo": "PPO",
+    "grpo": "GRPO",
+    "rloo": "RLOO",
+    "dpo": "DPO",
+}
 GENERATE = """\
 from transformers import AutoModelForCausalLM, AutoTokenizer
 

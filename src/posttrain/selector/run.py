@@ -139,5 +139,5 @@ def train_and_save(
     with atomic_directory(model_directory(policy, seed)) as temporary:
         save_selector(temporary, selector, read_base(BASE), meta)
         write_model_manifest(temporary, manifest)
-    write_curves(CURVES / policy / str(seed), {"train": history.train, "val": history.val})
+    write_curves(CURVES / policy / str(seed), history)
     forget(work)

@@ -61,11 +61,15 @@ class Pools:
 
 @dataclass(frozen=True)
 class Schedule:
-    """The batches of question indices, and the passes and optimizer steps per pass over each."""
+    """The batches of question indices, and the passes and optimizer steps per pass over each.
+
+    patience: the training ends at a plateau of that many validations.
+    """
 
     batches: Sequence[Sequence[int]]
     inner_epochs: int = 1
     minibatches: int = 1
+    patience: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +118,9 @@ def train(run: Run, method: Method, settings: Optimization, schedule: Schedule) 
         return _take_step(run, method, settings, schedule, optimizer, step)
 
     steps = len(schedule.batches)
-    return loop.train(run, {"model": selector}, optimizer, settings, steps, take_step)
+    return loop.train(
+        run, {"model": selector}, optimizer, settings, steps, take_step, schedule.patience
+    )
 
 
 def validate(selector: Selector, val: Pools, batch_size: int) -> Stats:

@@ -44,6 +44,7 @@ from posttrain.generator.batches import (
     collate,
     forward,
     in_batches,
+    prompt_batches,
     token_log_probs,
 )
 from posttrain.generator.run import Run
@@ -51,7 +52,7 @@ from posttrain.generator.settings import OnPolicy
 from posttrain.generator.value import ValueNetwork, explained_variance, gae, value_loss
 from posttrain.models.architecture import disable_dropout, hidden_size
 from posttrain.models.sharding import check_trainable
-from posttrain.models.tokens import length_buckets, tokenize_prompts
+from posttrain.models.tokens import tokenize_prompts
 from posttrain.rollouts.episode import Episode, completion_episode
 from posttrain.rollouts.groups import whiten
 from posttrain.rollouts.writer import Generator
@@ -166,7 +167,7 @@ def train(run: Run, settings: Settings) -> History:
         ],
         weight_decay=settings.weight_decay,
     )
-    batches = _prompt_batches(prompts, settings.prompts_per_step, steps, run.seed)
+    batches = prompt_batches(prompts, settings.prompts_per_step, steps, run.seed)
 
     def take_step(step: int) -> Stats:
         disable_dropout(model)
@@ -298,18 +299,3 @@ def _new_value(model: Generator, seed: int) -> ValueNetwork:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(random.Random(f"value/{seed}").getrandbits(48))
         return ValueNetwork(hidden_size(model.config)).to(next(model.parameters()).device)
-
-
-def _prompt_batches(
-    prompts: Sequence[list[int]], batch_size: int, steps: int, seed: int
-) -> list[list[int]]:
-    """`steps` full batches of indices of prompts of similar length, from as many epochs as that takes."""
-    batch_size = min(batch_size, len(prompts))
-    epochs = -(-steps // (len(prompts) // batch_size))
-    lengths = [len(prompt) for prompt in prompts]
-    batches = [
-        batch
-        for epoch in range(epochs)
-        for batch in length_buckets(lengths, batch_size, seed, epoch)
-    ]
-    return [batch for batch in batches if len(batch) == batch_size][:steps]

@@ -11,15 +11,14 @@ import torch
 from torch import Tensor
 
 from posttrain.core.loop import Stats
-from posttrain.core.schema import Positive
-from posttrain.core.settings import Optimization
+from posttrain.core.settings import SFT
 from posttrain.rollouts.groups import ROUNDING
 from posttrain.selector.model import SelectorOutput
 from posttrain.selector.policy import Batch, describe, log_softmax
 
 
-class Settings(Optimization):
-    epochs: Positive
+class Settings(SFT):
+    """Those of `SFT`."""
 
 
 def rollout(
