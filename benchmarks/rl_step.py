@@ -114,7 +114,6 @@ class Setting:
             "learning_rate": 1e-9,
             "evaluations": 1,
             "prompts": "all",
-            "value_warmup_steps": 0,  # the generator's PPO then trains its policy from the first step
             "target_kl": None,  # the selector's PPO then makes all passes
         }
         known = {name: value for name, value in changes.items() if hasattr(defaults, name)}

@@ -70,7 +70,6 @@ CHANGES = {
     "generator.common.prompts_per_step": 4,
     # With two samples, a prompt's rewards are often equal, and GRPO learns nothing from them.
     "generator.common.samples": 4,
-    "generator.ppo.value_warmup_steps": 1,
     "generator.dpo.pairs_per_step": 4,
     "generator.sample.questions": SIZES["train"],
     "evaluate.generator.samples": 2,

@@ -12,6 +12,7 @@ import pytest
 from posttrain.core.errors import UserError
 from posttrain.measures.named import Measure
 from posttrain.report.compare import Comparison, Estimate, Result
+from posttrain.report.critic import critic_sentences
 from posttrain.report.curves import (
     Panel,
     finding,
@@ -476,6 +477,19 @@ def test_curves_of_all_methods_and_seeds_are_read(tmp_path: Path) -> None:
     kl.write_text("step\tkl\nsoon\n")
     with pytest.raises(UserError, match=r"kl\.tsv: not a curve of step and value"):
         read_curve(kl)
+
+
+def test_a_critic_that_explains_nothing_is_told(tmp_path: Path) -> None:
+    for seed, values in ((0, (0.0, 0.3)), (1, (0.0, 0.5))):
+        path = tmp_path / "ppo" / str(seed) / "train/explained_variance.tsv"
+        path.parent.mkdir(parents=True)
+        path.write_text("step\tvalue\n" + "".join(f"{i}\t{v}\n" for i, v in enumerate(values)))
+    explains = "PPO's critic explains 20.0 % of the variance of returns, on average over the steps"
+    assert critic_sentences(tmp_path, [0, 1]) == [f"{explains} and 2 seeds."]
+    assert critic_sentences(tmp_path, [2]) == []
+    path.write_text("step\tvalue\n1\t-0.1\n")
+    (told,) = critic_sentences(tmp_path, [1])
+    assert "explains -10.0 %" in told and told.endswith("REINFORCE with a whitened advantage.")
 
 
 def test_the_mean_is_over_the_steps_that_all_seeds_have() -> None:

@@ -128,8 +128,6 @@ def test_the_projects_own_file_is_valid() -> None:
         ("models.llama-3-8b.lora.targets", [1], "models.llama-3-8b.lora.targets: expected auto, "),
         ("models.llama-3-8b.lora.targets", ["q_proj", "q_proj"], "models.llama-3-8b.lora.targets: 'q_proj' is listed twice"),
         ("models.llama-3-8b.lora.targets", ["all-linear", "q_proj"], "models.llama-3-8b.lora.targets: all-linear stands for every linear layer, so it must stand alone"),
-        ("generator.ppo.value_warmup_steps", 20, "generator.ppo: value_warmup_steps is 20, but there are only 20 steps, so the policy would never be trained"),
-        ("generator.common.steps", 2, "generator.ppo: value_warmup_steps is 2, but there are only 2 steps"),
         ("models.llama-3-8b.revision", None, "models.llama-3-8b: source is hub, so revision must pin a commit"),
         ("datasets.finqa.source", "path", "datasets.finqa.path: source is path, so path must name a folder"),
         ("datasets.finqa.task", "finka", "datasets.finqa.task: not one of the tasks finqa, gsm8k; did you mean 'finqa'?"),

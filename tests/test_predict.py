@@ -43,13 +43,13 @@ POOLS = [pool("short", 4), pool("long", 30), pool("middle", 11), pool("longer", 
 
 def test_results_come_back_in_the_order_of_the_input() -> None:
     selector = tiny_selector().eval()
-    logits, values = score_pools(selector, POOLS, 2, "cpu")
-    assert logits.shape == (4, 3) and values.shape == (4,)
+    logits, states = score_pools(selector, POOLS, 2, "cpu")
+    assert logits.shape == (4, 3) and states.shape[0] == 4
     for row, one in enumerate(POOLS):
         with torch.no_grad():
             alone = selector(collate([one]))
         torch.testing.assert_close(logits[row], alone.logits[0], atol=1e-5, rtol=0)
-        torch.testing.assert_close(values[row], alone.values[0], atol=1e-5, rtol=0)
+        torch.testing.assert_close(states[row], alone.states[0], atol=1e-5, rtol=0)
 
 
 def test_the_batch_size_does_not_change_the_scores() -> None:
@@ -81,8 +81,8 @@ def test_scores_are_constants_that_training_may_use() -> None:
 
 
 def test_no_pools_give_no_scores() -> None:
-    logits, values = score_pools(tiny_selector(), [], 4, "cpu")
-    assert len(logits) == 0 and len(values) == 0
+    logits, states = score_pools(tiny_selector(), [], 4, "cpu")
+    assert len(logits) == 0 and len(states) == 0
 
 
 def test_pools_of_different_size_are_refused_by_name() -> None:

@@ -89,7 +89,7 @@ def gradients(selector: Selector, encoding: Encoding) -> dict[str, torch.Tensor]
     output = selector.output(encoding)
     log_policy = output.logits.log_softmax(dim=1)
     weights = torch.linspace(-1, 1, log_policy.numel()).view_as(log_policy)
-    loss = (weights * log_policy).sum() + output.values.square().sum()
+    loss = (weights * log_policy).sum()
     loss.backward()
     return {name: p.grad.clone() for name, p in selector.named_parameters() if p.grad is not None}
 
@@ -191,7 +191,7 @@ def test_an_untrained_selector_chooses_what_the_language_model_would_rather_writ
     torch.testing.assert_close(logits, FIRST_LIKELIHOOD_WEIGHT * likelihood, atol=1e-4, rtol=1e-4)
     assert torch.equal(logits.argmax(dim=1), likelihood.argmax(dim=1))
     trainable = {name for name, p in selector.named_parameters() if p.requires_grad}
-    assert {"likelihood_weight", "score.inner.weight", "value.outer.bias"} <= trainable
+    assert {"likelihood_weight", "score.inner.weight", "score.outer.bias"} <= trainable
     ofmodel = {name for name in trainable if name.startswith("backbone.")}
     assert ofmodel and all("lora_" in name for name in ofmodel) is (lora is not None)
 
@@ -206,7 +206,7 @@ def test_an_untrained_selector_without_training_has_no_adapter_and_nothing_to_tr
     assert not [name for name, _ in selector.named_parameters() if "lora_" in name]
 
 
-def test_an_untrained_selectors_heads_are_those_of_its_seed(base: Path, tmp_path: Path) -> None:
+def test_an_untrained_selectors_head_is_that_of_its_seed(base: Path, tmp_path: Path) -> None:
     """Whatever the random state at loading."""
     heads = []
     for number, seed in enumerate((0, 1, 0)):
@@ -215,7 +215,7 @@ def test_an_untrained_selectors_heads_are_those_of_its_seed(base: Path, tmp_path
         save_untrained(folder, load_config(base), read_base(base), seed)
         assert {path.name for path in folder.iterdir()} == {"head.safetensors", "selector.json"}
         torch.manual_seed(number + 5)
-        heads.append(load_selector(folder, base)[0].value.inner.weight)
+        heads.append(load_selector(folder, base)[0].score.inner.weight)
     assert torch.equal(heads[0], heads[2]) and not torch.equal(heads[0], heads[1])
 
 
@@ -238,21 +238,21 @@ def test_an_answer_does_not_see_the_other_candidates() -> None:
     assert abs(one[0, 1] - two[0, 1]) > 1e-6
 
 
-def test_permuting_the_candidates_permutes_the_logits_and_keeps_the_value() -> None:
+def test_permuting_the_candidates_permutes_the_logits_and_keeps_the_pool_s_state() -> None:
     selector, pool = tiny_selector("llama"), random_pools(count=1)[0]
     turned = TokenizedPool(pool.id, pool.prompt_ids, pool.candidate_ids[::-1])
     with torch.no_grad():
         one, two = selector(collate([pool])), selector(collate([turned]))
     assert torch.allclose(one.logits, two.logits.flip(1), atol=1e-6)
-    assert torch.allclose(one.values, two.values, atol=1e-6)
+    assert torch.allclose(one.states, two.states, atol=1e-6)
 
 
-def test_logits_and_values_are_float32_with_a_bfloat16_backbone() -> None:
+def test_logits_and_states_are_float32_with_a_bfloat16_backbone() -> None:
     selector = tiny_selector("llama")
     selector.backbone.to(torch.bfloat16)
     output = selector(collate(random_pools()))
     assert output.logits.shape == (3, 4) and output.logits.dtype == torch.float32
-    assert output.values.shape == (3,) and output.values.dtype == torch.float32
+    assert output.states.shape == (3, 16) and output.states.dtype == torch.float32
 
 
 @pytest.mark.parametrize("training", [True, False])

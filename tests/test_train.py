@@ -20,7 +20,8 @@ from posttrain.core.errors import UserError
 from posttrain.core.loop import Best, History, Stats, check_finite, evenly, trainable_state
 from posttrain.core.methods import load_method
 from posttrain.selector import train as selector_train
-from posttrain.selector.model import Selector, SelectorOutput
+from posttrain.selector.batch import collate
+from posttrain.selector.model import Selector, SelectorOutput, ValuedOutput
 from posttrain.selector.policy import Batch, log_softmax
 from posttrain.selector.predict import score_pools
 from posttrain.selector.train import Run, Schedule, steps_of_batches, train, validate
@@ -125,6 +126,21 @@ def test_the_same_seed_gives_the_same_weights(method: str, tmp_path: Path) -> No
     assert_same_weights(first, second)
 
 
+def test_the_critic_s_states_have_no_gradient_and_no_weights() -> None:
+    selector = new_selector()
+    output = selector(collate(DATA.pools[:2]))
+    assert output.logits.requires_grad and not output.states.requires_grad
+    assert not [name for name, _ in selector.named_parameters() if "value" in name]
+
+
+def test_ppo_s_critic_learns_from_step_to_step_and_other_methods_have_none(tmp_path: Path) -> None:
+    """The candidates' rewards are what the policy's states tell apart; it does not change."""
+    _, history = run("ppo", tmp_path / "ppo", steps=12, learning_rate=1e-9, kl_coef=0.0)
+    first, *later = (row["explained_variance"] for row in history.train)
+    assert first == pytest.approx(0.0, abs=1e-6) and any(later)
+    assert "explained_variance" not in run("grpo", tmp_path / "grpo", steps=2)[1].train[0]
+
+
 @pytest.mark.parametrize("method", SELECTOR)
 def test_a_batch_in_four_passes_has_the_gradients_of_one_pass(method: str, tmp_path: Path) -> None:
     gradients = []
@@ -135,7 +151,7 @@ def test_a_batch_in_four_passes_has_the_gradients_of_one_pass(method: str, tmp_p
         batch = {"rewards": DATA.rewards[rows], "reference": DATA.reference[rows]}
         generator = torch.Generator().manual_seed(0)
         module, own = load_method("selector", method), settings(method)
-        rolled = module.rollout(lambda: SelectorOutput(*still), batch, own, generator)  # noqa: B023
+        rolled = module.rollout(lambda: ValuedOutput(*still, torch.zeros(8)), batch, own, generator)  # noqa: B023
         selector_train._accumulate(
             new_run(selector, tmp_path, batch_size=batch_size),
             module,

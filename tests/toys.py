@@ -325,7 +325,7 @@ def train_on_colours(
             report(done, total, shown)
 
     small = {"learning_rate": 1e-2, "evaluations": 2, "epochs": 2, "steps": 4, "pairs_per_step": 8}
-    small |= {"prompts_per_step": 4, "samples": 2, "kl_coef": 0.1, "value_warmup_steps": 1}
+    small |= {"prompts_per_step": 4, "samples": 2, "kl_coef": 0.1}
     small |= {"minibatches": 1, "patience": None}
     run = Run(
         model=model,
@@ -426,9 +426,8 @@ def right_at_once(model: Any) -> dict[str, float]:
 
 
 def token_settings(**changes: Any) -> Any:
-    small = {"steps": 6, "prompts_per_step": 8, "samples": 4, "value_warmup_steps": 1}
-    rates = {"learning_rate": 5.0e-3, "value_learning_rate": 1.0e-2}
-    return settings("generator", "ppo", **small | rates | changes)
+    small = {"steps": 6, "prompts_per_step": 8, "samples": 4, "learning_rate": 5.0e-3}
+    return settings("generator", "ppo", **small | changes)
 
 
 def train_on_tokens(

@@ -47,7 +47,6 @@ TINY: dict[str, Any] = {
     # PPO asks the questions with right and wrong samples, of which there are few here.
     "generator.ppo.prompts": "mixed",
     "generator.ppo.prompts_per_step": 2,
-    "generator.ppo.value_warmup_steps": 1,
     "generator.dpo.pairs_per_step": 4,
     "evaluate.bootstrap": 50,
     "evaluate.generator.samples": 2,

@@ -12,7 +12,7 @@ Run it in the project's folder. OUT must not exist, or be empty; it is written c
 Weights keep their dtype from training. Adapters are added in float32 and rounded once, so the logits equal those of the
 pipeline's own model up to rounding, and exactly where every weight was trained.
 
-Left out: adapters of a quantised base; the value head; upload to a hub.
+Left out: adapters of a quantised base; upload to a hub.
 """
 
 from __future__ import annotations

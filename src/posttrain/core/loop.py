@@ -134,11 +134,13 @@ def train(
     steps: int,
     take_step: Callable[[int], Stats],
     patience: int | None = None,
+    state: Mapping[str, Tensor] = {},
 ) -> History:
     """Take `steps` steps, or the rest of them after a resume; `run.model` ends with the weights of its best reward.
 
     trained: by name, the modules whose trainable parameters `optimizer` updates and checkpoints hold. patience: the
-    training ends earlier, at a plateau of that many validations (`Best.plateau`).
+    training ends earlier, at a plateau of that many validations (`Best.plateau`). state: tensors that `take_step` changes
+    in place, which checkpoints hold too.
     """
     parameters = {
         f"{name}/{key}": parameter
@@ -156,6 +158,8 @@ def train(
         for name, module in trained.items():
             load_trainable_state(module, below(saved.tensors, name))
         _restore_optimizer(optimizer, parameters, saved.tensors)
+        for name, tensor in below(saved.tensors, "state").items():
+            state[name].copy_(tensor)
     else:
         best.validate(0)
     run.report(done, steps, _newest(rows, best.val))
@@ -175,6 +179,7 @@ def train(
             tensors: dict[str, Tensor] = {**parameters}
             tensors |= {f"best/{name}": tensor for name, tensor in best.weights.items()}
             tensors |= _optimizer_tensors(optimizer, parameters)
+            tensors |= {f"state/{name}": tensor for name, tensor in state.items()}
             checkpoint.save(tensors, {"done": step + 1, "train": rows, "val": best.val})
         run.report(step + 1, steps, _newest(rows, best.val))
     best.put_back()

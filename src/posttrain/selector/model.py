@@ -1,9 +1,8 @@
-"""The selector: a language model that reads the prompt once and gives a score per candidate and a value of the pool.
+"""The selector: a language model that reads the prompt once and gives a score per candidate.
 
     h_k    = mean hidden state of the tokens of candidate k after the prompt      (d,)
     l_k    = log p(candidate k | prompt), the sum over its tokens, by the language-model head
     logit  = a l_k + w2 . tanh(W1 h_k + b1) + b2    the policy is softmax over the K logits
-    value  = v2 . tanh(V1 mean_k h_k + c1) + c2     the baseline of PPO, one number per pool
 
 Training starts from a = 0.1 and w2 = 0: an untrained selector prefers the candidate that the language model is most
 likely to write, at a temperature of 10, because likelihoods of whole answers are overconfident on pages unlike those of
@@ -80,9 +79,16 @@ class Encoding:
 
 @dataclass(frozen=True, slots=True)
 class SelectorOutput:
-    """Logits (B, K) and values (B,) of a batch, both float32."""
+    """Logits (B, K) of a batch and the states (B, d) of its pools, means over the candidates, detached; both float32."""
 
     logits: torch.Tensor
+    states: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class ValuedOutput(SelectorOutput):
+    """With the values (B,) that PPO's critic gives the pools, float32."""
+
     values: torch.Tensor
 
 
@@ -103,7 +109,7 @@ class ScoringHead(nn.Module):
 
 
 class Selector(nn.Module):
-    """Language model with a scoring head and a value head, as described in the module's docstring.
+    """Language model with a scoring head, as described in the module's docstring.
 
     backbone: a model from `AutoModelForCausalLM`, or without likelihoods from `AutoModel`; or a `PeftModel` around one.
     share_prefix: False to always encode each prompt + candidate separately.
@@ -118,7 +124,6 @@ class Selector(nn.Module):
         self.causal = is_causal(config)
         self.share_prefix = share_prefix and self.causal and config.model_type in SHARED_PREFIX
         self.score = ScoringHead(hidden_size(config))
-        self.value = ScoringHead(hidden_size(config))
         self.likelihood_weight = nn.Parameter(torch.tensor(FIRST_LIKELIHOOD_WEIGHT))
         if self._language_model.get_output_embeddings() is not None:
             nn.init.zeros_(self.score.outer.weight)
@@ -136,11 +141,11 @@ class Selector(nn.Module):
         return self.output(self.encode(batch))
 
     def output(self, encoding: Encoding) -> SelectorOutput:
-        """Logits and values of an encoded batch."""
+        """Logits and states of an encoded batch."""
         logits = self.score(encoding.pooled)
         if encoding.likelihood is not None:
             logits = logits + self.likelihood_weight * encoding.likelihood
-        return SelectorOutput(logits, self.value(encoding.pooled.mean(dim=1)))
+        return SelectorOutput(logits, encoding.pooled.detach().mean(dim=1))
 
     def encode(self, batch: PoolBatch) -> Encoding:
         """Encode every candidate of every pool after its prompt, with a shared prefix where possible."""
@@ -302,7 +307,7 @@ def save_selector(
     """Write a folder for `load_selector`; the same weights give the same bytes.
 
     selector.json      `base` (the content of base.json), `weights` (adapter or whole), and `meta` (any JSON object)
-    head.safetensors   scoring head, value head and likelihood weight
+    head.safetensors   scoring head and likelihood weight
     adapter/           the LoRA adapter in PEFT's format, or
     backbone/          the whole backbone, if all weights are trained
     """
@@ -327,15 +332,15 @@ def save_selector(
 def save_untrained(
     directory: Path, config: PreTrainedConfig, base: Mapping[str, Any], seed: int
 ) -> None:
-    """Write the folder of an untrained selector: the base model with heads initialised from the seed."""
+    """Write the folder of an untrained selector: the base model with a head initialised from the seed."""
     torch.manual_seed(seed)
-    heads = nn.Module()
-    heads.score, heads.value = (ScoringHead(hidden_size(config)) for _ in range(2))
-    heads.likelihood_weight = nn.Parameter(torch.tensor(FIRST_LIKELIHOOD_WEIGHT))
+    head = nn.Module()
+    head.score = ScoringHead(hidden_size(config))
+    head.likelihood_weight = nn.Parameter(torch.tensor(FIRST_LIKELIHOOD_WEIGHT))
     if is_causal(config):
-        nn.init.zeros_(heads.score.outer.weight)
+        nn.init.zeros_(head.score.outer.weight)
     with atomic_directory(directory) as temporary:
-        _write_head(temporary, heads.state_dict(), "base", base, {"seed": seed})
+        _write_head(temporary, head.state_dict(), "base", base, {"seed": seed})
 
 
 def _write_head(
@@ -361,7 +366,7 @@ def load_selector(
 ) -> tuple[Selector, dict[str, Any]]:
     """The selector in `directory` on the base in `base_directory`, in evaluation mode, and its `meta`.
 
-    trainable: whether the adapter (or the backbone) and the heads can be trained further. lora: new adapter of an
+    trainable: whether the adapter (or the backbone) and the head can be trained further. lora: new adapter of an
     untrained selector, initialised from the global random state. Raises `UserError` if a file is missing or broken, or if
     the selector was trained on another base.
     """
@@ -383,9 +388,7 @@ def load_selector(
     missing, unexpected = selector.load_state_dict(head, strict=False)
     odd = [name for name in missing if not name.startswith("backbone.")] + list(unexpected)
     if odd:
-        raise UserError(
-            f"{directory / 'head.safetensors'}: {odd[0]} does not fit the scoring heads"
-        )
+        raise UserError(f"{directory / 'head.safetensors'}: {odd[0]} does not fit the scoring head")
     if not trainable:
         selector.requires_grad_(False)
     return selector.to(device).eval(), meta

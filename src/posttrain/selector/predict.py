@@ -17,6 +17,7 @@ from torch import Tensor
 from posttrain.core import processes
 from posttrain.core.errors import UserError
 from posttrain.core.loop import evaluating
+from posttrain.models.architecture import hidden_size
 from posttrain.selector.batch import TokenizedPool, collate
 from posttrain.selector.model import Selector
 
@@ -27,7 +28,7 @@ def score_pools(
     batch_size: int,
     device: torch.device | str,
 ) -> tuple[Tensor, Tensor]:
-    """Logits (N, K) and values (N,) of N pools, float32, in the order of the input.
+    """Logits (N, K) and states (N, d) of N pools, float32, in the order of the input.
 
     batch_size: pools per forward pass; it affects the scores by rounding only. Raises `UserError` if pools differ in K.
     """
@@ -39,15 +40,16 @@ def score_pools(
             raise UserError(
                 f"{pool.id}: {len(pool.candidate_ids)} candidates where {pools[0].id} has {count}"
             )
-    logits, values = torch.zeros(len(pools), count), torch.zeros(len(pools))
+    logits = torch.zeros(len(pools), count)
+    states = torch.zeros(len(pools), hidden_size(selector.config))
     # Not inference_mode: tensors that a forward pass caches in the model must stay usable in training.
     with evaluating(selector), torch.no_grad():
         for rows, counts in processes.share(processes.batches(longest_first(pools), batch_size)):
             output = selector(collate([pools[row] for row in rows]).to(device))
             if counts:
                 logits[rows] = output.logits.float().cpu()
-                values[rows] = output.values.float().cpu()
-    return processes.total(logits), processes.total(values)
+                states[rows] = output.states.float().cpu()
+    return processes.total(logits), processes.total(states)
 
 
 def longest_first(pools: Sequence[TokenizedPool]) -> list[int]:

@@ -25,20 +25,26 @@ from torch import Tensor
 from posttrain.core import loop, processes
 from posttrain.core.loop import History, Stats, rate_share
 from posttrain.core.settings import Optimization
+from posttrain.models.architecture import hidden_size
 from posttrain.models.sharding import check_trainable
 from posttrain.models.tokens import length_buckets
+from posttrain.rollouts.critic import Critic, explained_variance
 from posttrain.selector.batch import TokenizedPool, collate
-from posttrain.selector.model import Selector, SelectorOutput
+from posttrain.selector.model import Selector, SelectorOutput, ValuedOutput
 from posttrain.selector.policy import Batch, expected_reward, log_softmax
 from posttrain.selector.predict import score_pools
 
 
 class Method(Protocol):
-    """A module of `selector/methods`: `rollout` adds to the batch, by sampling or not, what `loss` is computed from."""
+    """A module of `selector/methods`: `rollout` adds to the batch, by sampling or not, what `loss` is computed from.
+
+    act: scores the batch. The batch's `values` (N,), if `rollout` adds them, are those of a critic, which learns from its
+    `returns` (N, samples) afterwards.
+    """
 
     def rollout(
         self,
-        act: Callable[[], SelectorOutput],
+        act: Callable[[], ValuedOutput],
         batch: Batch,
         settings: Any,
         generator: torch.Generator,
@@ -113,13 +119,22 @@ def train(run: Run, method: Method, settings: Optimization, schedule: Schedule) 
     check_trainable(selector.backbone, "the selector")
     parameters = [p for p in selector.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, weight_decay=settings.weight_decay)
+    critic = Critic(hidden_size(selector.config), 2)
 
     def take_step(step: int) -> Stats:
-        return _take_step(run, method, settings, schedule, optimizer, step)
+        return _take_step(run, method, settings, schedule, optimizer, critic, step)
 
     steps = len(schedule.batches)
+    state = {f"critic/{name}": tensor for name, tensor in critic.tensors().items()}
     return loop.train(
-        run, {"model": selector}, optimizer, settings, steps, take_step, schedule.patience
+        run,
+        {"model": selector},
+        optimizer,
+        settings,
+        steps,
+        take_step,
+        patience=schedule.patience,
+        state=state,
     )
 
 
@@ -140,6 +155,7 @@ def _take_step(
     settings: Any,
     schedule: Schedule,
     optimizer: torch.optim.Optimizer,
+    critic: Critic,
     step: int,
 ) -> Stats:
     """The optimizer steps of one rollout batch; statistics are means over them."""
@@ -151,13 +167,22 @@ def _take_step(
     pools = [data.pools[row] for row in rows]
     device = next(selector.parameters()).device
 
-    def act() -> SelectorOutput:
-        logits, values = score_pools(selector, pools, run.batch_size, device)
-        return SelectorOutput(logits, values)
+    seen: list[tuple[Tensor, Tensor]] = []
+
+    def act() -> ValuedOutput:
+        logits, states = score_pools(selector, pools, run.batch_size, device)
+        seen.append((states, _confidence(logits)))
+        return ValuedOutput(logits, states, critic(*seen[-1]))
 
     batch = {"rewards": data.rewards[rows], "reference": data.reference[rows]}
     batch = method.rollout(act, batch, settings, generator)
     totals: dict[str, list[float]] = {}
+    if "values" in batch:
+        returns = batch["returns"]
+        values = batch["values"][:, None].expand_as(returns)
+        totals["explained_variance"] = [explained_variance(values.flatten(), returns.flatten())]
+        for drawn in returns.unbind(dim=1):
+            critic.learn(*seen[-1], drawn)
     total = schedule.inner_epochs * schedule.minibatches
     for update in range(total):
         if update % schedule.minibatches == 0:
@@ -182,6 +207,12 @@ def _take_step(
     return {name: sum(values) / len(values) for name, values in totals.items()} | {
         "learning_rate": rate
     }
+
+
+def _confidence(logits: Tensor) -> Tensor:
+    """Of the policies of N pools, (N, 2): the largest probability, and that of the same choice twice."""
+    policy = logits.softmax(dim=1)
+    return torch.stack([policy.amax(dim=1), policy.square().sum(dim=1)], dim=1)
 
 
 def _accumulate(

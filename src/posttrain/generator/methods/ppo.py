@@ -9,10 +9,14 @@ Schulman, "Approximating KL Divergence" (2020), noisy but unbiased; inside the r
 log-probabilities, the reference's too, are those of the sampling distribution, softmax(logits / temperature). Dropout
 is off throughout, as the ratio must compare two policies and not two dropout masks.
 
-The value network reads the policy's hidden states but sends no gradient back into them: the policy is small and starts
-from SFT, and the value error, large at first, would move it before any advantage can be trusted. So the network has its
-own learning rate, needs no coefficient, and trains on the states stored at the rollout, without running the policy
-again. The first `value_warmup_steps` steps train it alone.
+V is the critic of `posttrain.rollouts.critic`, on the hidden states from which the tokens are drawn and on how likely the
+answer so far was to the policy: its probability, and the geometric mean of those of its tokens. It is fitted to the steps
+before; at the first it is 0.
+
+On `sample` (pocket, 28 steps) the states alone explain at most 3 % of the variance of returns in other batches, by ridge
+regression or a network fitted to three quarters or more of all: what the last layer keeps decides the next token. With the
+probabilities, their logarithms and the lengths it is 21 % by ridge regression, and the critic here explains 19 % on
+average from the second step on. A copy of the whole model as critic, tried at one rate on the same rollouts, explains 0.5 %.
 
 The reference is a copy of the trained tensors as they were at the start, used in their place. Switching the adapter off
 would give the base model, not the SFT policy, whose adapter is trained further.
@@ -30,10 +34,8 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, chain
-from typing import Annotated
 
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from posttrain.core import loop, processes
@@ -49,10 +51,10 @@ from posttrain.generator.batches import (
 )
 from posttrain.generator.run import Run
 from posttrain.generator.settings import OnPolicy
-from posttrain.generator.value import ValueNetwork, explained_variance, gae, value_loss
 from posttrain.models.architecture import disable_dropout, hidden_size
 from posttrain.models.sharding import check_trainable
 from posttrain.models.tokens import tokenize_prompts
+from posttrain.rollouts.critic import Critic, explained_variance, gae
 from posttrain.rollouts.episode import Episode, completion_episode
 from posttrain.rollouts.groups import whiten
 from posttrain.rollouts.writer import Generator
@@ -60,20 +62,8 @@ from posttrain.rollouts.writer import Generator
 
 class Settings(OnPolicy):
     clip_range: Rate
-    value_clip_range: Rate
-    value_learning_rate: Rate
-    value_warmup_steps: Annotated[int, Field(ge=0)]
     gamma: Fraction
     gae_lambda: Fraction
-
-    @model_validator(mode="after")
-    def _policy_is_trained(self) -> Settings:
-        if self.value_warmup_steps >= self.steps:
-            raise ValueError(
-                f"value_warmup_steps is {self.value_warmup_steps}, but there are only {self.steps} steps, "
-                "so the policy would never be trained"
-            )
-        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +73,6 @@ class Rollout:
     batches: Sequence[TokenBatch]
     old_log_probs: Tensor
     advantages: Tensor
-    states: Tensor  # (M, d)
-    old_values: Tensor
-    returns: Tensor
 
     @property
     def sizes(self) -> list[int]:
@@ -96,41 +83,50 @@ class Rollout:
 @torch.no_grad()
 def rollout(
     model: Generator,
-    value: ValueNetwork,
+    critic: Critic,
     reference: Mapping[str, Tensor],
     episodes: Sequence[Episode],
     settings: Settings,
     batch_size: int,
 ) -> tuple[Rollout, Stats]:
-    """Log-probabilities, values and advantages of episodes just sampled from `model`, and statistics of them."""
-    device = next(value.parameters()).device
+    """Log-probabilities and advantages of episodes just sampled from `model`, and statistics; `critic` learns from them."""
+    device = critic.gram.device
     parts = in_batches(model, episodes, batch_size)
     ordered, batches = [*chain(*parts)], [collate(part, device) for part in parts]
     old_log_probs, reference_log_probs, entropies, states = _act_on_all(
         model, reference, batches, settings.temperature
     )
-    old_values: Tensor = value(states)
     log_ratio = old_log_probs - reference_log_probs
 
     lengths = [sum(episode.actions) for episode in ordered]
+    likely = torch.cat([_confidence(each) for each in torch.split(old_log_probs, lengths)])
+    values = critic(states, likely)
     penalties = torch.split(settings.kl_coef * log_ratio, lengths)
-    flat: list[float] = []
-    for episode, penalty, values in zip(
-        ordered, penalties, torch.split(old_values, lengths), strict=True
+    advantages, returns = list[float](), list[float]()
+    for episode, penalty, expected in zip(
+        ordered, penalties, torch.split(values, lengths), strict=True
     ):
         pairs = zip(episode.action_rewards(), penalty.tolist(), strict=True)
         rewards = [reward - paid for reward, paid in pairs]
-        flat += gae(rewards, values.tolist(), settings.gamma, settings.gae_lambda)
-    advantages = torch.tensor(flat, device=device)
-    returns = advantages + old_values
-    made = Rollout(batches, old_log_probs, whiten(advantages), states, old_values, returns)
+        advantages += gae(rewards, expected.tolist(), settings.gamma, settings.gae_lambda)
+        returns += gae(rewards, [0.0] * len(rewards), settings.gamma, 1.0)
+    found = torch.tensor(returns, device=device)
+    critic.learn(states, likely, found)
+    made = Rollout(batches, old_log_probs, whiten(torch.tensor(advantages, device=device)))
     return made, {
         "reward": sum(sum(e.action_rewards()) for e in ordered) / len(ordered),
         "kl": float(log_ratio.sum()) / len(ordered),
         "entropy": float(entropies.mean()),
-        "explained_variance": explained_variance(old_values, returns),
+        "explained_variance": explained_variance(values, found),
         "completion_tokens": sum(lengths) / len(lengths),
     }
+
+
+def _confidence(log_probs: Tensor) -> Tensor:
+    """Of one episode's tokens (T,): the probability of all before each, and the geometric mean of theirs, (T, 2)."""
+    before = log_probs.cumsum(dim=0) - log_probs
+    count = torch.arange(len(log_probs), device=log_probs.device).clamp(min=1)
+    return torch.stack([before, before / count], dim=1).exp()
 
 
 def loss(
@@ -147,8 +143,7 @@ def train(run: Run, settings: Settings) -> History:
     """Train `run.model` in place; it ends with the weights of its best validation.
 
     run.batch_size: episodes per forward pass; the gradient is that of the mean over all actions of the rollout batch,
-    however many passes that takes. The curve's rows of steps that train the value network alone have no "policy_loss",
-    "clip_fraction", "grad_norm" and "learning_rate".
+    however many passes that takes.
     """
     steps = settings.steps
     rows = run.data.prompts(settings.prompts)
@@ -159,14 +154,9 @@ def train(run: Run, settings: Settings) -> History:
     reference = {
         name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad
     }
-    value = _new_value(model, run.seed)
-    optimizer = torch.optim.AdamW(
-        [
-            {"params": [p for p in model.parameters() if p.requires_grad]},
-            {"params": list(value.parameters())},
-        ],
-        weight_decay=settings.weight_decay,
-    )
+    critic = Critic(hidden_size(model.config), 2, next(model.parameters()).device)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, weight_decay=settings.weight_decay)
     batches = prompt_batches(prompts, settings.prompts_per_step, steps, run.seed)
 
     def take_step(step: int) -> Stats:
@@ -192,49 +182,38 @@ def train(run: Run, settings: Settings) -> History:
             completion_episode(prompts[row], completion.ids, worth)
             for row, completion, worth in zip(sources, completions, rewards, strict=True)
         ]
-        made, stats = rollout(model, value, reference, episodes, settings, run.batch_size)
+        made, stats = rollout(model, critic, reference, episodes, settings, run.batch_size)
         stats["finished"] = sum(c.finished for c in completions) / len(completions)
-        return stats | _update(model, value, optimizer, made, settings, step)
+        return stats | _update(model, optimizer, made, settings, step)
 
-    return loop.train(run, {"model": model, "value": value}, optimizer, settings, steps, take_step)
+    state = {f"critic/{name}": tensor for name, tensor in critic.tensors().items()}
+    return loop.train(run, {"model": model}, optimizer, settings, steps, take_step, state=state)
 
 
 def _update(
     model: Generator,
-    value: ValueNetwork,
     optimizer: torch.optim.Optimizer,
     made: Rollout,
     settings: Settings,
     step: int,
 ) -> Stats:
     """Take `inner_epochs` optimizer steps on a rollout batch; statistics are means over them."""
-    policy_group, value_group = optimizer.param_groups
-    trains_policy = step >= settings.value_warmup_steps
-    totals: dict[str, list[float]] = {}
+    (group,) = optimizer.param_groups
+    totals: dict[str, float] = {}
     for epoch in range(settings.inner_epochs):
-        now = step + epoch / settings.inner_epochs
-        value_group["lr"] = settings.value_learning_rate * rate_share(
-            now / settings.steps, settings.warmup
-        )
+        progress = (step + epoch / settings.inner_epochs) / settings.steps
+        group["lr"] = settings.learning_rate * rate_share(progress, settings.warmup)
         optimizer.zero_grad()
-        values = value(made.states)
-        error = value_loss(values, made.old_values, made.returns, settings.value_clip_range)
-        error.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(value_group["params"], settings.max_grad_norm)
-        stats = {"value_loss": float(error.detach())}
-        if trains_policy:
-            # The policy's schedule begins when its training does.
-            progress = (now - settings.value_warmup_steps) / (
-                settings.steps - settings.value_warmup_steps
-            )
-            policy_group["lr"] = settings.learning_rate * rate_share(progress, settings.warmup)
-            stats |= _accumulate(model, made, settings)
-            norm = nn.utils.clip_grad_norm_(policy_group["params"], settings.max_grad_norm)
-            stats |= {"grad_norm": float(norm), "learning_rate": policy_group["lr"]}
+        stats = _accumulate(model, made, settings)
+        norm = nn.utils.clip_grad_norm_(group["params"], settings.max_grad_norm)
         optimizer.step()
-        for name, number in stats.items():
-            totals.setdefault(name, []).append(number)
-    return {name: sum(numbers) / len(numbers) for name, numbers in totals.items()}
+        for name, number in {
+            **stats,
+            "grad_norm": float(norm),
+            "learning_rate": group["lr"],
+        }.items():
+            totals[name] = totals.get(name, 0.0) + number / settings.inner_epochs
+    return totals
 
 
 def _accumulate(model: Generator, made: Rollout, settings: Settings) -> Stats:
@@ -293,9 +272,3 @@ def _act(
         entropy,
         own.states.float(),
     )
-
-
-def _new_value(model: Generator, seed: int) -> ValueNetwork:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(random.Random(f"value/{seed}").getrandbits(48))
-        return ValueNetwork(hidden_size(model.config)).to(next(model.parameters()).device)

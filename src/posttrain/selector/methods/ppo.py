@@ -1,9 +1,10 @@
 """PPO (Schulman et al. 2017): a clipped step on sampled actions, with a learned value as baseline.
 
     A = r - V(pool), normalised over the batch;   ratio = policy(a) / old_policy(a)
-    objective = min(ratio A, clip(ratio, 1 - eps, 1 + eps) A) - c_v value_loss - kl_coef KL(policy || SFT) + entropy_coef H
+    objective = min(ratio A, clip(ratio, 1 - eps, 1 + eps) A) - kl_coef KL(policy || SFT) + entropy_coef H
 
-One action is one episode of one step, so there is no discount and no GAE.
+One action is one episode of one step, so there is no discount and no GAE. V is the critic of `posttrain.rollouts.critic`,
+on the pool's mean hidden state and on how sure the policy is; it is fitted to the steps before.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ import torch
 from torch import Tensor
 
 from posttrain.core.loop import Stats
-from posttrain.core.schema import NonNegative, Positive, Rate
+from posttrain.core.schema import Positive, Rate
 from posttrain.rollouts.groups import whiten
-from posttrain.selector.model import SelectorOutput
+from posttrain.selector.model import SelectorOutput, ValuedOutput
 from posttrain.selector.policy import (
     Batch,
     describe,
@@ -31,13 +32,11 @@ from posttrain.selector.settings import KLPenalised
 class Settings(KLPenalised):
     samples: Positive
     clip_range: Rate
-    value_coef: NonNegative
-    value_clip_range: Rate
     target_kl: Rate | None
 
 
 def rollout(
-    act: Callable[[], SelectorOutput], batch: Batch, settings: Settings, generator: torch.Generator
+    act: Callable[[], ValuedOutput], batch: Batch, settings: Settings, generator: torch.Generator
 ) -> Batch:
     """Sample actions from the current policy; the advantage is the reward minus the value, normalised over the batch."""
     old = act()
@@ -49,7 +48,7 @@ def rollout(
         **batch,
         "actions": actions,
         "old_log_policy": old_log_policy,
-        "old_values": old.values,
+        "values": old.values,
         "advantages": advantages,
         "returns": returns,
     }
@@ -61,25 +60,14 @@ def loss(output: SelectorOutput, batch: Batch, settings: Settings) -> tuple[Tens
     ratio = (log_policy.gather(1, actions) - batch["old_log_policy"].gather(1, actions)).exp()
     clipped = ratio.clamp(1 - settings.clip_range, 1 + settings.clip_range)
     objective = torch.minimum(ratio * advantages, clipped * advantages).mean()
-    value_loss = _value_loss(output.values, batch, settings.value_clip_range)
     kl = kl_divergence(log_policy, batch["reference"]).mean()
     objective = (
         objective - settings.kl_coef * kl + settings.entropy_coef * entropy(log_policy).mean()
     )
     moved = float(kl_divergence(batch["old_log_policy"], log_policy.detach()).mean())
-    return -objective + settings.value_coef * value_loss, {
+    return -objective, {
         **describe(log_policy, batch),
         "clip_fraction": float((clipped != ratio).float().mean()),
-        "value_loss": float(value_loss.detach()),
         "old_kl": moved,
         "stop": float(settings.target_kl is not None and moved > settings.target_kl),
     }
-
-
-def _value_loss(values: Tensor, batch: Batch, clip_range: float) -> Tensor:
-    """Half the mean squared error, of the value or of the value clipped near its old one, whichever is larger."""
-    old = batch["old_values"]
-    near = old + (values - old).clamp(-clip_range, clip_range)
-    error = (values[:, None] - batch["returns"]).square()
-    near_error = (near[:, None] - batch["returns"]).square()
-    return 0.5 * torch.maximum(error, near_error).mean()
