@@ -2,7 +2,8 @@
 
 python stages/examples.py
 
-Of a split that is larger than `datasets.NAME.SPLIT`, as many are sampled; metrics/examples.json says `of` how many.
+Of a split that is larger than `datasets.NAME.SPLIT`, as many are sampled; metrics/examples.json says `of` how many. It
+also has what the task measures, and its `baselines`: accuracies of answers that need no model.
 """
 
 from collections.abc import Iterable
@@ -25,7 +26,7 @@ def main(params: Params) -> None:
     dataset, variants = params.selected_dataset, params.generator.sample.variants
     task, entry = get_task(dataset.task), params.selected_model
     tokenizer = load_tokenizer(*place(entry))
-    metrics = {}
+    metrics: dict[str, dict[str, Any]] = {}
     with atomic_directory(OUTPUT) as directory:
         for split in SPLITS:
             examples = JsonLines(directory / f"{split}.jsonl")
@@ -40,6 +41,8 @@ def main(params: Params) -> None:
             texts = ((row["id"], row["prompts"]["direct"], row["target"]) for row in examples)
             check_fit(split, texts, tokenizer, entry.max_prompt_tokens, entry.max_candidate_tokens)
             metrics[split] = {"examples": sum(1 for _ in examples), **cut, **task.measure(examples)}
+            if baselines := task.baselines(examples):
+                metrics[split]["baselines"] = baselines
     write_json("metrics/examples.json", metrics)
 
 

@@ -130,7 +130,7 @@ def test_the_projects_own_file_is_valid() -> None:
         ("models.llama-3-8b.lora.targets", ["all-linear", "q_proj"], "models.llama-3-8b.lora.targets: all-linear stands for every linear layer, so it must stand alone"),
         ("models.llama-3-8b.revision", None, "models.llama-3-8b: source is hub, so revision must pin a commit"),
         ("datasets.finqa.source", "path", "datasets.finqa.path: source is path, so path must name a folder"),
-        ("datasets.finqa.task", "finka", "datasets.finqa.task: not one of the tasks finqa, gsm8k; did you mean 'finqa'?"),
+        ("datasets.finqa.task", "finka", "datasets.finqa.task: not one of the tasks finqa, gsm8k, sat; did you mean 'finqa'?"),
         ("datasets.gsm8k.vall", 5, "datasets.gsm8k.vall: unknown parameter; did you mean 'val'?"),
         ("datasets.finqa.commit", "main", "datasets.finqa.commit: "),
         ("examples.context", "retreived", "examples.context: 'retreived' is not one of 'full', 'retrieved' or 'gold'; did you mean 'retrieved'?"),
@@ -141,7 +141,7 @@ def test_a_mistake_is_one_line_naming_key_and_problem(key: str, value: Any, expe
 
 
 def test_weights_that_are_all_zero_are_refused() -> None:
-    nothing = dict.fromkeys(("exact_match", "numeric_close", "program_valid", "format_valid"), 0.0)
+    nothing = dict.fromkeys(PARAMS.reward.weights, 0.0)
     assert "at least one weight must be positive" in refusal(changed("reward.weights", nothing))
 
 
@@ -358,6 +358,7 @@ LISTS = (
     "seeds", "pools.noise", "selector.methods", "selector.policies", "generator.methods",
     "generator.policies", "generator.sample.variants", "evaluate.intervals",
     "tuning.seeds", "tuning.selector.learning_rate", "tuning.generator.learning_rate",
+    "datasets.sat.options.variables", "datasets.sat.options.share",
 )  # fmt: skip
 
 

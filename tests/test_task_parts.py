@@ -25,6 +25,7 @@ MAY_USE = {
     "candidates": {"prompt"},
     "explain": {"score"},
     "calculate": {"score", "prompt"},
+    "baselines": set(),
 }
 PARAMS = load_params(ROOT / "params.yaml")
 
@@ -36,7 +37,7 @@ def imported(path: Path, package: str) -> set[str]:
     return {name.removeprefix(package).split(".")[0] for name in modules if package in name}
 
 
-@pytest.mark.parametrize("task", ["finqa", "gsm8k"])
+@pytest.mark.parametrize("task", ["finqa", "gsm8k", "sat"])
 @pytest.mark.parametrize("part", MAY_USE)
 def test_a_part_imports_no_other_part_without_need(task: str, part: str) -> None:
     waiting, reached = [part], {part}
@@ -50,7 +51,7 @@ def test_a_part_imports_no_other_part_without_need(task: str, part: str) -> None
     assert part == "fetch" or "sample" not in reached
 
 
-@pytest.mark.parametrize("task", ["finqa", "gsm8k"])
+@pytest.mark.parametrize("task", ["finqa", "gsm8k", "sat"])
 def test_the_module_of_a_task_only_gathers_its_parts(task: str) -> None:
     body = ast.parse((TASKS / task / "task.py").read_text()).body
     assert {type(node) for node in body[1:]} == {ast.ImportFrom, ast.Assign}  # and __all__

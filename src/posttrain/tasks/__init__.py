@@ -155,6 +155,11 @@ def nothing_measured(examples: Iterable[Example]) -> dict[str, Any]:
     return {}
 
 
+def no_baselines(examples: Iterable[Example]) -> dict[str, float]:
+    """No baselines."""
+    return {}
+
+
 def stored_target(example: Example) -> str:
     """The example's `target_answer`; `UserError` if it has none."""
     if "target_answer" not in example:
@@ -200,6 +205,7 @@ class Task:
     audit(source, directory)          puts the sound rows of the raw data into a new folder, and the others, with
                                       reasons, into its rejected.jsonl; returns metrics
     measure(examples)                 metrics of a split's examples, which may be iterated over more than once
+    baselines(examples)               accuracies, by name, of answers that need no model, over a split's examples
     target(example)                   the gold answer as a model should write it
     candidates(params, train)         learns from the training examples what answers look like; returns
                                       make(example, n): n distinct candidates, gold once, always the same.
@@ -216,6 +222,7 @@ class Task:
     fetch: Callable[[Params, Path], None] = no_files
     audit: Callable[[Path, Path], dict[str, Any]] = keep_all
     measure: Callable[[Iterable[Example]], dict[str, Any]] = nothing_measured
+    baselines: Callable[[Iterable[Example]], dict[str, float]] = no_baselines
     target: Callable[[Example], str] = stored_target
     candidates: Callable[[Params, Iterable[Example]], Make] | None = None
     calculate: Callable[[str, Example], str] = as_written
