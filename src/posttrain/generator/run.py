@@ -166,6 +166,9 @@ class Answers:
         variant: Variant,
     ) -> list[list[Record]]:
         indices = [temperatures[:place].count(each) for place, each in enumerate(temperatures)]
+        texts = [completion.text for group in groups for completion in group]
+        asked = [example for example, group in zip(examples, groups, strict=True) for _ in group]
+        verdicts = iter(self.task.scores(texts, asked))
         return [
             [
                 score_completion(
@@ -177,6 +180,7 @@ class Answers:
                     index=index,
                     tokens=len(completion.ids),
                     finished=completion.finished,
+                    verdict=next(verdicts),
                 )
                 for index, completion in zip(indices, group, strict=True)
             ]

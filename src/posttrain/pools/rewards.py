@@ -22,8 +22,9 @@ def reward_pool(
     An unparseable candidate has reward 0; its `status` tells it apart from a wrong one.
     """
     scored = []
-    for made in candidates:
-        verdict = task.score(made.text, example)
+    texts = [made.text for made in candidates]
+    verdicts = task.scores(texts, [example] * len(texts))
+    for made, verdict in zip(candidates, verdicts, strict=True):
         scored.append(
             {
                 "text": made.text,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from posttrain.tasks import Example, Task
+from posttrain.tasks import Example, Score, Task
 from posttrain.tasks.reward import reward
 
 DIGITS = 6
@@ -21,9 +21,10 @@ def score_completion(
     index: int,
     tokens: int,
     finished: bool,
+    verdict: Score | None = None,
 ) -> dict[str, Any]:
-    """The record of one completion; `tokens` and `finished` come from the sampler."""
-    verdict = task.score(text, example)
+    """The record of one completion; `tokens` and `finished` come from the sampler, `verdict` from `scores` of the task."""
+    verdict = verdict or task.score(text, example)
     return {
         "id": example["id"],
         "variant": variant,

@@ -53,8 +53,8 @@ class RewardFunction:
     ) -> tuple[list[float], Counter[str]]:
         verdicts: Counter[str] = Counter()
         rewards = []
-        for text, index in zip(texts, example_indices, strict=True):
-            score = self.task.score(text, self.examples[index])
+        examples = [self.examples[index] for index in example_indices]
+        for score in self.task.scores(texts, examples):
             if score.status == "scored":
                 verdicts["correct" if score.correct else "wrong"] += 1
             else:

@@ -201,6 +201,8 @@ class Task:
                                       answer is the same in all
     score(text, example)              the one scorer: any text gets a score, in bounded time
 
+    score_all(texts, examples)        `score` of each text as an answer to the example at its place, where that is faster
+    baselines(examples)               the share of examples that blind guesses answer, by the name of the guess
     fetch(params, directory)          puts raw data into a new folder
     audit(source, directory)          puts the sound rows of the raw data into a new folder, and the others, with
                                       reasons, into its rejected.jsonl; returns metrics
@@ -219,6 +221,8 @@ class Task:
     examples: Callable[[Params, str, Path], Iterable[dict[str, Any]]]
     prompt: Prompt
     score: Callable[[str, Example], Score]
+    score_all: Callable[[Sequence[str], Sequence[Example]], list[Score]] | None = None
+    baselines: Callable[[Iterable[Example]], dict[str, float]] | None = None
     fetch: Callable[[Params, Path], None] = no_files
     audit: Callable[[Path, Path], dict[str, Any]] = keep_all
     measure: Callable[[Iterable[Example]], dict[str, Any]] = nothing_measured
@@ -228,6 +232,12 @@ class Task:
     calculate: Callable[[str, Example], str] = as_written
     explain: Callable[[Example, str], Explanation] = lines
     describe: Callable[[Params], dict[str, str]] = nothing_to_tell
+
+    def scores(self, texts: Sequence[str], examples: Sequence[Example]) -> list[Score]:
+        """The score of each text as an answer to the example at its place."""
+        if self.score_all is not None:
+            return self.score_all(texts, examples)
+        return [self.score(text, example) for text, example in zip(texts, examples, strict=True)]
 
 
 def read_options(params: Params, kind: type[Options]) -> Options:
