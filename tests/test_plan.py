@@ -59,6 +59,19 @@ WHERE = re.compile(r"^(\S+): stage (\d+) of (\d+), .* so far(, about .* left)?$"
 
 
 @pytest.mark.slow
+def test_a_queued_experiment_whose_targets_are_unknown_says_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DVC_STAGE", "fetch")
+    monkeypatch.setattr(plan, "_ask", lambda name, arguments: [name])
+    for arguments, said in ((["repro"], True), (["exp", "exec-run", "--infofile", "x"], False)):
+        started = plan.Run(1, 0.0, arguments)
+        monkeypatch.setattr(plan, "dvc_process", lambda started=started: started)
+        plan.announce(PARAMS)
+        assert bool(capsys.readouterr().out) is said
+
+
 def test_each_stage_of_a_run_says_its_place_among_those_that_run(tmp_path: Path) -> None:
     """From nothing; with nothing to do; after an override; with broken notes; a failed run, and that run again."""
     project = copy_project(tmp_path / "project", TINY)

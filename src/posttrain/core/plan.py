@@ -4,7 +4,8 @@
 
 prints as JSON the stages that `dvc repro TARGET ...` is about to run from STAGE on. The first stage of a run asks for them
 (a second) and notes them in logs/plan.json. The time left is that of the last runs of these stages for the same data set
-and model, in logs/times.jsonl; if one has not run yet, it is not said.
+and model, in logs/times.jsonl; if one has not run yet, it is not said. A queued experiment, whose command does not name its
+targets, says nothing.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ DIGESTS = ("code", "inputs")
 def announce(params: Params) -> None:
     """Print where the run of DVC stands that has started this stage."""
     name, run = os.environ.get("DVC_STAGE", ""), dvc_process()
-    if run is None or name in DIGESTS:
+    if run is None or name in DIGESTS or "exec-run" in run.arguments:  # queued: targets unknown
         return
     plan = _read(read_json, PLAN) or {}
     if plan.get("process") != run.process or plan["first"] < run.started:  # of an earlier run
