@@ -10,7 +10,9 @@ from posttrain.core.files import atomic_write, read_json, write_json
 from posttrain.core.params import UNTRAINED, Params
 from posttrain.core.stage import run
 from posttrain.report.compare import REFERENCE, compare_runs, read_left_out, read_runs
+from posttrain.report.critic import critic_sentences
 from posttrain.report.curves import plot_curves, read_panels
+from posttrain.report.effort import read_effort
 from posttrain.report.findings import headline, left_out_sentences
 from posttrain.report.plots import plot_comparison
 from posttrain.report.tables import (
@@ -20,9 +22,15 @@ from posttrain.report.tables import (
     markdown,
     values_table,
 )
+from posttrain.report.temperatures import (
+    plot_temperatures,
+    read_temperatures,
+    temperature_table,
+)
+from posttrain.report.training import plateau_sentences
 
 FAMILIES = ("selector", "generator")
-POOLS = Path("metrics/pools.json")
+BLIND = {"selector": Path("metrics/pools.json"), "generator": Path("metrics/examples.json")}
 
 
 def main(params: Params, family: str) -> None:
@@ -30,18 +38,33 @@ def main(params: Params, family: str) -> None:
         raise UserError(f"family {family!r}: expected one of {', '.join(FAMILIES)}")
     policies, seeds = getattr(params, family).policies, params.seeds
     runs = read_runs(Path("data") / f"{family}_evaluate", policies, seeds)
-    blind = read_blind(POOLS) if family == "selector" else {}
     left_out = read_left_out(Path("data") / f"{family}_evaluate", policies, seeds)
-    comparison = compare_runs(family, runs, params.compare.bootstrap, blind, left_out)
-    output = Path("plots/compare")
+    curves, output = Path("plots/curves") / family, Path("plots/compare")
+    comparison = compare_runs(
+        family,
+        runs,
+        params.compare.bootstrap,
+        read_blind(family),
+        left_out,
+        notes=[*plateau_sentences(curves, seeds), *critic_sentences(curves, seeds)],
+    )
+    temperatures = read_temperatures(Path("data") / f"{family}_evaluate", comparison)
+    sections = {
+        "Temperature": temperature_table(temperatures),
+        "Effort": read_effort(params, family),
+    }
     write_json(Path("metrics/compare") / f"{family}.json", few_metrics(comparison))
-    for suffix, text in (("csv", long_table(comparison)), ("md", markdown(comparison))):
+    for suffix, text in (
+        ("csv", long_table(comparison)),
+        ("md", markdown(comparison, sections)),
+    ):
         with atomic_write(output / f"{family}.{suffix}") as file:
             file.write(text)
     plot_comparison(comparison, output / f"{family}.png")
     trained = [policy for policy in comparison.results if policy not in (UNTRAINED, REFERENCE)]
-    panels = read_panels(Path("plots/curves") / family, trained, seeds)
+    panels = read_panels(curves, trained, seeds)
     plot_curves(family, panels, len(seeds), output / f"{family}-curves.png")
+    plot_temperatures(family, temperatures, output / f"{family}-temperatures.png")
     print(f"{family.capitalize()}: {headline(comparison)}\n\n{values_table(comparison)}")
     for reference in comparison.references:
         print(f"\n{changes_table(comparison, reference)}")
@@ -49,13 +72,17 @@ def main(params: Params, family: str) -> None:
         print(f"\n{sentence}")
 
 
-def read_blind(path: Path) -> dict[str, float]:
-    """Test accuracy of each blind baseline, as measured by stage pools."""
+def read_blind(family: str) -> dict[str, float]:
+    """Test accuracy of each blind baseline: of stage pools, or those that the task offers for written answers."""
+    path = BLIND[family]
     try:
-        accuracies: dict[str, float] = read_json(path)["blind"]["test"]
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{path}: no blind.test; run dvc repro pools") from error
-    return accuracies
+        if family == "selector":
+            found = read_json(path)["blind"]["test"]
+        else:
+            found = read_json(path)["test"].get("baselines", {})
+        return {name: float(accuracy) for name, accuracy in found.items()}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path}: no blind baselines of the test split; run dvc repro") from error
 
 
 if __name__ == "__main__":

@@ -2,8 +2,10 @@
 
 python stages/generator_evaluate.py POLICY SEED        POLICY: base (untrained), sft or a method
 
-Writes data/generator_evaluate/POLICY/SEED: greedy.jsonl (val, test), samples.jsonl (test), predictions.jsonl
-(for the comparison), summary.json (metrics with intervals) and manifest.json; not_trained.json for a policy that was not.
+Writes data/generator_evaluate/POLICY/SEED: greedy.jsonl (val, test), samples.jsonl (test, at temperature 1), tempered.jsonl
+(test, at the fitted and other temperatures), predictions.jsonl (for the comparison), summary.json (metrics with intervals),
+temperatures.json (the fitted temperature, and a curve over temperatures on test) and manifest.json; not_trained.json for
+a policy that was not.
 """
 
 from pathlib import Path
@@ -15,6 +17,7 @@ from posttrain.core.manifest import build_manifest, write_manifest
 from posttrain.core.not_trained import why_not_trained, write_not_trained
 from posttrain.core.params import Params
 from posttrain.core.stage import read_seed, run
+from posttrain.generator.fitted import fit_temperature, gold_episodes
 from posttrain.generator.run import (
     EXAMPLES,
     Answers,
@@ -23,7 +26,7 @@ from posttrain.generator.run import (
     read_examples,
 )
 from posttrain.measures.answers import (
-    by_question,
+    curve,
     greedy_columns,
     greedy_metrics,
     prediction_rows,
@@ -31,6 +34,7 @@ from posttrain.measures.answers import (
     sampled_metrics,
 )
 from posttrain.measures.named import intervals
+from posttrain.measures.temperature import described
 from posttrain.models.load import BASE
 
 SPLITS = ("val", "test")
@@ -63,39 +67,59 @@ def main(params: Params, policy: str, seed_text: str) -> None:
     metrics: dict[str, dict[str, Any]] = {}
     summary: dict[str, Any] = {}
     greedy, predictions = [], []
+    gold = gold_episodes(read_examples("val"), answers.tokenizer, params.selected_model)
+    fit = fit_temperature(generator, gold, params.selected_model.batch_size)
+    temperatures = [0.0] + [1.0] * sampling.samples + [fit.temperature] * sampling.samples
+    temperatures += sampling.temperatures
     # Together, as they share the reading of the prompt.
     tested = answers.sample(
         generator,
         read_examples("test"),
-        temperatures=[0.0] + [sampling.temperature] * sampling.samples,
+        temperatures=temperatures,
         top_p=sampling.top_p,
         seed=seed,
     )
-    samples = [record for group in tested for record in group[1:]]
+    first, second = 1 + sampling.samples, 1 + 2 * sampling.samples
+    sampled = {
+        "sampled": [group[1:first] for group in tested],
+        "fitted": [group[first:second] for group in tested],
+    }
+    tempered = [
+        {"temperature": temperature, **record}
+        for group in tested
+        for temperature, record in zip(temperatures[first:], group[first:], strict=True)
+    ]
     answered = {
         "val": answers.greedy(generator, read_examples("val")),
         "test": [group[0] for group in tested],
     }
     for split, records in answered.items():
         greedy += [{"split": split, **record} for record in records]
-        groups = by_question(samples) if split == "test" else None
-        predictions += prediction_rows(split, records, groups)
+        groups = sampled if split == "test" else {}
+        predictions += prediction_rows(split, records, *groups.values())
         metrics[split] = greedy_metrics(records)
         columns = greedy_columns(records)
-        if groups is not None:
-            metrics[split] |= {f"sampled_{k}": v for k, v in sampled_metrics(samples, ks).items()}
-            columns |= {f"sampled_{k}": v for k, v in sampled_columns(samples, ks).items()}
+        for name, drawn in groups.items():
+            flat = [record for group in drawn for record in group]
+            metrics[split] |= {f"{name}_{k}": v for k, v in sampled_metrics(flat, ks).items()}
+            columns |= {f"{name}_{k}": v for k, v in sampled_columns(flat, ks).items()}
         summary[split] = {
             "values": metrics[split],
             "intervals": intervals(columns, settings.intervals, settings.bootstrap),
         }
     if not processes.is_main():
         return
+    of_temperatures = described(fit, curve(tested, temperatures))
+    metrics["val"]["temperature"] = of_temperatures["fitted"]
     with atomic_directory(output_folder) as output:
         write_jsonl(output / "greedy.jsonl", greedy)
-        write_jsonl(output / "samples.jsonl", samples)
+        write_jsonl(
+            output / "samples.jsonl", [row for group in sampled["sampled"] for row in group]
+        )
+        write_jsonl(output / "tempered.jsonl", tempered)
         write_jsonl(output / "predictions.jsonl", predictions)
         write_json(output / "summary.json", summary)
+        write_json(output / "temperatures.json", of_temperatures)
         write_manifest(output, manifest)
     write_json(metrics_file, metrics)
 

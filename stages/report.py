@@ -25,6 +25,7 @@ FAMILIES = {
 }
 PICTURES = {
     "compare/{}.png": "right answers and their changes",
+    "compare/{}-temperatures.png": "right answers and rewards over temperature",
     "compare/{}-curves.png": "learning curves",
 }
 

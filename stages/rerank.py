@@ -51,7 +51,7 @@ def main(params: Params, seed_text: str) -> None:
     drawn = answers.sample(
         writer,
         examples,
-        temperatures=[0.0] + [sampling.temperature] * sampling.samples,
+        temperatures=[0.0] + [1.0] * sampling.samples,
         top_p=sampling.top_p,
         # Other samples than those of the evaluation, on which the rules were found.
         seed=random.Random(f"rerank/{seed}").getrandbits(48),

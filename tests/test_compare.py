@@ -113,6 +113,9 @@ def save(folder: Path, policy: str, seed: int, rewards: list[float], **changes: 
         "code": read_digest("selector_evaluate"),
     }
     write_json(target / "manifest.json", manifest | changes)
+    curve = [{"temperature": t, "accuracy": 0.5, "reward": 0.6} for t in (0.0, 1.0, 1.2)]
+    temperatures = {"fitted": 1.2, "at_bound": False, "curve": curve}
+    write_json(target / "temperatures.json", temperatures)
 
 
 def save_not_trained(folder: Path, policy: str, seed: int, reason: str) -> None:
@@ -846,7 +849,7 @@ def test_the_stage_writes_and_prints_the_comparison_of_either_family(
         assert set(json.loads(Path(f"metrics/compare/{family}.json").read_text())) == set(POLICIES)
         with Path(f"plots/compare/{family}.csv").open(encoding="utf-8") as file:
             assert {row["policy"] for row in csv.DictReader(file)} >= set(POLICIES)
-    names = [f"{end}.{suffix}" for end in ("", "-curves") for suffix in ("png",)]
+    names = [f"{end}.{suffix}" for end in ("", "-curves", "-temperatures") for suffix in ("png",)]
     assert sorted(os.listdir("plots/compare")) == sorted(
         f"{family}{end}" for family in ("selector", "generator") for end in (".csv", ".md", *names)
     )

@@ -62,6 +62,7 @@ TESTED = {  # commands that begin so
     "python -m posttrain.report.across": "test_cost.py::test_accuracies_of_data_sets_are_weighted_by_their_questions",
     "python -m posttrain.report.cost": "test_cost.py::test_a_policy_that_took_longer_for_no_more_accuracy_is_named",
     "python -m posttrain.tasks.finqa.evaluate": "test_finqa_official.py::test_the_module_runs_as_a_command",
+    "python -m posttrain.tune": "test_tune.py::test_each_value_is_recorded_the_budget_told_and_the_best_chosen_and_set",
     "python benchmarks/presets.py": "test_launch.py::test_the_table_of_the_docs_is_that_of_the_script",
     "pytest tests/test_train.py": "test_adding_an_algorithm.py::test_the_new_method_learns_and_resumes_like_the_others",
     "python stages/": "test_adding_a_task.py::test_three_functions_run_through_the_data_stages",

@@ -168,10 +168,10 @@ def test_a_run_killed_in_the_midst_of_a_later_epoch_ends_like_an_uninterrupted_o
 
 def test_a_half_written_checkpoint_is_passed_over(tmp_path: Path) -> None:
     whole = colour_llama()
-    train_on_colours("grpo", tmp_path / "whole", whole)
+    train_on_colours("grpo", tmp_path / "whole", whole, inner_epochs=1)
     work = tmp_path / "killed"
     with pytest.raises(Killed):
-        train_on_colours("grpo", work, colour_llama(), die_at=4)
+        train_on_colours("grpo", work, colour_llama(), die_at=4, inner_epochs=1)
     assert last_whole(work) == work / "checkpoint-3"
     best = work / "checkpoint-3" / "best.safetensors"
     best.write_bytes(best.read_bytes()[:100])
@@ -179,7 +179,7 @@ def test_a_half_written_checkpoint_is_passed_over(tmp_path: Path) -> None:
     assert last_whole(work) == work / "checkpoint-2"
     assert not (work / "checkpoint-3").exists()
     resumed = colour_llama()
-    train_on_colours("grpo", work, resumed)
+    train_on_colours("grpo", work, resumed, inner_epochs=1)
     assert same_weights(frozen_copy(resumed), frozen_copy(whole))
 
 
@@ -189,10 +189,10 @@ def test_a_disk_full_at_a_checkpoint_is_one_line_and_costs_only_that_checkpoint(
 ) -> None:
     """A limit on file size makes a write fail like a full disk; the files after the weights are larger."""
     whole = colour_llama()
-    train_on_colours("rloo", tmp_path / "whole", whole)
+    train_on_colours("rloo", tmp_path / "whole", whole, inner_epochs=1)
     work = tmp_path / "full"
     with pytest.raises(Killed):
-        train_on_colours("rloo", work, colour_llama(), die_at=3)
+        train_on_colours("rloo", work, colour_llama(), die_at=3, inner_epochs=1)
     checkpoint = last_whole(work)
     assert checkpoint == work / "checkpoint-2"
     size = (checkpoint / "model.safetensors").stat().st_size
@@ -200,13 +200,13 @@ def test_a_disk_full_at_a_checkpoint_is_one_line_and_costs_only_that_checkpoint(
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(share * size), most))
     try:
         with pytest.raises(UserError, match=f"cannot write a checkpoint in {work}: ") as caught:
-            train_on_colours("rloo", work, colour_llama())
+            train_on_colours("rloo", work, colour_llama(), inner_epochs=1)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (unlimited, most))
     assert "\n" not in str(caught.value)
     assert last_whole(work) == work / "checkpoint-2"
     resumed = colour_llama()
-    train_on_colours("rloo", work, resumed)
+    train_on_colours("rloo", work, resumed, inner_epochs=1)
     assert same_weights(frozen_copy(resumed), frozen_copy(whole))
 
 
@@ -468,7 +468,7 @@ def test_the_reference_is_the_model_as_it_came_in(method: str, tmp_path: Path) -
     """At the first step the policy is its own reference, and a step later it no longer is."""
     for lora in (False, True):
         model = colour_llama(lora, seed=7)
-        history = train_on_colours(method, tmp_path / str(lora), model)
+        history = train_on_colours(method, tmp_path / str(lora), model, inner_epochs=1)
         assert history.train[0]["kl"] == pytest.approx(0, abs=1e-6)
         assert abs(history.train[3]["kl"]) > 1e-6
 

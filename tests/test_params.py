@@ -316,7 +316,7 @@ def edited_by_dvc(path: Path, override: str, copy: Path) -> list[tuple[str, str]
         ("generator.sample.variants=[reflective]", ""),
         ("generator.pairs.quality.brevity=0.1", "# 1 for the shortest"),
         ("generator.dpo.beta=0.3", ""),
-        ("evaluate.generator.samples=8", ""),
+        ("evaluate.generator.samples=8", "# at temperature 1"),
         ("compare.bootstrap=100", "# resamples"),
         ("report.questions=10", "# test questions"),
         ("seeds=[3]", ""),
@@ -359,6 +359,7 @@ LISTS = (
     "generator.policies", "generator.sample.variants", "evaluate.intervals",
     "tuning.seeds", "tuning.selector.learning_rate", "tuning.generator.learning_rate",
     "datasets.sat.options.variables", "datasets.sat.options.share",
+    "evaluate.generator.temperatures",
 )  # fmt: skip
 
 
@@ -537,7 +538,7 @@ def test_a_name_that_dvc_reads_as_a_pattern_is_refused(name: Any) -> None:
     [
         ("launch", " "),
         ("generator.sample.temperature", 1e-40),
-        ("evaluate.generator.temperature", 1e-40),
+        ("evaluate.generator.temperatures", [1e-40]),
     ],
 )
 def test_a_value_that_cannot_run_is_refused(path: str, value: Any) -> None:

@@ -50,6 +50,7 @@ TINY: dict[str, Any] = {
     "generator.dpo.pairs_per_step": 4,
     "evaluate.bootstrap": 50,
     "evaluate.generator.samples": 2,
+    "evaluate.generator.temperatures": [0.5],
     "compare.bootstrap": 50,
 }
 

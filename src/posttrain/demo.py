@@ -41,6 +41,7 @@ SMALL: dict[str, Any] = {
     "generator.common.steps": 8,
     "generator.sample.questions": 100,
     "evaluate.generator.samples": 2,
+    "evaluate.generator.temperatures": [0.5],
     "evaluate.bootstrap": 500,
     "compare.bootstrap": 1000,
     "report.questions": 60,

@@ -332,4 +332,4 @@ if __name__ == "__main__":
     except UserError as error:
         sys.exit(f"tune: {error}")
     except KeyboardInterrupt:
-        sys.exit("tune: interrupted; the same command goes on where it was")
+        sys.exit("tune: interrupted; the same command goes on")

@@ -254,10 +254,11 @@ class Tuning(Section):
 
 
 class EvaluateGenerator(Section):
-    """Greedy decoding of every question, and `samples` samples per test question for pass@k."""
+    """Greedy decoding of every question, and samples per test question: `samples` at temperature 1, as many at the
+    temperature fitted on validation, and one at each of `temperatures`."""
 
     samples: Annotated[int, Field(ge=1, le=64)]
-    temperature: Temperature
+    temperatures: list[Temperature]
     top_p: Annotated[float, Field(gt=0, le=1)]
 
 

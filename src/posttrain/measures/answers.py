@@ -34,6 +34,7 @@ from numpy.typing import NDArray
 
 from posttrain.core.errors import UserError
 from posttrain.measures.named import DIGITS, Columns, Row, means
+from posttrain.measures.temperature import point
 
 RIGHT = "right"
 
@@ -159,6 +160,20 @@ def sampled_columns(records: Sequence[Row], ks: Sequence[int]) -> Columns:
     }
 
 
+def curve(groups: Sequence[Sequence[Row]], temperatures: Sequence[float]) -> list[dict[str, float]]:
+    """Mean accuracy and reward at each distinct temperature.
+
+    groups: for each question a record at each of the temperatures, in their order.
+    """
+    points = []
+    for temperature in sorted(set(temperatures)):
+        columns = [place for place, each in enumerate(temperatures) if each == temperature]
+        records = [group[column] for group in groups for column in columns]
+        accuracy, reward = (average(one[name] for one in records) for name in ("correct", "reward"))
+        points.append(point(temperature, accuracy, reward))
+    return points
+
+
 def mean_quality(records: Sequence[Row]) -> dict[str, float]:
     """The mean over all samples of each part of their quality; unparseable samples have quality 0."""
     return {
@@ -171,18 +186,21 @@ def mean_quality(records: Sequence[Row]) -> dict[str, float]:
 
 
 def prediction_rows(
-    split: str, greedy: Sequence[Row], groups: Sequence[Sequence[Row]] | None = None
+    split: str,
+    greedy: Sequence[Row],
+    groups: Sequence[Sequence[Row]] | None = None,
+    fitted: Sequence[Sequence[Row]] | None = None,
 ) -> list[dict[str, Any]]:
     """One row per question in the format of a selector's predictions, which `compare` pairs by question.
 
     The greedy answer stands for the chosen candidate, and its failure (or `right`) for the candidate's kind.
-    expected_reward and probability_correct are means over the samples of the question in `groups`; without `groups`, the
-    values of the greedy answer.
+    expected_reward and probability_correct are means over the samples of the question in `groups`, those with _fitted over
+    `fitted`; without samples, the values of the greedy answer.
     """
     rows = []
-    samples: Sequence[Sequence[Row]] = [[row] for row in greedy] if groups is None else groups
-    for answer, group in zip(greedy, samples, strict=True):
-        if any(record["id"] != answer["id"] for record in group):
+    alone: Sequence[Sequence[Row]] = [[row] for row in greedy]
+    for answer, group, tempered in zip(greedy, groups or alone, fitted or alone, strict=True):
+        if any(record["id"] != answer["id"] for record in (*group, *tempered)):
             raise UserError(
                 f"{answer['id']}: its greedy answer stands beside samples of another question"
             )
@@ -193,10 +211,8 @@ def prediction_rows(
                 "kind": failure_class(answer),
                 "correct": bool(answer["correct"]),
                 "reward": answer["reward"],
-                "expected_reward": round(average(record["reward"] for record in group), DIGITS),
-                "probability_correct": round(
-                    average(record["correct"] for record in group), DIGITS
-                ),
+                **_expected("", group),
+                **_expected("_fitted", tempered),
                 "text": answer["text"],
                 "tokens": answer["tokens"],
                 "finished": answer["finished"],
@@ -205,6 +221,13 @@ def prediction_rows(
             }
         )
     return rows
+
+
+def _expected(suffix: str, group: Sequence[Row]) -> dict[str, float]:
+    return {
+        f"{name}{suffix}": round(average(record[column] for record in group), DIGITS)
+        for name, column in (("expected_reward", "reward"), ("probability_correct", "correct"))
+    }
 
 
 def _parsed(record: Row) -> bool:

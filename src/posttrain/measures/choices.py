@@ -1,8 +1,8 @@
 """Measures of a selector's choices, overall and by kind of candidate.
 
-The choice is the candidate with the highest logit; of ties, the first. Under the policy p = softmax(logits), the expected
-reward is sum_k p_k reward_k, and the probability of being correct is the sum of p_k over the correct candidates. Verdicts
-and rewards come from data/pools.
+The choice is the candidate with the highest logit; of ties, the first. Under the policy p = softmax(logits / T), the
+expected reward is sum_k p_k reward_k, and the probability of being correct is the sum of p_k over the correct candidates,
+both at temperature T = 1 and at the fitted one (`measures.temperature`). Verdicts and rewards come from data/pools.
 """
 
 from __future__ import annotations
@@ -16,10 +16,13 @@ import numpy as np
 from posttrain.core.errors import UserError
 from posttrain.measures.intervals import Array, jeffreys
 from posttrain.measures.named import DIGITS, Row, intervals, means, measured
+from posttrain.measures.temperature import point
 
 
-def predict(split: str, pools: Sequence[Row], logits: Array) -> list[dict[str, Any]]:
-    """One row per pool, with the choice and the policy's expected values, from logits (N, K).
+def predict(
+    split: str, pools: Sequence[Row], logits: Array, temperature: float
+) -> list[dict[str, Any]]:
+    """One row per pool, with the choice and the policy's expected values, from logits (N, K) and the fitted temperature.
 
     `UserError` names the first pool whose logits are not finite.
     """
@@ -28,10 +31,10 @@ def predict(split: str, pools: Sequence[Row], logits: Array) -> list[dict[str, A
         if not np.isfinite(scores).all():
             raise UserError(f"{split} {pool['id']}: the model's scores are not finite")
         candidates = pool["candidates"]
-        policy = softmax(scores)
         rewards = np.array([candidate["reward"] for candidate in candidates], dtype=np.float64)
         right = np.array([bool(candidate["correct"]) for candidate in candidates])
         chosen = int(scores.argmax())
+        plain, fitted = softmax(scores), softmax(scores / temperature)
         rows.append(
             {
                 "id": pool["id"],
@@ -41,8 +44,10 @@ def predict(split: str, pools: Sequence[Row], logits: Array) -> list[dict[str, A
                 "edit": candidates[chosen]["edit"],
                 "correct": bool(right[chosen]),
                 "reward": float(rewards[chosen]),
-                "expected_reward": round(float(policy @ rewards), DIGITS),
-                "probability_correct": round(float(policy[right].sum()), DIGITS),
+                "expected_reward": round(float(plain @ rewards), DIGITS),
+                "probability_correct": round(float(plain[right].sum()), DIGITS),
+                "expected_reward_fitted": round(float(fitted @ rewards), DIGITS),
+                "probability_correct_fitted": round(float(fitted[right].sum()), DIGITS),
                 "logits": [round(float(score), DIGITS) for score in scores],
             }
         )
@@ -50,9 +55,27 @@ def predict(split: str, pools: Sequence[Row], logits: Array) -> list[dict[str, A
 
 
 def softmax(scores: Array) -> Array:
-    """Softmax of scores (K,)."""
-    mass = np.exp(scores - scores.max())
-    return np.asarray(mass / mass.sum(), dtype=np.float64)
+    """Softmax of scores (..., K) over the last axis."""
+    mass = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    return np.asarray(mass / mass.sum(axis=-1, keepdims=True), dtype=np.float64)
+
+
+def curve(
+    pools: Sequence[Row], logits: Array, temperatures: Sequence[float]
+) -> list[dict[str, float]]:
+    """Expected accuracy and reward at each temperature, from logits (N, K); at 0 of the choice."""
+    rewards, right = (
+        np.array([[float(one[column]) for one in pool["candidates"]] for pool in pools])
+        for column in ("reward", "correct")
+    )
+    scores = logits.astype(np.float64)
+    chosen = np.eye(scores.shape[1])[scores.argmax(axis=1)]
+    points = []
+    for temperature in temperatures:
+        policy = softmax(scores / temperature) if temperature > 0 else chosen
+        accuracy, reward = ((policy * values).sum(axis=1).mean() for values in (right, rewards))
+        points.append(point(temperature, accuracy, reward))
+    return points
 
 
 def headlines(predictions: Sequence[Row]) -> dict[str, float]:

@@ -4,8 +4,9 @@ A measure is the mean over questions of one column of a policy's predictions. Se
 columns:
 
     correct, reward                        of the greedy answer: the best-scored candidate, or greedy decoding
-    probability_correct, expected_reward   of a sample: expected values over the candidates of a pool at temperature 1,
-                                           or means over the samples of a generator
+    probability_correct, expected_reward   of a sample at temperature 1: expected values over the candidates of a pool, or
+                                           means over the samples of a generator
+    the same with _fitted                  of a sample at the temperature fitted on validation (`measures.temperature`)
     kind                                   of the chosen candidate, or the first failure of the answer
 """
 
@@ -45,8 +46,15 @@ class Measure:
 
 MEASURES = (
     Measure("accuracy", "rate", "correct", change="the greedy answer", metric=True),
-    Measure("sample_accuracy", "mean", "probability_correct", change="a sample"),
+    Measure(
+        "fitted_accuracy",
+        "mean",
+        "probability_correct_fitted",
+        change="a sample at the fitted temperature",
+    ),
+    Measure("sample_accuracy", "mean", "probability_correct", change="a sample at temperature 1"),
     Measure("reward", "mean", "reward"),
+    Measure("fitted_reward", "mean", "expected_reward_fitted"),
     Measure("expected_reward", "mean", "expected_reward"),
 )
 

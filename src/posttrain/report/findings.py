@@ -112,9 +112,13 @@ def findings(comparison: Comparison) -> list[str]:
             said += _of_temperature(comparison)
     if comparison.blind:
         name, accuracy = max(comparison.blind.items(), key=lambda item: item[1])
+        reads = {
+            "selector": "reads the candidates and not the question",
+            "generator": "learns nothing",
+        }
         said.append(
-            f"The best blind baseline ({name.replace('_', ' ')}), which reads the candidates and not the "
-            f"question, is right on {percent(accuracy)}."
+            f"The best blind baseline ({name.replace('_', ' ')}), which {reads[comparison.family]}, is right on "
+            f"{percent(accuracy)}."
         )
     return [*said, *left_out_sentences(comparison), _seeds(comparison)]
 

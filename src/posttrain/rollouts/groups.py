@@ -17,6 +17,11 @@ def all_equal(values: Tensor) -> Tensor:
     return values.amax(dim=-1) - values.amin(dim=-1) <= ROUNDING
 
 
+def best(rewards: Tensor) -> Tensor:
+    """Which rewards of each row are its highest: (..., n), bool."""
+    return rewards >= rewards.amax(dim=-1, keepdim=True) - ROUNDING
+
+
 def whiten(advantages: Tensor) -> Tensor:
     """Shift and scale to mean 0 and deviation 1 over all advantages; all 0 if they are equal."""
     if bool(all_equal(advantages.flatten())):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from posttrain.core.loop import Stats
 from posttrain.core.settings import SFT
-from posttrain.rollouts.groups import ROUNDING
+from posttrain.rollouts.groups import best
 from posttrain.selector.model import SelectorOutput
 from posttrain.selector.policy import Batch, describe, log_softmax
 
@@ -33,6 +33,6 @@ def rollout(
 
 def loss(output: SelectorOutput, batch: Batch, settings: Settings) -> tuple[Tensor, Stats]:
     log_policy = log_softmax(output.logits)
-    best = batch["rewards"] >= batch["rewards"].amax(dim=-1, keepdim=True) - ROUNDING
-    objective = log_policy.masked_fill(~best, -torch.inf).logsumexp(dim=-1).mean()
+    wanted = best(batch["rewards"])
+    objective = log_policy.masked_fill(~wanted, -torch.inf).logsumexp(dim=-1).mean()
     return -objective, describe(log_policy, batch)
