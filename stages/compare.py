@@ -76,10 +76,8 @@ def read_blind(family: str) -> dict[str, float]:
     """Test accuracy of each blind baseline: of stage pools, or those that the task offers for written answers."""
     path = BLIND[family]
     try:
-        if family == "selector":
-            found = read_json(path)["blind"]["test"]
-        else:
-            found = read_json(path)["test"].get("baselines", {})
+        read = read_json(path)
+        found = read["blind"]["test"] if family == "selector" else read["test"].get("baselines", {})
         return {name: float(accuracy) for name, accuracy in found.items()}
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: no blind baselines of the test split; run dvc repro") from error

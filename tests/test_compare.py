@@ -10,8 +10,8 @@ import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,8 @@ from posttrain.core.code import CODE, read_digest
 from posttrain.core.errors import UserError
 from posttrain.core.figures import figure_file
 from posttrain.core.files import write_json, write_jsonl
+from posttrain.core.params import FAMILIES, Params, check_params
+from posttrain.core.schema import read_yaml
 from posttrain.measures.crossed import crossed
 from posttrain.measures.intervals import Array, jeffreys, rate_interval
 from posttrain.measures.named import MEASURES, Measure, measured
@@ -817,12 +819,18 @@ def test_no_machine_or_version_is_in_a_picture(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------ the stages
 
 POLICIES = ["base", "sft", "ppo"]
-PARAMS: Any = SimpleNamespace(
-    seeds=[0, 1],
-    compare=SimpleNamespace(bootstrap=50),
-    selector=SimpleNamespace(policies=POLICIES),
-    generator=SimpleNamespace(policies=POLICIES),
-)
+ENDING = {"steps": 4, "best_step": 3, "plateau": True}
+
+
+def of_two_seeds() -> Params:
+    values = read_yaml(Path(__file__).parents[1] / "params.yaml")
+    values |= {"seeds": [0, 1], "compare": {"bootstrap": 50}}
+    for family in FAMILIES:
+        values[family] |= {"policies": POLICIES, "methods": ["ppo"]}
+    return check_params(values)
+
+
+PARAMS = of_two_seeds()
 
 
 def test_the_stage_writes_and_prints_the_comparison_of_either_family(
@@ -834,13 +842,24 @@ def test_the_stage_writes_and_prints_the_comparison_of_either_family(
             for seed in PARAMS.seeds:
                 save(Path(f"data/{family}_evaluate"), policy, seed, [1.0, 0.2, 0.2])
     write_json("metrics/pools.json", {"blind": {"test": BLIND}})
-    for seed in PARAMS.seeds:
-        curve = Path(f"plots/curves/selector/ppo/{seed}/val/reward.tsv")
+    write_json("metrics/examples.json", {"test": {"baselines": {"first_number": 0.25}}})
+    write_json("data/inputs/tuning.json", {})
+    for part in ("pools", "examples"):
+        write_jsonl(f"data/{part}/val.jsonl", [{"id": "v1"}])
+    for family, policy, seed in product(FAMILIES, ("sft", "ppo"), PARAMS.seeds):
+        curve = Path(f"plots/curves/{family}/{policy}/{seed}/val/reward.tsv")
         curve.parent.mkdir(parents=True)
         curve.write_text("step\treward\n0\t0.5\n4\t0.6\n")
+        write_json(curve.parents[1] / "training.json", ENDING)
 
-    for family in ("selector", "generator"):
+    for family in FAMILIES:
         main(PARAMS, family)
+        written = Path(f"plots/compare/{family}.md").read_text()
+        assert (
+            "SFT had stopped improving when RL began: its best validation was at step 3 of 4 and"
+            in (" ".join(written.split()))
+        )
+        assert "### Effort" in written and "### Temperature" in written
         assert f"{family.capitalize()}: in the greedy answer" in (
             printed := capsys.readouterr().out
         )
@@ -862,7 +881,9 @@ def test_the_stage_writes_and_prints_the_comparison_of_either_family(
     assert "Generator: SFT answers 33.3" in printed
     assert "were not trained**: seed 0: no pairs; seed 1: no pairs." in printed
     write_json("metrics/pools.json", {})
-    with pytest.raises(UserError, match=r"metrics/pools.json: no blind.test"):
+    with pytest.raises(
+        UserError, match=r"metrics/pools.json: no blind baselines of the test split"
+    ):
         main(PARAMS, "selector")
     with pytest.raises(UserError, match="family 'chooser': expected one of selector, generator"):
         main(PARAMS, "chooser")

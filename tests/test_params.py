@@ -244,7 +244,7 @@ def test_a_name_without_a_file_is_refused() -> None:
     with pytest.raises(UserError, match=r"^method 'grop': expected one of dpo, exact, grpo, ppo"):
         load_method("selector", "grop")
     with pytest.raises(
-        UserError, match=r"^method 'exact': expected one of dpo, grpo, ppo, rloo, sft_plus"
+        UserError, match=r"^method 'exact': expected one of dpo, grpo, ppo, rloo, sft, sft_plus"
     ):
         load_method("generator", "exact")
 

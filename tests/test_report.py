@@ -120,7 +120,7 @@ def project(
         for policy in FAMILIES["selector"]:
             target = folder / f"data/selector_evaluate/{policy}/{seed}"
             logits = rng.normal(size=(QUESTIONS, 5))
-            write_jsonl(target / "predictions.jsonl", predict("test", pools, logits))
+            write_jsonl(target / "predictions.jsonl", predict("test", pools, logits, 1.2))
             made_by = {"stage": "selector_evaluate", "code": code}
             write_json(target / "manifest.json", manifest | made_by)
         for shift, policy in enumerate(FAMILIES["generator"]):
@@ -152,7 +152,8 @@ def project(
         (folder / f"plots/{name}.png").write_bytes(b"\x89PNG")
     (folder / "plots/pools.png").write_bytes(b"\x89PNG")
     for family in FAMILIES:
-        (folder / f"plots/compare/{family}-curves.png").write_bytes(b"\x89PNG")
+        for name in ("temperatures", "curves"):
+            (folder / f"plots/compare/{family}-{name}.png").write_bytes(b"\x89PNG")
         numbers = "| policy | accuracy |\n|---|---:|\n| SFT | 50.0 [40.0, 60.0] |\n"
         said = f"- **{family} wins.** It does\n- more of the {family}\n- one seed"
         tables = (
@@ -208,7 +209,7 @@ def test_the_page_refers_to_nothing_outside_itself(page: str) -> None:
     assert len(addresses) >= 8
     assert all(address.startswith(("data:", "#")) for address in addresses)
     assert "url(" not in page and "@import" not in page
-    assert sum(tag == "img" for tag, _ in elements) == 7
+    assert sum(tag == "img" for tag, _ in elements) == 9
 
 
 def test_text_of_the_data_is_never_markup(page: str, data: dict[str, Any]) -> None:
@@ -296,8 +297,9 @@ def test_the_report_opens_with_the_conclusions_and_ends_with_what_was_run(projec
         assert section[1] == "### Right answers, %"
         assert section[2].startswith("| policy") and section[3] == f"12 questions of {family}"
         assert section[4] == "### Change against SFT"
-        assert section[8] == f"![learning curves](compare/{family}-curves.png)"
-        assert section[9] == "### Kinds"
+        assert f"(compare/{family}-temperatures.png)" in section[8]
+        assert section[9] == f"![learning curves](compare/{family}-curves.png)"
+        assert section[10] == "### Kinds"
     for line in (
         "| data set   | sample: 200 of 6,251 train, 1 val, 12 test questions, sampled by seed 1 ",
         "| seeds      | 0, 1 ",
@@ -418,7 +420,7 @@ def test_predictions_of_other_questions_are_refused(
     examples: list[dict[str, Any]], pools: list[dict[str, Any]], params: Any
 ) -> None:
     weights = params.reward.weights
-    rows = predict("test", pools, np.zeros((QUESTIONS, 5)))
+    rows = predict("test", pools, np.zeros((QUESTIONS, 5)), 1.2)
     moved = Policy("selector", "sft", 0, [*rows[1:], rows[0]], ["right"] * QUESTIONS)
     with pytest.raises(UserError, match=f"sft-0 has question {re.escape(rows[1]['id'])} where"):
         browser_data(TASK, examples, pools, [moved], weights, LIMIT)

@@ -48,6 +48,8 @@ def test_the_reward_is_the_weighted_mean_of_the_parts() -> None:
         "numeric_close": 0.2,
         "program_valid": 0.1,
         "format_valid": 0.1,
+        "satisfied": 0.6,
+        "clauses": 0.3,
         "all_cases": 0.6,
         "same_output": 0.8,
         "share_of_cases": 0.2,

@@ -98,7 +98,7 @@ def test_a_surer_selector_gains_at_temperature_1_and_not_at_the_fitted_one() -> 
         Run(name, 0, predict("test", pools, scaled, fit_choice(scaled, mask).temperature))
         for name, scaled in (("sft", logits), ("ppo", 3 * logits))
     ]
-    changes = compare_runs("selector", runs, 200).results["ppo"].changes
+    changes = compare_runs("selector", runs, 200).results["ppo"].changes["sft"]
     assert changes["sample_accuracy"].value > 0.05
     assert changes["expected_reward"].value > 0.02
     for name in ("accuracy", "fitted_accuracy", "fitted_reward"):

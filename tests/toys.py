@@ -176,6 +176,7 @@ def write_project(
     """
     values = YAML(typ="safe").load(ROOT / "params.yaml")
     values["evaluate"]["bootstrap"] = 50
+    values["selector"]["sft"]["patience"] = None
     values["models"]["pocket"] |= {"max_prompt_tokens": 100, "max_candidate_tokens": 60, **changes}
     YAML().dump(values, folder / "params.yaml")
     for split, own in rows.items():

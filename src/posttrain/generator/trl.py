@@ -241,7 +241,10 @@ class Watch(TrainerCallback):  # type: ignore[misc]
 
 
 class Quiet:
-    """A trainer without telemetry and model cards, which reports a full disk and trains adapters on sharded weights."""
+    """A trainer without telemetry and model cards, which reports a full disk and trains adapters on sharded weights.
+
+    The order of the rows in an epoch is the same after a resume, on one process and on several.
+    """
 
     args: Any
     accelerator: Any
@@ -257,6 +260,17 @@ class Quiet:
             return distribute(model)
         inherited: Any = super()
         return inherited._wrap_model(model, training, **others)
+
+    def _run_epoch(
+        self, model: Any, epoch: int, train_dataloader: Any, *rest: Any, **others: Any
+    ) -> Any:
+        # With several processes, neither transformers nor accelerate tells the sampler of a resumed run.
+        batches = train_dataloader.batch_sampler
+        while hasattr(batches, "batch_sampler"):
+            batches = batches.batch_sampler
+        batches.sampler.set_epoch(epoch)
+        inherited: Any = super()
+        return inherited._run_epoch(model, epoch, train_dataloader, *rest, **others)
 
     def _save_checkpoint(self, *arguments: Any, **others: Any) -> None:
         inherited: Any = super()

@@ -93,7 +93,7 @@ def count_parameters(config: PreTrainedConfig, lora: Lora | None) -> Parameters:
             model = add_lora(backbone, lora.r, lora.alpha, lora.dropout, lora.targets)
             adapters = sum(p.numel() for p in model.parameters() if p.requires_grad)
     width = int(config.hidden_size)
-    return Parameters(total, linear, adapters, 2 * (width * width + width + width + 1) + 1)
+    return Parameters(total, linear, adapters, width * width + width + width + 1 + 1)
 
 
 def estimate_memory(

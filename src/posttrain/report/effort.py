@@ -66,12 +66,11 @@ def effort_table(params: Params, family: str, record: Any, questions_sha256: str
 def effort_of(family: str, settings: Mapping[str, Any]) -> dict[str, int | str]:
     """By column of the table, the effort that a method's settings ask for."""
     passes = settings.get("inner_epochs", 1)
-    trained = settings["steps"] - settings.get("value_warmup_steps", 0)
     pairs = "pairs_per_step" in settings
     rows = settings["pairs_per_step" if pairs else "prompts_per_step"]
     return {
         "steps": settings["steps"],
-        "optimizer steps": trained * passes * settings.get("minibatches", 1),
+        "optimizer steps": settings["steps"] * passes * settings.get("minibatches", 1),
         "questions": f"{settings['steps'] * rows} pairs" if pairs else settings["steps"] * rows,
         "samples": settings.get("samples", 0),
         "passes": passes,
@@ -99,7 +98,8 @@ def _how_chosen(tuned: Tuned | None, why: str | None) -> str:
 def _differences(efforts: Mapping[str, Mapping[str, int | str]]) -> list[str]:
     """A sentence for each count of effort that is not the same for all methods, and one for those that are."""
     same, found = [], []
-    for key in EFFORT:
+    tuned = any(effort["values tried"] for effort in efforts.values())
+    for key in EFFORT if tuned else EFFORT[:-1]:
         by_value: dict[int | str, list[str]] = {}
         for name, effort in efforts.items():
             by_value.setdefault(effort[key], []).append(label(name))
@@ -142,17 +142,12 @@ def _notes(family: str, settings: Mapping[str, Mapping[str, Any]]) -> list[str]:
                 f"{title} divides by the {whose} deviation (scale_rewards: {scale}): where that is 0.3, say, kl_coef is "
                 "about a third as strong as in a method without a division."
             )
-        if family == "selector" and "value_coef" in own and own.get("kl_coef"):
+        if family == "selector" and "target_kl" in own and own.get("kl_coef"):
             notes.append(
                 f"{title} divides advantages by the batch's deviation, which makes kl_coef weaker in the same way."
             )
         if own.get("target_kl") is not None:
             notes.append(
                 f"{title} ends the passes over a batch early where KL(old || new) exceeds {own['target_kl']:g} (target_kl)."
-            )
-        if own.get("value_warmup_steps"):
-            notes.append(
-                f"{title} trains its value network alone in the first {own['value_warmup_steps']} steps, which "
-                "are not among its optimizer steps."
             )
     return notes

@@ -33,7 +33,7 @@ ACCURACY = {
 }
 SAMPLE = {
     "selector": "a candidate drawn with the probabilities of the policy",
-    "generator": "an answer drawn as `evaluate.generator` says",
+    "generator": "an answer drawn token by token",
 }
 UNADJUSTED = "Brackets are not adjusted, and may leave out 0 where nothing is bold."
 _NUMBER = re.compile(r"(\*\*)?[+−-]?\d")  # how the cells of a column of numbers begin
@@ -174,7 +174,11 @@ def _values_note(comparison: Comparison) -> str:
         f"means over seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else f"seed {seeds[0]}"
     )
     fitted = any(measure.name == FITTED for measure in comparison.shown)
-    temperature = " The fitted temperature is each policy's own, from validation." if fitted else ""
+    temperature = (
+        " The fitted temperature is each policy's own, at which it finds validation's gold answers most likely."
+        if fitted
+        else ""
+    )
     return (
         f"{comparison.questions} test questions; {several}. {ACCURACY[comparison.family]} A sample is "
         f"{SAMPLE[comparison.family]}, and its share the probability that it is right.{temperature} Brackets: 95 % "

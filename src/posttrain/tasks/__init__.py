@@ -202,7 +202,6 @@ class Task:
     score(text, example)              the one scorer: any text gets a score, in bounded time
 
     score_all(texts, examples)        `score` of each text as an answer to the example at its place, where that is faster
-    baselines(examples)               the share of examples that blind guesses answer, by the name of the guess
     fetch(params, directory)          puts raw data into a new folder
     audit(source, directory)          puts the sound rows of the raw data into a new folder, and the others, with
                                       reasons, into its rejected.jsonl; returns metrics
@@ -222,7 +221,6 @@ class Task:
     prompt: Prompt
     score: Callable[[str, Example], Score]
     score_all: Callable[[Sequence[str], Sequence[Example]], list[Score]] | None = None
-    baselines: Callable[[Iterable[Example]], dict[str, float]] | None = None
     fetch: Callable[[Params, Path], None] = no_files
     audit: Callable[[Path, Path], dict[str, Any]] = keep_all
     measure: Callable[[Iterable[Example]], dict[str, Any]] = nothing_measured
