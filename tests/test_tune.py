@@ -157,7 +157,7 @@ def test_what_differs_is_said_and_follows_the_settings() -> None:
     values["selector"]["rloo"] = {**values["selector"]["rloo"], "samples": 4, "steps": 24}
     table = effort_table(type(PARAMS).model_validate(values), "selector", {}, "")
     assert "Steps differ: 12, but 24 for RLOO." in table
-    assert "Optimizer steps differ: 24, but" in table
+    assert "Optimizer steps differ: 24, but 96 for SFT+, 48 for RLOO." in table
     assert "GRPO divides by the group's deviation (scale_rewards: group)" in table
     values["selector"]["grpo"] = {**values["selector"]["grpo"], "scale_rewards": "none"}
     table = effort_table(type(PARAMS).model_validate(values), "selector", {}, "")

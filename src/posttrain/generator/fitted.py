@@ -25,9 +25,8 @@ from posttrain.rollouts.episode import Episode
 from posttrain.rollouts.writer import Generator
 from posttrain.tasks import Example
 
-CHUNK = (
-    2**20
-)  # logits that are read at a time, for a CPU's cache and for the memory of a large vocabulary
+# Logits that are read at a time, for a CPU's cache and for the memory of a large vocabulary.
+CHUNK = 2**20
 FLOOR = -1e4  # below the target's logit; a model may give tokens that do not exist -inf
 
 

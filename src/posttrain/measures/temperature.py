@@ -28,9 +28,8 @@ from posttrain.measures.named import DIGITS
 
 LEAST, MOST = 0.05, 20.0
 _U = np.linspace(-1.0, 1.0, 33)
-GRID = MOST ** (
-    _U * abs(_U)
-)  # where `fit_slopes` needs the slopes; denser near 1, where most policies' temperatures are
+# Where `fit_slopes` needs the slopes; denser near 1, where most policies' temperatures are.
+GRID = MOST ** (_U * abs(_U))
 _NEAR = 1e-4  # of a bound, in log T
 
 

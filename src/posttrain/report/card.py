@@ -8,14 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-NAMES = {
-    "sft": "SFT",
-    "sft_plus": "SFT+",
-    "ppo": "PPO",
-    "grpo": "GRPO",
-    "rloo": "RLOO",
-    "dpo": "DPO",
-}
+from posttrain.report.findings import label
+
 GENERATE = """\
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -89,7 +83,7 @@ class Card:
 
     @property
     def method(self) -> str:
-        return NAMES.get(self.policy, self.policy)
+        return label(self.policy)
 
     @property
     def base_name(self) -> str:

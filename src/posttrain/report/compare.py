@@ -34,6 +34,7 @@ from posttrain.core.errors import UserError
 from posttrain.core.files import read_json, read_jsonl
 from posttrain.core.manifest import check_code
 from posttrain.core.not_trained import why_not_trained
+from posttrain.core.params import CONTROL, FINE_TUNED, UNTRAINED
 from posttrain.measures.crossed import crossed
 from posttrain.measures.intervals import (
     Array,
@@ -48,9 +49,9 @@ from posttrain.measures.significance import holm, sign_flip_p
 LEVEL = 0.95
 INNER_LEVEL = 0.80
 SIGNIFICANCE = 0.05
-REFERENCE, CONTROL = "sft", "sft_plus"
+REFERENCE = FINE_TUNED
 REFERENCES = (CONTROL, REFERENCE)  # what changes are given against, the stricter one first
-CONTROLS = ("base", REFERENCE, CONTROL)  # policies that no RL method has trained
+CONTROLS = (UNTRAINED, REFERENCE, CONTROL)  # policies that no RL method has trained
 SPLIT = "test"
 
 

@@ -13,9 +13,8 @@ from posttrain.report.findings import label
 from posttrain.report.tables import table
 from posttrain.report.tuned import Tuned, differs, read_tuned
 
-COPY = Path(
-    "data/inputs/tuning.json"
-)  # stage inputs copies the record, or writes {} where there is none
+# Stage inputs copies the record, or writes {} where there is none.
+COPY = Path("data/inputs/tuning.json")
 QUESTIONS = {"selector": Path("data/pools/val.jsonl"), "generator": Path("data/examples/val.jsonl")}
 EFFORT = ("steps", "optimizer steps", "questions", "samples", "passes", "values tried")
 

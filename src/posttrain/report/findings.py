@@ -25,9 +25,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from posttrain.core.params import CONTROL
 from posttrain.measures.crossed import LEAST_SEEDS
 from posttrain.measures.named import Measure
-from posttrain.report.compare import CONTROL, REFERENCE, Comparison, Estimate
+from posttrain.report.compare import REFERENCE, Comparison, Estimate
 
 MINUS, SPACE = "−", "\u00a0"  # no line breaks at this space
 LABELS = {"base": "base", "exact": "exact", CONTROL: "SFT+"}

@@ -13,16 +13,15 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from posttrain.core.params import CONTROL
 from posttrain.measures.answers import RIGHT
 from posttrain.measures.named import DIGITS
-from posttrain.report.compare import CONTROL, Comparison, Estimate
+from posttrain.report.compare import Comparison, Estimate
 from posttrain.report.findings import FITTED, findings, label, points
 
 BLIND = "blind"  # before the name of a blind baseline in the csv: blind:longest
-MAIN = VALUES, CHANGES = (
-    "Right answers",
-    "Change against",
-)  # how the headings of the first sections begin
+# How the headings of the first sections begin.
+MAIN = VALUES, CHANGES = "Right answers", "Change against"
 KINDS = {
     "selector": "kind of the chosen candidate",
     "generator": "first failure of the answer (a right one can have one, as a wrong stated answer beside its program)",
