@@ -39,10 +39,12 @@ WITHOUT_EFFECT = (
     "src/posttrain/core/plan.py",
     "src/posttrain/core/progress.py",
 )  # bookkeeping that changes no result
+TASKS = ("tasks", "environments")  # folders of tasks
 RAW = "files.json"  # SHA-256 of each file when the digests were written
 FLOORS = (
     ("core",),
     ("tasks", "models", "measures"),
+    ("environments",),
     ("pools", "rollouts"),
     ("selector", "generator"),
     ("report",),
@@ -231,7 +233,7 @@ def _beside(file: Path) -> list[Path]:
 
 def _task_parts(file: Path) -> frozenset[str]:
     """The parts of a task that a file uses."""
-    if file.suffix != ".py" or file.is_relative_to(PACKAGE / "tasks"):
+    if file.suffix != ".py" or any(file.is_relative_to(PACKAGE / each) for each in TASKS):
         return frozenset()
     asked = _names(file.read_bytes())[1]
     return asked | {"score", "score_all"} if "scores" in asked else asked
@@ -246,7 +248,7 @@ def _name(node: ast.expr) -> str:
 
 def _part_files(task: str, part: str) -> set[Path]:
     """The files that define a part of a task; none if the task leaves the part to its default."""
-    file = PACKAGE / "tasks" / task / "task.py"
+    (file,) = PACKAGE.glob(f"*/{task}/task.py")
     for node in _tree(file).body:
         if isinstance(node, ast.ImportFrom) and node.module:
             for alias in node.names:

@@ -38,7 +38,8 @@ Variant = Literal["direct", "reflective", "deliberative"]
 
 def _known_task(name: str) -> str:
     # The folders are listed, not imported: a stage that uses no task must not depend on all of them.
-    known = sorted(path.parent.name for path in PACKAGE.glob("tasks/*/task.py"))
+    folders = ("tasks", "environments")
+    known = sorted(p.parent.name for folder in folders for p in PACKAGE.glob(f"{folder}/*/task.py"))
     if name not in known:
         raise ValueError(f"not one of the tasks {', '.join(known)}{nearest(name, known)}")
     return name

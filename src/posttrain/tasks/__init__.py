@@ -2,9 +2,11 @@
 
 The rest of the project reaches a task through `get_task(name)`, which offers the functions of the module
 `posttrain.tasks.NAME.task`. Three are required (`examples`, `prompt`, `score`); `Task` gives each of the others a
-default. An example is one JSON object with `id`, `question` and whatever the task itself needs; stage `examples` adds
-`prompts` (variant -> text), `target` (the gold answer's text) and `tolerance`. How to add a task:
-`docs/adding-a-task.md`.
+default. An environment, in which a policy acts for many turns, offers `open` in place of `score`, and is a package of
+`posttrain.environments`.
+
+An example is one JSON object with `id`, `question` and whatever the task itself needs; stage `examples` adds `prompts`
+(variant -> text), `target` (the gold answer's text) and `tolerance`. How to add a task: `docs/adding-a-task.md`.
 """
 
 from __future__ import annotations
@@ -14,15 +16,18 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from posttrain.core.errors import UserError
 from posttrain.core.files import atomic_directory
-from posttrain.core.params import Params, Variant
+from posttrain.core.params import PACKAGE, Params, Variant
 from posttrain.core.schema import Section, check
 
+if TYPE_CHECKING:
+    from posttrain.environments import Environment
+
 SPLITS = ("train", "val", "test")
-NEEDED = ("examples", "prompt", "score")
+NEEDED = (("examples",), ("prompt",), ("score", "open"))  # one of each group
 
 Example = Mapping[str, Any]
 Options = TypeVar("Options", bound=Section)
@@ -180,6 +185,11 @@ def lines(example: Example, text: str) -> Explanation:
     return Explanation(page, (), (), text.strip() or None, None)
 
 
+def not_scored(text: str, example: Example) -> Score:
+    """No score: an answer of one turn is not judged in an environment, which rewards episodes."""
+    raise NotImplementedError(f"{example['id']}: its task is played, not scored")
+
+
 def nothing_to_tell(params: Params) -> dict[str, str]:
     """No lines."""
     return {}
@@ -201,6 +211,8 @@ class Task:
                                       answer is the same in all
     score(text, example)              the one scorer: any text gets a score, in bounded time
 
+    open(params, example)             in place of `score`: the environment in which episodes like the example's are
+                                      played (`posttrain.environments`)
     score_all(texts, examples)        `score` of each text as an answer to the example at its place, where that is faster
     fetch(params, directory)          puts raw data into a new folder
     audit(source, directory)          puts the sound rows of the raw data into a new folder, and the others, with
@@ -219,7 +231,8 @@ class Task:
 
     examples: Callable[[Params, str, Path], Iterable[dict[str, Any]]]
     prompt: Prompt
-    score: Callable[[str, Example], Score]
+    score: Callable[[str, Example], Score] = not_scored
+    open: Callable[[Params, Example], Environment] | None = None
     score_all: Callable[[Sequence[str], Sequence[Example]], list[Score]] | None = None
     fetch: Callable[[Params, Path], None] = no_files
     audit: Callable[[Path, Path], dict[str, Any]] = keep_all
@@ -245,12 +258,15 @@ def read_options(params: Params, kind: type[Options]) -> Options:
 
 
 def get_task(name: str) -> Task:
-    """The task of that name; `UserError` if its module lacks one of the three required functions."""
-    module = import_module(f"posttrain.tasks.{name}.task")
+    """The task or environment of that name; `UserError` if its module lacks a required function."""
+    folder = "tasks" if (PACKAGE / "tasks" / name).is_dir() else "environments"
+    module = import_module(f"posttrain.{folder}.{name}.task")
     offered = {
         part.name: getattr(module, part.name) for part in fields(Task) if hasattr(module, part.name)
     }
-    for needed in NEEDED:
-        if needed not in offered:
-            raise UserError(f"src/posttrain/tasks/{name}/task.py: has no function {needed}")
+    for group in NEEDED:
+        if not offered.keys() & set(group):
+            raise UserError(
+                f"src/posttrain/{folder}/{name}/task.py: has no function {' or '.join(group)}"
+            )
     return Task(**offered)
