@@ -7,6 +7,9 @@ An environment is a package beside the tasks, and offers the same functions as o
     question            the first observation
     turns               the most actions of an episode
 
+    form                form of an answer, by which `prompt` asks for it
+    target_answer       the expert's first answer
+
 A policy reads the task's `prompt` of a row, which ends with the first observation, writes an answer, reads the next
 observation, and so on. `read_action` finds the action in an answer.
 """
@@ -16,7 +19,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:
+    from posttrain.core.params import Params
 
 End = Literal["goal", "failed", "limit", "error"]
 Form = Literal["short", "thought"]
@@ -91,3 +97,14 @@ def read_action(answer: str, form: Form) -> Action:
     if not action or "\n" in action:
         return Action(None, "expected one action on one line after 'Action:'")
     return Action(action)
+
+
+def write_answer(action: str, form: Form, thought: str = "I act.") -> str:
+    """An answer in which `read_action` finds the action."""
+    return FORMS[form].replace("<thought>", thought).replace("<action>", action)
+
+
+def form_of(params: Params) -> Form:
+    """The form that params.yaml asks for, `episodes.form`."""
+    form: Form = getattr(getattr(params, "episodes", None), "form", "short")
+    return form

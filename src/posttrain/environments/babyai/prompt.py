@@ -1,0 +1,23 @@
+"""The prompt: the actions, the form of an answer, and the first observation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from posttrain.core.params import Variant
+from posttrain.environments import FORMS
+from posttrain.tasks import Example
+
+_RULES = """Actions: turn left | turn right | move forward | go to THING | pickup THING | drop | toggle | go through DOOR | \
+toggle and go through DOOR | check available actions
+"""
+_ASKS: Mapping[Variant, str] = {
+    "direct": "",
+    "reflective": "Check that you see what you name.\n",
+    "deliberative": "First think where the goal is.\n",
+}
+
+
+def prompt(example: Example, variant: Variant = "direct") -> str:
+    """The prompt of an example; it ends where the first answer begins."""
+    return f"{_RULES}{_ASKS[variant]}Answer: {FORMS[example['form']]}\n{example['question']}\n"

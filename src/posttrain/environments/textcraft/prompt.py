@@ -1,0 +1,23 @@
+"""The prompt: the rules in short, the form of an answer, and the first observation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from posttrain.core.params import Variant
+from posttrain.environments import FORMS
+from posttrain.tasks import Example
+
+_RULES = """Actions: get N item | craft N item using N item, N item | inventory
+Get what no recipe makes. For `any` name one kind.
+"""
+_ASKS: Mapping[Variant, str] = {
+    "direct": "",
+    "reflective": "Check what you have before you craft.\n",
+    "deliberative": "First think which items the goal needs, and what they need.\n",
+}
+
+
+def prompt(example: Example, variant: Variant = "direct") -> str:
+    """The prompt of an example; it ends where the first answer begins."""
+    return f"{_RULES}{_ASKS[variant]}Answer: {FORMS[example['form']]}\n{example['question']}\n"
