@@ -4,6 +4,7 @@
 PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
+ENVIRONMENTS := $(VENV)/.environments
 
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 # On two idle cores two threads train 1.6 times faster than one; beside other work, such as a second test process, they wait
@@ -38,6 +39,11 @@ $(READY): requirements.txt pyproject.toml
 demo: setup
 	python -m posttrain.demo
 
+# What some environments need, and their tests; without it those tests are skipped.
+$(ENVIRONMENTS): $(READY) requirements-environments.txt
+	$(VENV)/bin/python -m pip install --quiet -r requirements-environments.txt
+	touch $@
+
 repro: setup
 	@python -m posttrain.core.params
 	@start=$$(date +%s); dvc repro && python -m posttrain.report.summary $$(($$(date +%s) - start))
@@ -52,7 +58,7 @@ quick: setup
 	ruff check .
 	pytest --numprocesses 2 --dist loadfile -m "not slow"
 
-test: check
+test: check $(ENVIRONMENTS)
 	pytest --numprocesses 2 --dist loadfile
 
 clean:

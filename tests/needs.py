@@ -1,4 +1,4 @@
-"""The sandbox for tests: skip where it does not work, unless REQUIRE_SANDBOX is set, as in CI."""
+"""What some tests need: they are skipped where it is not, unless REQUIRE_SANDBOX or REQUIRE_ENVIRONMENTS is set, as in CI."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import pytest
 
 from posttrain.core.errors import UserError
+from posttrain.environments.babyai.engine import levels
 from posttrain.tasks.sandbox import run
 
 
@@ -16,5 +17,15 @@ def need_sandbox() -> None:
         run("", "")
     except UserError as error:
         if os.environ.get("REQUIRE_SANDBOX"):
+            raise
+        pytest.skip(str(error))
+
+
+def need_minigrid() -> None:
+    """Skip the test where the packages of requirements-environments.txt are not installed."""
+    try:
+        levels()
+    except UserError as error:
+        if os.environ.get("REQUIRE_ENVIRONMENTS"):
             raise
         pytest.skip(str(error))

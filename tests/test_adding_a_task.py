@@ -154,7 +154,7 @@ def test_a_task_that_is_not_there_is_one_line_with_the_nearest_name(project: Pat
     (project / "params.yaml").write_text(before)
     assert done.returncode == 1
     assert done.stderr.strip() == (
-        "fetch: params.yaml: datasets.sums.task: not one of the tasks abd, ded, finqa, gsm8k, sat, sums; "
+        "fetch: params.yaml: datasets.sums.task: not one of the tasks abd, babyai, ded, finqa, gsm8k, sat, sums, textcraft; "
         "did you mean 'sums'? (found 'sum')"
     )
 
@@ -192,6 +192,8 @@ def code(path: Path) -> str:
 def test_no_code_outside_the_tasks_knows_one_of_them() -> None:
     """Data sets are named in params.yaml; code asks `get_task`."""
     files = [*(ROOT / "src").rglob("*.py"), *(ROOT / "stages").glob("*.py")]
-    outside = [path for path in files if not path.is_relative_to(ROOT / "src/posttrain/tasks")]
-    names = re.compile(rf"(?<![a-z])({'|'.join(TASKS)})(?![a-z])", re.I)  # `saturated` names none
+    rooms = [ROOT / "src/posttrain" / room for room in ("tasks", "environments")]
+    outside = [path for path in files if not any(path.is_relative_to(room) for room in rooms)]
+    known = [*TASKS, *(path.parent.name for path in rooms[1].glob("*/task.py"))]
+    names = re.compile(rf"(?<![a-z])({'|'.join(known)})(?![a-z])", re.I)  # `saturated` names none
     assert [str(path) for path in outside if names.search(code(path))] == []

@@ -1,6 +1,6 @@
 """Folders that params.yaml names: the files in them, and their hashes.
 
-DVC does not look into the folder `path` of a data set or `name` of a local model. Stage `inputs`, which runs each time,
+DVC does not look into the folder `path` of a data set, a folder that an option of it names, or `name` of a local model. Stage `inputs`, which runs each time,
 writes the SHA-256 of their files to data/inputs, on which stages `fetch` and `base` depend.
 
 A file is read again only if its size, times or inode have changed since it was hashed (`HASHES`).
@@ -39,12 +39,17 @@ def named_folder(path: PathLike, key: str) -> Path:
 
 
 def hash_inputs(params: Params) -> dict[str, Digest]:
-    """The digests of the chosen data set's folder and model's folder; empty for what is generated or downloaded."""
+    """The digests of the chosen data set's folders and model's folder; empty for what is generated or downloaded."""
     dataset, model = params.selected_dataset, params.selected_model
     found: dict[str, Digest] = {"dataset": {}, "model": {}}
     if isinstance(dataset, StoredDataset) and dataset.path is not None:
         folder = named_folder(dataset.path, f"datasets.{params.dataset}.path")
         found["dataset"] = hash_files(data_files(folder))
+    for name, value in sorted(dataset.options.items()):
+        if isinstance(value, str) and os.path.isdir(os.path.expanduser(value)):
+            folder = named_folder(value, f"datasets.{params.dataset}.options.{name}")
+            files = hash_files(data_files(folder))
+            found["dataset"] |= {f"{name}/{file}": sha for file, sha in files.items()}
     if model.source == "path":
         folder = named_folder(model.name, f"models.{params.model}.name")
         found["model"] = hash_files(model_files(folder))

@@ -188,6 +188,39 @@ class Sampling(Section):
     batch_size: Positive
 
 
+class Demonstrations(Section):
+    """Episodes of an environment's expert.
+
+    off_path: probability of a random action before the expert takes over, at each turn; the training is not on these.
+    attempts: episodes of a start, at most, until one ends at the goal.
+    """
+
+    off_path: Annotated[float, Field(ge=0, lt=1)] = 0.15
+    attempts: Positive = 2
+
+
+class Episodes(Section):
+    """How episodes of an environment are played; a task of one turn has none.
+
+    form: of an answer, `Action: ...` or `Thought: ... Action: ...`. slots: episodes played at the same time. turn_tokens:
+    the most tokens of one answer. context: the most tokens of a row, which longer episodes continue in another one.
+    seconds: that one step of an environment may take.
+    """
+
+    form: Literal["short", "thought"] = "short"
+    slots: Positive = 32
+    turn_tokens: Positive = 32
+    context: Positive = 1024
+    seconds: Annotated[float, Field(gt=0)] = 20.0
+    demonstrations: Demonstrations = Demonstrations()
+
+    @model_validator(mode="after")
+    def _a_turn_fits(self) -> Episodes:
+        if self.turn_tokens >= self.context:
+            raise ValueError("turn_tokens must be less than context")
+        return self
+
+
 class Family(Section):
     """A family of policies and its methods. Besides the typed keys it has a section for `sft` and one for each method."""
 
@@ -293,6 +326,7 @@ class Params(Section):
     pools: Pools
     reward: Reward
     sampling: Sampling
+    episodes: Episodes = Episodes()
     selector: Family
     generator: GeneratorFamily
     tuning: Tuning | None = None

@@ -19,10 +19,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
-
-if TYPE_CHECKING:
-    from posttrain.core.params import Params
+from typing import Any, Literal, Protocol
 
 End = Literal["goal", "failed", "limit", "error"]
 Form = Literal["short", "thought"]
@@ -99,12 +96,6 @@ def read_action(answer: str, form: Form) -> Action:
     return Action(action)
 
 
-def write_answer(action: str, form: Form, thought: str = "I act.") -> str:
-    """An answer in which `read_action` finds the action."""
-    return FORMS[form].replace("<thought>", thought).replace("<action>", action)
-
-
-def form_of(params: Params) -> Form:
-    """The form that params.yaml asks for, `episodes.form`."""
-    form: Form = getattr(getattr(params, "episodes", None), "form", "short")
-    return form
+def write_action(action: str, form: Form) -> str:
+    """An answer of this form; its thought, where the form has one, says no more than the action."""
+    return FORMS[form].replace("<action>", action).replace("<thought>", f"I will {action}.")

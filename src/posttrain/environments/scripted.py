@@ -7,7 +7,7 @@ first_legal     always the first of them
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from random import Random
 from statistics import fmean
 from typing import Any
@@ -15,22 +15,24 @@ from typing import Any
 from posttrain.environments import End, Environment
 from posttrain.tasks import Example
 
-Choose = Callable[[Environment, Random], str]
+Choose = Callable[[Environment, Random], str | None]
 
 
-def expert(environment: Environment, random: Random) -> str:
-    """The expert's action, or a random one where it knows none."""
-    return environment.expert() or random_legal(environment, random)
+def expert(environment: Environment, random: Random) -> str | None:
+    """The environment's own expert."""
+    return environment.expert()
 
 
-def random_legal(environment: Environment, random: Random) -> str:
-    """One of the actions that can be carried out."""
-    return random.choice(_legal(environment))
+def random_legal(environment: Environment, random: Random) -> str | None:
+    """One of the legal actions."""
+    legal = environment.legal()
+    return random.choice(legal) if legal else None
 
 
-def first_legal(environment: Environment, random: Random) -> str:
-    """The first action that can be carried out."""
-    return _legal(environment)[0]
+def first_legal(environment: Environment, random: Random) -> str | None:
+    """The first of the legal actions."""
+    legal = environment.legal()
+    return legal[0] if legal else None
 
 
 PLAYERS: Mapping[str, Choose] = {
@@ -48,12 +50,15 @@ def most_turns(expert_turns: int, fixed: int | None) -> int:
 def play_one(
     environment: Environment, row: Mapping[str, Any], choose: Choose
 ) -> tuple[End, float, int]:
-    """The end, the sum of the rewards and the turns of one episode; random numbers depend on the row's id alone."""
+    """The end, the sum of the rewards and the turns of one episode; random numbers depend on the row's id alone.
+
+    A turn in which the player has no action to choose is lost.
+    """
     random = Random(row["id"])
     environment.reset(row)
     total = 0.0
     for turn in range(1, row["turns"] + 1):
-        outcome = environment.step(choose(environment, random))
+        outcome = environment.step(choose(environment, random) or "")
         total += outcome.reward
         if outcome.end is not None:
             return outcome.end, total, turn
@@ -67,10 +72,3 @@ def success_rates(environment: Environment, examples: Iterable[Example]) -> dict
         name: fmean(play_one(environment, row, choose)[0] == "goal" for row in rows)
         for name, choose in PLAYERS.items()
     }
-
-
-def _legal(environment: Environment) -> Sequence[str]:
-    legal = environment.legal()
-    if not legal:
-        raise ValueError(f"{type(environment).__name__} lists no legal action")
-    return legal

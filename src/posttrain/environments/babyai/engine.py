@@ -45,7 +45,9 @@ def begin(engine: Any, seed: int) -> Any:
 
 
 def _gymnasium() -> Any:
-    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame, which minigrid imports, looks for a screen
+    os.environ.setdefault(
+        "SDL_VIDEODRIVER", "dummy"
+    )  # pygame, which minigrid imports, looks for a screen
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
     try:
         import gymnasium

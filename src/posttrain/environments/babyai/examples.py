@@ -10,15 +10,15 @@ from typing import Any
 
 from posttrain.core.files import iterate_jsonl
 from posttrain.core.params import Params
-from posttrain.environments import form_of, write_answer
+from posttrain.environments import write_action
 from posttrain.tasks import Example
 
 
 def examples(params: Params, split: str, source: Path) -> Iterator[dict[str, Any]]:
     """The examples of a split, from the rows in `source`."""
-    form = form_of(params)
+    form = params.episodes.form
     for row in iterate_jsonl(source / f"{split}.jsonl"):
-        yield {**row, "form": form, "target_answer": write_answer(row["expert"], form)}
+        yield {**row, "form": form, "target_answer": write_action(row["expert"], form)}
 
 
 def measure(examples: Iterable[Example]) -> dict[str, Any]:

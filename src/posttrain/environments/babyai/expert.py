@@ -19,7 +19,13 @@ from posttrain.environments.babyai.view import (
 )
 
 SEARCHES = 500  # of the bot for a way, in one step; in a few games it would search for ever
-_WORDS = {LEFT: "turn left", RIGHT: "turn right", FORWARD: "move forward", DROP: "drop", TOGGLE: "toggle"}
+_WORDS = {
+    LEFT: "turn left",
+    RIGHT: "turn right",
+    FORWARD: "move forward",
+    DROP: "drop",
+    TOGGLE: "toggle",
+}
 
 
 def _bot(engine: Any) -> Any:

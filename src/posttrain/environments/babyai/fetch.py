@@ -55,7 +55,9 @@ def _games(options: Options, seed: int, key: str) -> Iterator[dict[str, Any]]:
                 row = None if layout in seen else _solved(game, level, drawn, question, options)
                 misses = 0 if row else misses + 1
                 if misses > MISSES:
-                    raise UserError(f"{key}: {level}: no new game that the expert solves in {MISSES} seeds")
+                    raise UserError(
+                        f"{key}: {level}: no new game that the expert solves in {MISSES} seeds"
+                    )
             seen.add(layout)
             yield row
 

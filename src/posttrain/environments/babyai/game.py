@@ -80,8 +80,11 @@ class BabyAI:
         self._ended = terminated or truncated
         if not self._ended:
             return Outcome(self._view.text())
-        end = ("goal" if reward > 0 else "failed") if terminated else "limit"
-        return Outcome(f"The episode ends: {end}", float(reward), end)
+        if not terminated:
+            return Outcome("No steps are left", end="limit")
+        if reward > 0:
+            return Outcome("The goal is reached", float(reward), "goal")
+        return Outcome("The goal can no longer be reached", end="failed")
 
     def legal(self) -> list[str]:
         """The actions that can be taken, in AgentGym's order."""
@@ -93,9 +96,7 @@ class BabyAI:
             return None
         if self._level not in self._experts:
             self._experts[self._level] = Expert(self._level)
-        return self._experts[self._level].choose(
-            self._seed, self._taken, self._view, self._actions
-        )
+        return self._experts[self._level].choose(self._seed, self._taken, self._view, self._actions)
 
     def state_key(self) -> str:
         """A hash of the mission, what of it is done, the grid, and the agent with what it carries."""

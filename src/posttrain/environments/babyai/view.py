@@ -121,7 +121,10 @@ class View:
             if goal == (front if beside else place):
                 return _steps(before, pose)
             turned = (-step[1], step[0]), (step[1], -step[0])
-            moves: list[tuple[Pose, int]] = [((place, turned[0]), LEFT), ((place, turned[1]), RIGHT)]
+            moves: list[tuple[Pose, int]] = [
+                ((place, turned[0]), LEFT),
+                ((place, turned[1]), RIGHT),
+            ]
             if front in self._free:
                 moves.insert(0, ((front, step), FORWARD))
             for new, action in moves:

@@ -18,7 +18,7 @@ class Options(Section):
     twice the expert's and two. recipes: a folder of recipes in the form of a Minecraft data pack; None to generate them.
     """
 
-    depth: Annotated[list[Depth], Field(min_length=2, max_length=2)] = [1, 4]
+    depth: Annotated[list[Depth], Field(min_length=2, max_length=2, default_factory=lambda: [1, 4])]
     distractors: Annotated[int, Field(ge=0, le=20)] = 3
     turns: Positive | None = None
     recipes: str | None = None

@@ -52,9 +52,7 @@ class Planner:
                 if recipe not in found:
                     found.add(recipe)
                     items += [
-                        item
-                        for _, name in recipe.ingredients
-                        for item in self._world.members(name)
+                        item for _, name in recipe.ingredients for item in self._world.members(name)
                     ]
         return found
 

@@ -20,4 +20,4 @@ _ASKS: Mapping[Variant, str] = {
 
 def prompt(example: Example, variant: Variant = "direct") -> str:
     """The prompt of an example; it ends where the first answer begins."""
-    return f"{_RULES}{_ASKS[variant]}Answer: {FORMS[example['form']]}\n{example['question']}\n"
+    return f"{_RULES}{_ASKS[variant]}Answer: {FORMS[example['form']]}\n{example['question']}"
