@@ -1,4 +1,4 @@
-"""What some tests need: they are skipped where it is not, unless REQUIRE_SANDBOX or REQUIRE_ENVIRONMENTS is set, as in CI."""
+"""What some tests need: without it they are skipped, unless REQUIRE_SANDBOX or REQUIRE_ENVIRONMENTS is set, as in CI."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Folders that params.yaml names: the files in them, and their hashes.
 
-DVC does not look into the folder `path` of a data set, a folder that an option of it names, or `name` of a local model. Stage `inputs`, which runs each time,
-writes the SHA-256 of their files to data/inputs, on which stages `fetch` and `base` depend.
+DVC does not look into the folder `path` of a data set, a folder that one of its options names, or `name` of a local
+model. Stage `inputs`, which runs each time, writes the SHA-256 of their files to data/inputs, on which stages `fetch` and
+`base` depend.
 
 A file is read again only if its size, times or inode have changed since it was hashed (`HASHES`).
 """

@@ -18,7 +18,7 @@ from posttrain.environments.babyai.view import (
     View,
 )
 
-SEARCHES = 500  # of the bot for a way, in one step; in a few games it would search for ever
+SEARCHES = 100  # of the bot for a way, in one step: at most 9 were seen, and in a few games it would search for ever
 _WORDS = {
     LEFT: "turn left",
     RIGHT: "turn right",

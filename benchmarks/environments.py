@@ -1,0 +1,108 @@
+"""How fast environments are, how long the expert's episodes are, and what players without a model reach.
+
+    python benchmarks/environments.py [textcraft babyai] [--seconds 3]
+
+Each name is a data set of params.yaml whose task is an environment, and its test split is made anew. Steps are random legal
+actions, resets and the list of legal actions not counted. Tokens are those of pocket. All of it in one process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterator
+from itertools import cycle
+from pathlib import Path
+from random import Random
+from statistics import fmean
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from posttrain.core.params import check_params
+from posttrain.core.schema import read_yaml
+from posttrain.environments import Environment, write_action
+from posttrain.environments.scripted import random_legal, success_rates
+from posttrain.models.load import load_tokenizer
+from posttrain.tasks import Task, get_task
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("names", nargs="*", default=["textcraft", "babyai"])
+    parser.add_argument("--seconds", type=float, default=3.0, help="of each measurement")
+    options = parser.parse_args()
+    for name in options.names:
+        params = check_params(read_yaml("params.yaml") | {"dataset": name})
+        task = get_task(params.selected_dataset.task)
+        with TemporaryDirectory() as folder:
+            start = time.perf_counter()
+            task.fetch(params, Path(folder) / "games")
+            made = time.perf_counter() - start
+            rows = [*task.examples(params, "test", Path(folder) / "games")]
+        assert task.open is not None
+        environment = task.open(params, rows[0])
+        resets, steps = speed(environment, rows, options.seconds)
+        print(
+            f"{name}: {resets:.0f} resets/s, {steps:.0f} steps/s; games of all splits {made:.1f} s"
+        )
+        reached = success_rates(environment, rows)
+        print(", ".join(f"{player} {rate:.3f}" for player, rate in reached.items()))
+        print(
+            "| kind | games | expert's turns, mean and most | characters | tokens | of the prompt |"
+        )
+        print("|---|---|---|---|---|---|")
+        for line in lengths(task, environment, rows):
+            print(line)
+
+
+def speed(
+    environment: Environment, rows: list[dict[str, Any]], seconds: float
+) -> tuple[float, float]:
+    """Resets and steps per second."""
+    random, taken = Random(0), [0.0, 0.0]
+    counts = [0, 0]
+    for row in cycle(rows):
+        start = time.perf_counter()
+        environment.reset(row)
+        taken[0] += time.perf_counter() - start
+        counts[0] += 1
+        for _ in range(row["turns"]):
+            action = random_legal(environment, random) or ""
+            start = time.perf_counter()
+            outcome = environment.step(action)
+            taken[1] += time.perf_counter() - start
+            counts[1] += 1
+            if outcome.end is not None:
+                break
+        if sum(taken) > seconds:
+            break
+    return counts[0] / taken[0], counts[1] / taken[1]
+
+
+def lengths(task: Task, environment: Environment, rows: list[dict[str, Any]]) -> Iterator[str]:
+    """A line for each kind: the expert's whole episodes, prompt, answers and observations."""
+    tokenizer = load_tokenizer("pretrain/pocket", None)
+    kinds: dict[str, list[tuple[int, int, int, int]]] = {}
+    for row in rows:
+        environment.reset(row)
+        prompt = task.prompt(row)
+        text, turns, outcome = prompt, 0, None
+        while outcome is None or outcome.end is None:
+            action = environment.expert() or ""
+            outcome = environment.step(action)
+            text += f"\n{write_action(action, row['form'])}\n{outcome.observation}"
+            turns += 1
+        sizes = [len(tokenizer(each)["input_ids"]) for each in (text, prompt)]
+        kinds.setdefault(row["kind"], []).append((turns, len(text), sizes[0], sizes[1]))
+    for kind, found in sorted(kinds.items()):
+        cells = [
+            f"{fmean(each[part] for each in found):.1f}, {max(each[part] for each in found)}"
+            if part == 0
+            else f"{fmean(each[part] for each in found):.0f}, {max(each[part] for each in found)}"
+            for part in range(4)
+        ]
+        yield f"| {kind} | {len(found)} | {' | '.join(cells)} |"
+
+
+if __name__ == "__main__":
+    main()
