@@ -17,7 +17,7 @@ from posttrain.core.manifest import build_manifest, write_manifest
 from posttrain.core.not_trained import why_not_trained, write_not_trained
 from posttrain.core.params import Params
 from posttrain.core.stage import read_seed, run
-from posttrain.generator.fitted import fit_temperature, gold_episodes
+from posttrain.generator.fitted import fit_temperature, gold_rows
 from posttrain.generator.run import (
     EXAMPLES,
     Answers,
@@ -67,7 +67,7 @@ def main(params: Params, policy: str, seed_text: str) -> None:
     metrics: dict[str, dict[str, Any]] = {}
     summary: dict[str, Any] = {}
     greedy, predictions = [], []
-    gold = gold_episodes(read_examples("val"), answers.tokenizer, params.selected_model)
+    gold = gold_rows(read_examples("val"), answers.tokenizer, params.selected_model)
     fit = fit_temperature(generator, gold, params.selected_model.batch_size)
     temperatures = [0.0] + [1.0] * sampling.samples + [fit.temperature] * sampling.samples
     temperatures += sampling.temperatures

@@ -28,16 +28,17 @@ from toys import (
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from posttrain.core.loop import trainable_state
-from posttrain.generator import shared
+from posttrain.generator import on_policy, shared
 from posttrain.generator.batches import collate, forward, in_batches, token_log_probs
 from posttrain.generator.methods import ppo
-from posttrain.generator.methods.ppo import loss, rollout
+from posttrain.generator.on_policy import accumulate_gradients, loss
 from posttrain.generator.run import Run
 from posttrain.models.architecture import recompute_activations, recomputes
 from posttrain.models.lora import add_lora
 from posttrain.rollouts import sampling
-from posttrain.rollouts.critic import Critic, explained_variance, gae
-from posttrain.rollouts.episode import Episode, completion_episode
+from posttrain.rollouts.credit import token_gae
+from posttrain.rollouts.critic import Critic, explained_variance
+from posttrain.rollouts.episode import Episode, Row, Step, Turn, completion_episode
 from posttrain.rollouts.groups import whiten
 
 
@@ -69,13 +70,32 @@ def some_episodes(model: Any, count: int = 6) -> list[Episode]:
     ]
 
 
+def rows_of(episodes: Sequence[Episode]) -> list[Row]:
+    return [row for episode in episodes for row in episode.rows]
+
+
+def rollout(
+    model: Any, critic: Critic, reference: Any, episodes: Any, config: Any, batch_size: int
+) -> Any:
+    credit = partial(ppo.credit, critic, config)
+    return on_policy.rollout(model, reference, episodes, config, batch_size, credit, True)
+
+
+def gae(rewards: Any, values: Any, gamma: float, gae_lambda: float) -> list[float]:
+    """Of actions that are turns of one token each."""
+    return token_gae(rewards, values, [1] * len(rewards), gamma, gae_lambda)
+
+
 def plain_log_probs(model: Any, episode: Episode, temperature: float) -> Tensor:
     """Log-probabilities of one episode's actions, from the model's ordinary output without padding."""
-    with torch.no_grad():
-        logits = model(input_ids=torch.tensor([list(episode.ids)])).logits[0]
-    log_policy = torch.log_softmax(logits.float() / temperature, dim=-1)
-    places = [place for place, action in enumerate(episode.actions) if action]
-    return torch.stack([log_policy[place - 1, episode.ids[place]] for place in places])
+    found = []
+    for row in episode.rows:
+        with torch.no_grad():
+            logits = model(input_ids=torch.tensor([list(row.ids)])).logits[0]
+        log_policy = torch.log_softmax(logits.float() / temperature, dim=-1)
+        places = [place for place, action in enumerate(row.actions) if action]
+        found += [log_policy[place - 1, row.ids[place]] for place in places]
+    return torch.stack(found)
 
 
 def assert_same_weights(one: Any, other: Any) -> None:
@@ -169,36 +189,11 @@ def test_a_value_knows_the_probability_of_the_tokens_before_it_and_not_of_its_ow
 # ---------------------------------------------------------------------------------------- episodes
 
 
-def test_one_completion_is_rewarded_at_its_last_token() -> None:
+def test_one_completion_is_rewarded_after_its_only_turn() -> None:
     episode = completion_episode([9, 8], [7, 7, END], 0.5)
-    assert list(episode.actions) == [False, False, True, True, True]
-    assert episode.action_rewards() == [0.0, 0.0, 0.5]
-
-
-def test_in_an_episode_of_two_turns_rewards_go_to_the_last_action_before_them() -> None:
-    """Prompt 9, actions 7 and 6, an answer 12 of the environment with a reward, action 5, the final reward."""
-    episode = Episode(
-        [9, 7, 6, 12, 5], [False, True, True, False, True], [(3, 0.25), (4, 1.0), (2, 0.5)]
-    )
-    assert episode.action_rewards() == [0.0, 0.75, 1.0]
-    batch = collate([episode])
-    assert batch.tokens.tolist() == [7, 6, 5]
-    assert batch.before_action.tolist() == [[True, True, False, True, False]]
-    config = token_settings(gamma=1.0, gae_lambda=1.0)
-    model = token_model()
-    made, stats = rollout(model, Critic(32, 2), {}, [episode], config, 1)
-    torch.testing.assert_close(made.advantages, whiten(torch.tensor([1.75, 1.75, 1.0])))
-    torch.testing.assert_close(made.old_log_probs, plain_log_probs(model, episode, 1.0))
-    assert stats["reward"] == 1.75 and stats["completion_tokens"] == 3
-
-
-def test_actions_that_nothing_precedes_are_refused() -> None:
-    with pytest.raises(ValueError, match="before the first action"):
-        Episode([9, 7], [False, True], [(0, 1.0)]).action_rewards()
-    with pytest.raises(ValueError, match="begin with an action"):
-        collate([Episode([7], [True], [])])
-    with pytest.raises(ValueError, match="at least one action"):
-        completion_episode([9], [], 1.0)
+    (row,) = episode.rows
+    assert row.actions == [False, False, True, True, True]
+    assert row.turns == (Turn(2, 5, 0.5),) and episode.score == 0.5
 
 
 # ------------------------------------------------------------------------------- log-probabilities
@@ -220,8 +215,8 @@ def test_log_probs_are_those_of_the_ordinary_forward_pass(
     """Padded or not, at the sampling temperature, and with the model's own changes to its logits."""
     model = token_model(model_type, **changes)
     episodes = some_episodes(model)
-    assert len({len(episode.ids) for episode in episodes}) > 2
-    batch = collate(episodes)
+    assert len({len(row.ids) for row in rows_of(episodes)}) > 2
+    batch = collate(rows_of(episodes))
     with torch.no_grad():
         logits = forward(model, batch).logits
     expected = torch.cat([plain_log_probs(model, episode, 0.7) for episode in episodes])
@@ -236,7 +231,7 @@ def test_other_weights_give_their_own_log_probs_and_leave_the_model_as_it_was() 
             parameter.mul_(1.3)
     before = trainable_state(model)
     episodes = some_episodes(model)
-    batch = collate(episodes)
+    batch = collate(rows_of(episodes))
     with torch.no_grad():
         logits = forward(model, batch, frozen_copy(other)).logits
     expected = torch.cat([plain_log_probs(other, episode, 1.0) for episode in episodes])
@@ -277,8 +272,7 @@ def test_leaving_the_reference_is_paid_at_every_token() -> None:
     paid = 0.5 * (
         plain_log_probs(model, episode, 1.0) - plain_log_probs(token_model(), episode, 1.0)
     )
-    final = sum(reward for _, reward in episode.rewards)
-    expected = [final - float(paid[t:].sum()) for t in range(len(paid))]
+    expected = [episode.score - float(paid[t:].sum()) for t in range(len(paid))]
     torch.testing.assert_close(made.advantages, whiten(torch.tensor(expected)), atol=1e-4, rtol=0)
 
 
@@ -319,7 +313,7 @@ def test_padding_and_accumulation_change_neither_loss_nor_gradient(batch_size: i
         made, _ = rollout(model, Critic(32, 2), {}, episodes, token_settings(), size)
         with torch.no_grad():
             model.lm_head.weight.mul_(2.0)
-        stats = ppo._accumulate(model, made, token_settings())
+        stats = accumulate_gradients(model, made, token_settings())
         results.append((stats, {n: p.grad for n, p in model.named_parameters()}))
     (whole, gradients), (parts, other) = results
     assert parts == pytest.approx(whole, abs=1e-6) and whole["clip_fraction"] > 0
@@ -340,17 +334,18 @@ def several_answers(seed: int) -> list[Episode]:
         for prompt, count in counts
         for _ in range(count)
     ]
-    two_turns = [False, False, True, True, False, True]
-    return [*one_turn, Episode([9, 3, 4, 5, 6, 7], two_turns, [(3, 0.5), (5, 1.0)])]
+    row = Row((9, 3, 4, 5, 6, 7), (Turn(2, 4, 0.5), Turn(5, 6, 1.0)))
+    step = Step("", None, True, 0.75, "")
+    return [*one_turn, Episode("", 0, (row,), (step, step), "goal", 1.5)]
 
 
 def test_episodes_of_one_prompt_stand_together() -> None:
-    episodes = several_answers(0)
-    batches = in_batches(token_model(), episodes, 4)
+    rows = rows_of(several_answers(0))
+    batches = in_batches(token_model(), rows, 4)
     assert sorted(map(len, batches)) == [1, 2, 2, 4]
-    assert sorted(map(id, episodes)) == sorted(id(episode) for part in batches for episode in part)
-    assert [len({episode.prompt for episode in part}) for part in batches].count(2) == 1
-    assert episodes[-1].prompt == () and episodes[5].prompt == (7,)
+    assert sorted(map(id, rows)) == sorted(id(row) for part in batches for row in part)
+    assert [len({row.prompt for row in part}) for part in batches].count(2) == 1
+    assert rows[-1].prompt == () and rows[5].prompt == (7,)
 
 
 @pytest.mark.parametrize(
@@ -381,7 +376,7 @@ def test_a_prompt_that_is_read_once_changes_neither_rollout_nor_gradient(
         made, stats = rollout(model, critic, reference, episodes, token_settings(kl_coef=0.3), 3)
         with torch.no_grad():
             model.get_output_embeddings().weight.mul_(1.5)
-        stats |= ppo._accumulate(model, made, token_settings())
+        stats |= accumulate_gradients(model, made, token_settings())
         gradients = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
         results.append((stats, gradients))
     (own, gradients), (other, others) = results

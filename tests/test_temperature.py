@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM
 
 from posttrain.core.errors import DivergedError, UserError
 from posttrain.generator.batches import collate, forward
-from posttrain.generator.fitted import fit_temperature, gold_episodes, slopes
+from posttrain.generator.fitted import fit_temperature, gold_rows, slopes
 from posttrain.measures.answers import curve as answers_curve
 from posttrain.measures.choices import curve, predict
 from posttrain.measures.temperature import GRID, LEAST, MOST, described, fit_choice, fit_slopes
@@ -30,7 +30,7 @@ from posttrain.report.temperatures import (
     read_temperatures,
     temperature_table,
 )
-from posttrain.rollouts.episode import completion_episode
+from posttrain.rollouts.episode import Row
 from posttrain.rollouts.groups import best
 from posttrain.rollouts.sampling import sample
 
@@ -168,12 +168,12 @@ def drawn(model: Any, temperature: float) -> list[list[list[int]]]:
     ]
 
 
-def some_episodes() -> list[Any]:
+def some_rows() -> list[Any]:
     """Answers that the model gives at temperature 1.3."""
     rng = np.random.default_rng(0)
     lengths = rng.integers(3, 12, 16)
     return [
-        completion_episode(ids[:length], ids[length:], 0.0)
+        Row.masked(ids, [place >= length for place in range(len(ids))])
         for length, group in zip(lengths, drawn(scaled_head(1.0), 1.3), strict=True)
         for ids in group
     ]
@@ -223,9 +223,9 @@ def test_slopes_read_a_large_vocabulary_in_parts(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_generator_is_fitted_to_the_least_loss_of_its_actions() -> None:
-    model, episodes = scaled_head(1.0), some_episodes()
+    model, rows = scaled_head(1.0), some_rows()
     with torch.no_grad():
-        batch = collate(episodes)
+        batch = collate(rows)
         logits = forward(model, batch).logits.double()
 
     def loss(log_temperature: float) -> float:
@@ -233,7 +233,7 @@ def test_a_generator_is_fitted_to_the_least_loss_of_its_actions() -> None:
         return float(nn.functional.cross_entropy(scaled, batch.tokens))
 
     direct = minimize_scalar(loss, bounds=(-3, 3), method="bounded", options={"xatol": 1e-8})
-    fits = [fit_temperature(model, episodes, size) for size in (1, 5)]
+    fits = [fit_temperature(model, rows, size) for size in (1, 5)]
     for fit in fits:
         assert not fit.at_bound
         assert fit.temperature == pytest.approx(float(np.exp(direct.x)), rel=1e-3)
@@ -245,7 +245,7 @@ def test_a_generator_whose_logits_are_anothers_times_a_constant_writes_the_same_
     factor: float,
 ) -> None:
     plain, scaled = scaled_head(1.0), scaled_head(factor)
-    fits = [fit_temperature(model, some_episodes(), 4).temperature for model in (plain, scaled)]
+    fits = [fit_temperature(model, some_rows(), 4).temperature for model in (plain, scaled)]
     assert fits[1] == pytest.approx(factor * fits[0], rel=1e-3)
     assert drawn(scaled, fits[1]) == drawn(plain, fits[0])
     assert drawn(scaled, 1.0) != drawn(plain, 1.0)
@@ -256,18 +256,18 @@ def test_logits_of_a_broken_generator_are_refused() -> None:
         slopes(torch.full((2, 5), torch.nan), torch.tensor([0, 1]))
 
 
-def test_gold_episodes_have_the_answers_end_and_all_as_actions() -> None:
+def test_gold_rows_have_the_answers_end_and_all_as_actions() -> None:
     texts = ["what is one and one", "one one two"]
     tokenizer = train_tokenizer(texts * 10, 64, 64)
     examples = [{"id": "a", "prompts": {"direct": texts[0]}, "target": texts[1]}]
-    (episode,) = gold_episodes(examples, tokenizer, PARAMS.selected_model)
+    (row,) = gold_rows(examples, tokenizer, PARAMS.selected_model)
     (prompt,), (answer,) = (
         tokenize_prompts(texts[:1], tokenizer),
         tokenize_answers(texts[1:], tokenizer),
     )
     assert answer[-1] == tokenizer.eos_token_id
-    assert episode.ids == prompt + answer
-    assert episode.actions == [False] * len(prompt) + [True] * len(answer)
+    assert row.ids == (*prompt, *answer)
+    assert row.actions == [False] * len(prompt) + [True] * len(answer)
 
 
 def test_the_curve_of_a_generator_has_each_temperature_once() -> None:

@@ -1,4 +1,4 @@
-"""Batches of episodes, and the model's output before each of their actions."""
+"""Batches of rows of episodes, and the model's output before each of their actions."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from posttrain.core import processes
 from posttrain.core.errors import UserError
 from posttrain.generator import shared
 from posttrain.models.tokens import length_buckets, pad
-from posttrain.rollouts.episode import Episode
+from posttrain.rollouts.episode import Row
 from posttrain.rollouts.writer import Generator
 
 
 @dataclass(frozen=True, slots=True)
 class TokenBatch:
-    """B episodes padded on the right; `tokens` holds their n actions, one episode after the other."""
+    """B rows padded on the right; `tokens` holds their n actions, one row after the other."""
 
     ids: Tensor  # (B, L) int64
     before_action: Tensor  # (B, L) bool, True where the next id is an action
     tokens: Tensor  # (n,) int64
-    prompt: int  # length of the one prompt that all episodes answer; 0 if they answer several
+    prompt: int  # length of the one prompt that all rows answer; 0 if they answer several
 
 
 class Forward(NamedTuple):
@@ -36,18 +36,16 @@ class Forward(NamedTuple):
     states: Tensor
 
 
-def in_batches(
-    model: Generator, episodes: Sequence[Episode], batch_size: int
-) -> list[list[Episode]]:
-    """Batches of at most `batch_size` episodes: by prompt where the model can read it once for all, else by length."""
+def in_batches(model: Generator, rows: Sequence[Row], batch_size: int) -> list[list[Row]]:
+    """Batches of at most `batch_size` rows: by prompt where the model can read it once for all, else by length."""
     # Similar lengths waste the fewest tokens on padding, and a batch too long for the memory fails first.
-    ordered = sorted(episodes, key=lambda episode: len(episode.ids), reverse=True)
+    ordered = sorted(rows, key=lambda row: len(row.ids), reverse=True)
     share = shared.reads_once(model, len(ordered[0].ids))
-    groups: dict[Sequence[int], list[Episode]] = {}
-    for episode in ordered:
-        groups.setdefault(episode.prompt if share else (), []).append(episode)
-    alone: list[Episode] = []
-    batches: list[list[Episode]] = []
+    groups: dict[Sequence[int], list[Row]] = {}
+    for row in ordered:
+        groups.setdefault(row.prompt if share else (), []).append(row)
+    alone: list[Row] = []
+    batches: list[list[Row]] = []
     for prompt, group in groups.items():
         if prompt and len(group) > 1:
             batches += [group[i : i + batch_size] for i in range(0, len(group), batch_size)]
@@ -71,15 +69,13 @@ def prompt_batches(
     return [batch for batch in batches if len(batch) == batch_size][:steps]
 
 
-def collate(episodes: Sequence[Episode], device: torch.device | str = "cpu") -> TokenBatch:
-    """Pad episodes into one batch. Pads are id 0; no real token attends to them."""
-    ids, _ = pad([episode.ids for episode in episodes])
-    actions, _ = pad([episode.actions for episode in episodes])
+def collate(rows: Sequence[Row], device: torch.device | str = "cpu") -> TokenBatch:
+    """Pad rows into one batch. Pads are id 0; no real token attends to them."""
+    ids, _ = pad([row.ids for row in rows])
+    actions, _ = pad([row.actions for row in rows])
     is_action = actions.bool()
-    if is_action[:, 0].any():
-        raise ValueError("an episode cannot begin with an action: no state comes before it")
     before_action = is_action.roll(-1, dims=1)
-    prompts = {episode.prompt for episode in episodes}
+    prompts = {row.prompt for row in rows}
     length = len(prompts.pop()) if len(prompts) == 1 else 0
     return TokenBatch(ids.to(device), before_action.to(device), ids[is_action].to(device), length)
 

@@ -21,7 +21,7 @@ from posttrain.core.params import Model
 from posttrain.generator.batches import collate, forward, in_batches
 from posttrain.generator.data import IGNORED, prompt_completion_rows
 from posttrain.measures.temperature import GRID, Fit, fit_slopes
-from posttrain.rollouts.episode import Episode
+from posttrain.rollouts.episode import Row
 from posttrain.rollouts.writer import Generator
 from posttrain.tasks import Example
 
@@ -30,27 +30,25 @@ CHUNK = 2**20
 FLOOR = -1e4  # below the target's logit; a model may give tokens that do not exist -inf
 
 
-def gold_episodes(
+def gold_rows(
     examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, model: Model
-) -> list[Episode]:
+) -> list[Row]:
     """The questions with their gold answers, end token included, as SFT trains on them."""
     limits = model.max_prompt_tokens, model.max_candidate_tokens
-    rows, _ = prompt_completion_rows(examples, tokenizer, *limits)
-    return [
-        Episode(row["input_ids"], [label != IGNORED for label in row["labels"]], []) for row in rows
-    ]
+    found, _ = prompt_completion_rows(examples, tokenizer, *limits)
+    return [Row.masked(row["input_ids"], [x != IGNORED for x in row["labels"]]) for row in found]
 
 
-def fit_temperature(model: Generator, episodes: Sequence[Episode], batch_size: int) -> Fit:
-    """The temperature that minimises the summed negative log-likelihood of the episodes' actions.
+def fit_temperature(model: Generator, rows: Sequence[Row], batch_size: int) -> Fit:
+    """The temperature that minimises the summed negative log-likelihood of the rows' actions.
 
-    Several processes, called with the same episodes, share them, and each gets the same fit.
+    Several processes, called with the same rows, share them, and each gets the same fit.
     """
     device = next(model.parameters()).device
     sums = torch.zeros(2, len(GRID), dtype=torch.float64)
     # Not inference_mode, after which weights that FSDP gathers could not be trained.
     with evaluating(model), torch.no_grad():
-        for batch, counts in processes.share(in_batches(model, episodes, batch_size)):
+        for batch, counts in processes.share(in_batches(model, rows, batch_size)):
             collated = collate(batch, device)
             logits = forward(model, collated).logits
             if counts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,17 +23,19 @@ from posttrain.core.manifest import build_manifest, digest, write_model_manifest
 from posttrain.core.methods import settings_of
 from posttrain.core.not_trained import NothingToTrain, write_not_trained
 from posttrain.core.params import FINE_TUNED, UNTRAINED, Params, Variant
-from posttrain.generator.data import Data
+from posttrain.generator.data import Data, Row
 from posttrain.measures.answers import greedy_metrics
 from posttrain.models.architecture import recompute_activations
 from posttrain.models.load import BASE, load_tokenizer, read_base
 from posttrain.models.tokens import tokenize_prompts
 from posttrain.rollouts.engines import sampler
+from posttrain.rollouts.episode import Episode, completion_episode
+from posttrain.rollouts.play import Policy, play
 from posttrain.rollouts.record import score_completion
 from posttrain.rollouts.rewards import RewardFunction
 from posttrain.rollouts.sampling import Completion, Sampler, greedy
 from posttrain.rollouts.writer import Generator, load_generator, save_generator
-from posttrain.tasks import Example, get_task
+from posttrain.tasks import Example, Task, get_task
 
 EXAMPLES = Path("data/examples")
 CURVES = Path("plots/curves/generator")
@@ -47,7 +50,7 @@ class Run(loop.Run):
 
     data: the rows that a method trains on. reward: of completions, given the index of their question in the examples.
     sample: samples completions of at most `max_new_tokens` tokens, `in_flight` at a time. batch_size: rows per pass.
-    accumulation: passes per optimizer step of SFT.
+    accumulation: passes per optimizer step of SFT. task, params: needed where the task is an environment.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -58,6 +61,79 @@ class Run(loop.Run):
     max_new_tokens: int
     batch_size: int
     accumulation: int = 1
+    task: Task | None = None
+    params: Params | None = None
+
+    @property
+    def plays(self) -> bool:
+        """Whether the task is an environment."""
+        return self.task is not None and self.task.open is not None
+
+    def play(
+        self,
+        model: Generator,
+        asked: Sequence[Row],
+        samples: int,
+        temperature: float,
+        seed: int,
+        step: int,
+        turns: int | None = None,
+    ) -> list[Episode]:
+        """`samples` episodes of each of the questions `asked`, rows of `Data.prompts`; in a task of one turn, of one turn.
+
+        The random numbers derive from (seed, step). turns: the most of an episode, if that is fewer than its row says.
+        """
+        if self.task is None or self.params is None or not self.plays:
+            return self._answer(model, asked, samples, temperature, seed, step)
+        examples = [self.data.examples[row["example"]] for row in asked]
+        starts = [(example, sample) for example in examples for sample in range(samples)]
+        player = Policy(
+            model,
+            self.tokenizer,
+            self.sample,
+            self.params,
+            temperature=temperature,
+            seed=seed,
+            step=step + 1,
+        )
+        return play(player, self.task, self.params, starts, turns=turns)
+
+    def _answer(
+        self,
+        model: Generator,
+        asked: Sequence[Row],
+        samples: int,
+        temperature: float,
+        seed: int,
+        step: int,
+    ) -> list[Episode]:
+        prompts = tokenize_prompts([row["prompt"] for row in asked], self.tokenizer)
+        groups = self.sample(
+            model,
+            self.tokenizer,
+            prompts,
+            temperatures=[temperature] * samples,
+            max_new_tokens=self.max_new_tokens,
+            top_p=1.0,
+            seed=random.Random(f"{seed}/{step}").getrandbits(32),
+            batch_size=self.in_flight,
+        )
+        texts = [completion.text for group in groups for completion in group]
+        examples = [row["example"] for row in asked for _ in range(samples)]
+        rewards = iter(self.reward.rewards(texts, examples))
+        return [
+            completion_episode(
+                prompt,
+                completion.ids,
+                next(rewards),
+                id=str(row["example"]),
+                sample=sample,
+                text=completion.text,
+                finished=completion.finished,
+            )
+            for row, prompt, group in zip(asked, prompts, groups, strict=True)
+            for sample, completion in enumerate(group)
+        ]
 
 
 def model_directory(policy: str, seed: int) -> Path:
@@ -238,6 +314,8 @@ def train_and_save(params: Params, policy: str, seed: int, method: ModuleType) -
         max_new_tokens=answers.max_new_tokens,
         batch_size=model.batch_size,
         accumulation=model.accumulation,
+        task=answers.task,
+        params=params,
     )
     try:
         history = method.train(run, settings)

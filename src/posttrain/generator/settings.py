@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from posttrain.core.schema import AtLeastTwo, NonNegative, Positive, Temperature
+from pydantic import Field
+
+from posttrain.core.schema import AtLeastTwo, NonNegative, Positive, Rate, Temperature
 from posttrain.core.settings import Optimization
 
 
@@ -17,8 +19,9 @@ class RL(Optimization):
 class OnPolicy(RL):
     """Settings of the methods that sample while they train.
 
-    A step samples `samples` completions of each of `prompts_per_step` questions, and passes over them `inner_epochs`
-    times. prompts: all questions, or those with both right and wrong samples (mixed).
+    A step samples `samples` completions of each of `prompts_per_step` questions, or plays as many episodes of each, and
+    passes over them `inner_epochs` times. prompts: all questions, or those with both right and wrong samples (mixed).
+    turn_caps: the most turns of an episode in each of as many equal parts of the training; null: those of its row.
     """
 
     prompts: Literal["all", "mixed"]
@@ -27,3 +30,5 @@ class OnPolicy(RL):
     inner_epochs: Positive
     temperature: Temperature
     kl_coef: NonNegative
+    clip_range: Rate
+    turn_caps: Annotated[list[Positive], Field(min_length=1)] | None = None

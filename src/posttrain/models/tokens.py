@@ -4,6 +4,7 @@ A prompt and its continuation (a candidate or a completion) are tokenised separa
 
     prompt ids = [start specials] + tokens(prompt)
     answer ids = tokens("\\n" + answer) + [end special]
+    observation ids = tokens("\\n" + observation)      between two answers of an episode
 
 so the prompt's ids do not depend on its continuation. The specials are those that the tokenizer itself puts around a
 text (`[CLS] ... [SEP]` of BERT, the BOS of Llama), and EOS at the end if it puts none there.
@@ -73,6 +74,13 @@ def tokenize_answers(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -
     """Ids of each answer after its prompt: separator, text, end special."""
     end = special_ids(tokenizer).end
     return [ids + end for ids in _encode([SEPARATOR + text for text in texts], tokenizer)]
+
+
+def tokenize_observations(
+    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase
+) -> list[list[int]]:
+    """Ids of each observation after an answer: separator and text."""
+    return _encode([SEPARATOR + text for text in texts], tokenizer)
 
 
 def decode_answer(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> str:

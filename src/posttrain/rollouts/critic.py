@@ -1,4 +1,4 @@
-"""The critic of PPO: a linear value function, fitted to all returns so far; also GAE and explained variance.
+"""The critic of PPO: a linear value function, fitted to all returns so far; also explained variance.
 
     V(s) = w . x(s)        w = argmin_w sum (w . x(s) - G(s))^2 + |w|^2
 
@@ -13,17 +13,10 @@ value, which Andrychowicz et al., "What Matters in On-Policy Reinforcement Learn
 Implementation Details of PPO" (2022) find of no use. The states in x have length 1 at every width, so the penalty |w|^2
 means the same. No gradient reaches the policy. The policy changes under the critic, but little from step to step.
 
-    delta_t = r_t + gamma V(s_t+1) - V(s_t)        A_t = sum_l (gamma lambda)^l delta_t+l
-
-(generalised advantage estimation, Schulman et al. 2016). t counts the policy's own tokens only, and V is 0 after the
-last, even if the episode was cut off there.
-
-Left out: bootstrapping the value of an episode that was cut off; forgetting old steps.
+Left out: forgetting old steps.
 """
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -65,19 +58,6 @@ def _inputs(states: Tensor, confidence: Tensor) -> Tensor:
     width = states.shape[1]
     states = nn.functional.layer_norm(states.double(), (width,)) / width**0.5
     return torch.cat([states, confidence.double(), torch.ones_like(states[:, :1])], dim=1)
-
-
-def gae(
-    rewards: Sequence[float], values: Sequence[float], gamma: float, gae_lambda: float
-) -> list[float]:
-    """Advantages of one episode's T actions, from the reward after each and the value before each."""
-    advantages = [0.0] * len(rewards)
-    ahead, value_ahead = 0.0, 0.0
-    for t, (reward, value) in reversed(list(enumerate(zip(rewards, values, strict=True)))):
-        delta = reward + gamma * value_ahead - value
-        ahead = delta + gamma * gae_lambda * ahead
-        advantages[t], value_ahead = ahead, value
-    return advantages
 
 
 def explained_variance(values: Tensor, returns: Tensor) -> float:

@@ -9,8 +9,8 @@ logits equal those of prompt + completion alone, up to rounding. A prompt whose 
 batch.
 
 A token is sampled by inverting the distribution's cumulative sum at a uniform number. Each prompt has its own numbers,
-from a generator seeded by (seed, index of the prompt), so completions depend neither on the batch size nor on the
-global random state.
+from a generator seeded by (seed, key of the prompt), by default its index, so completions depend neither on the batch
+size nor on the global random state.
 
 Where the prefix cannot be shared (architectures not in `SHARED_PREFIX`, a sliding window shorter than prompt and
 completion), `generate` of transformers decodes every completion on a left-padded copy of its prompt, with the same
@@ -83,6 +83,7 @@ class Sampler(Protocol):
         top_p: float,
         seed: int,
         batch_size: int,
+        keys: Sequence[str] | None = None,
     ) -> list[list[Completion]]: ...
 
 
@@ -100,13 +101,14 @@ def sample(
     top_p: float,
     seed: int,
     batch_size: int,
+    keys: Sequence[str] | None = None,
 ) -> list[list[Completion]]:
     """A completion of each prompt at each of the temperatures, in the order of both.
 
     Temperature 0 takes the most likely token at every step. At most `batch_size` completions are in flight at a time, but
-    always all of one prompt. The model is in evaluation mode meanwhile, without gradients. Several processes, called with
-    the same prompts, share them, and each gets all completions. `UserError` if a prompt with its completion exceeds the
-    model's positions.
+    always all of one prompt. keys: one for each prompt, from which and `seed` its random numbers derive; by default its
+    index. The model is in evaluation mode meanwhile, without gradients. Several processes, called with the same prompts,
+    share them, and each gets all completions. `UserError` if a prompt with its completion exceeds the model's positions.
     """
     ends = end_tokens(model, tokenizer)
     count = len(temperatures)
@@ -121,7 +123,8 @@ def sample(
     with evaluating(model), without_gradients:
         for batch, counts in processes.share(processes.batches(order, size)):
             prompts = [prompt_ids[index] for index in batch]
-            choose = chooser(temperatures, top_p, seed, batch, max_new_tokens, _device(model))
+            own_keys = [index if keys is None else keys[index] for index in batch]
+            choose = chooser(temperatures, top_p, seed, own_keys, max_new_tokens, _device(model))
             drawn = decode(model, prompts, count, max_new_tokens, ends, choose).tolist()
             if not counts:
                 continue
@@ -240,12 +243,12 @@ def decode_apart(
     return drawn.view(len(prompts), count, max_new_tokens)
 
 
-def draw_uniforms(seed: int, indices: Sequence[int], count: int, steps: int) -> Tensor:
-    """Uniform random numbers (B, K, T) in [0, 1), from a seed of its own for each prompt."""
+def draw_uniforms(seed: int, keys: Sequence[int | str], count: int, steps: int) -> Tensor:
+    """Uniform random numbers (B, K, T) in [0, 1), from a seed of its own for each key."""
     rows = []
-    for index in indices:
+    for key in keys:
         generator = torch.Generator()
-        generator.manual_seed(random.Random(f"{seed}/{index}").getrandbits(63))
+        generator.manual_seed(random.Random(f"{seed}/{key}").getrandbits(63))
         rows.append(torch.rand((count, steps), generator=generator, dtype=torch.float64))
     return torch.stack(rows)
 
@@ -400,13 +403,13 @@ def chooser(
     temperatures: Sequence[float],
     top_p: float,
     seed: int,
-    indices: Sequence[int],
+    keys: Sequence[int | str],
     steps: int,
     device: torch.device,
 ) -> Choose:
-    """Chooses the tokens of the prompts `indices` at the temperature of each of their completions."""
+    """Chooses the tokens of the prompts with these keys at the temperature of each of their completions."""
     sampled = [column for column, each in enumerate(temperatures) if each > 0]
-    uniforms = draw_uniforms(seed, indices, len(sampled), steps).to(device)
+    uniforms = draw_uniforms(seed, keys, len(sampled), steps).to(device)
     scale = torch.tensor([temperatures[column] for column in sampled], device=device)
 
     def choose(logits: Tensor, rows: Tensor, step: int) -> Tensor:

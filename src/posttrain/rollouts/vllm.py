@@ -67,6 +67,7 @@ class VllmSampler:
         top_p: float,
         seed: int,
         batch_size: int,
+        keys: Sequence[str] | None = None,
     ) -> list[list[Completion]]:
         """The same as `sampling.sample`."""
         ends = end_tokens(model, tokenizer)
@@ -93,11 +94,11 @@ class VllmSampler:
                     max_tokens=max_new_tokens,
                     stop_token_ids=ends,
                     ignore_eos=True,  # ours are above
-                    seed=random.Random(f"{seed}/{index}").getrandbits(31),
+                    seed=random.Random(f"{seed}/{key}").getrandbits(31),
                     detokenize=False,
                 ),
             )
-            for index, ids in enumerate(prompt_ids)
+            for key, ids in zip(keys or range(len(prompt_ids)), prompt_ids, strict=True)
             for temperature, number in counts.items()
         ]
         outputs = iter(

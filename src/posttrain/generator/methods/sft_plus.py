@@ -33,7 +33,7 @@ from posttrain.generator.data import IGNORED
 from posttrain.generator.run import Run
 from posttrain.generator.settings import RL
 from posttrain.models.sharding import check_trainable
-from posttrain.rollouts.episode import Episode
+from posttrain.rollouts.episode import Row
 from posttrain.rollouts.writer import Generator
 
 
@@ -59,7 +59,7 @@ def train(run: Run, settings: Settings) -> History:
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, weight_decay=settings.weight_decay)
     answers = [
-        Episode(row["input_ids"], [label != IGNORED for label in row["labels"]], [])
+        Row.masked(row["input_ids"], [label != IGNORED for label in row["labels"]])
         for row in run.data.gold_answers(settings.prompts)
     ]
     asked = prompt_batches(
@@ -100,11 +100,11 @@ def _split(rows: Sequence[int], count: int) -> list[Sequence[int]]:
     return [part for start in range(count) if (part := rows[start::count])]
 
 
-def _accumulate(model: Generator, episodes: Sequence[Episode], batch_size: int) -> Stats:
+def _accumulate(model: Generator, rows: Sequence[Row], batch_size: int) -> Stats:
     """Add up the gradients of the mean loss over all actions, pass by pass and over all processes."""
     device = next(model.parameters()).device
-    count, total = sum(sum(episode.actions) for episode in episodes), 0.0
-    for part, counts in processes.share(in_batches(model, episodes, batch_size)):
+    count, total = sum(sum(row.lengths) for row in rows), 0.0
+    for part, counts in processes.share(in_batches(model, rows, batch_size)):
         batch = collate(part, device)
         log_probs = token_log_probs(forward(model, batch).logits, batch.tokens, 1.0)
         loss = -log_probs.sum() / count * counts
