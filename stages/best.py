@@ -4,6 +4,7 @@ python stages/best.py
 
 The best has the highest validation accuracy over methods and seeds; of ties, the first in the order of params.yaml. It may
 be one without RL, SFT or the control, and is called so. Test questions play no part, so the comparison on them stays fair.
+Of a family that was not trained, the reason takes the place of the model.
 """
 
 import shutil
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from posttrain.core.errors import UserError
 from posttrain.core.files import atomic_directory, read_json, write_json
+from posttrain.core.not_trained import write_not_trained
 from posttrain.core.params import CONTROL, Params
 from posttrain.core.stage import run
 from posttrain.report.findings import percent
@@ -24,7 +26,13 @@ def main(params: Params) -> None:
     for family, measure in MEASURES.items():
         policies = [policy for policy in getattr(params, family).policies if policy != "base"]
         metrics = Path("metrics") / f"{family}_evaluate"
-        policy, seed, accuracy = best(metrics, measure, policies, params.seeds)
+        found = best(metrics, measure, policies, params.seeds)
+        if found is None:
+            reason = read_json(metrics / policies[0] / f"{params.seeds[0]}.json")["not_trained"]
+            write_not_trained(Path("models/best") / family, reason)
+            chosen[family] = {"not_trained": reason}
+            continue
+        policy, seed, accuracy = found
         with atomic_directory(Path("models/best") / family) as output:
             model = Path("models") / family / policy / str(seed)
             shutil.copytree(model, output, dirs_exist_ok=True)
@@ -38,8 +46,8 @@ def main(params: Params) -> None:
 
 def best(
     folder: Path, measure: str, policies: Sequence[str], seeds: Sequence[int]
-) -> tuple[str, int, float]:
-    """Policy, seed and validation accuracy of the best evaluated model."""
+) -> tuple[str, int, float] | None:
+    """Policy, seed and validation accuracy of the best evaluated model; None if none was trained."""
     evaluated: list[tuple[str, int, float]] = []
     for policy in policies:
         for seed in seeds:
@@ -50,7 +58,7 @@ def best(
                     evaluated.append((policy, seed, metrics["val"][measure]))
             except (KeyError, TypeError) as error:
                 raise UserError(f"{path}: no val.{measure}; run dvc repro") from error
-    return max(evaluated, key=lambda one: one[2])
+    return max(evaluated, key=lambda one: one[2], default=None)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,15 @@
 """Compare the policies of a family over all seeds, with SFT, SFT+ and, for the selector, with the blind baselines.
 
 python stages/compare.py FAMILY        FAMILY: selector | generator
+
+Where SFT was not trained there is nothing to compare, and the outputs say so in one sentence.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from posttrain.core.errors import UserError
+from posttrain.core.figures import write_note
 from posttrain.core.files import atomic_write, read_json, write_json
 from posttrain.core.params import UNTRAINED, Params
 from posttrain.core.stage import run
@@ -13,9 +17,10 @@ from posttrain.report.compare import REFERENCE, compare_runs, read_left_out, rea
 from posttrain.report.critic import critic_sentences
 from posttrain.report.curves import plot_curves, read_panels
 from posttrain.report.effort import read_effort
-from posttrain.report.findings import headline, left_out_sentences
+from posttrain.report.findings import headline, left_out_sentences, not_trained_sentences
 from posttrain.report.plots import plot_comparison
 from posttrain.report.tables import (
+    COLUMNS,
     changes_table,
     few_metrics,
     long_table,
@@ -30,6 +35,7 @@ from posttrain.report.temperatures import (
 from posttrain.report.training import plateau_sentences
 
 FAMILIES = ("selector", "generator")
+OUTPUT = Path("plots/compare")
 BLIND = {"selector": Path("metrics/pools.json"), "generator": Path("metrics/examples.json")}
 
 
@@ -37,9 +43,12 @@ def main(params: Params, family: str) -> None:
     if family not in FAMILIES:
         raise UserError(f"family {family!r}: expected one of {', '.join(FAMILIES)}")
     policies, seeds = getattr(params, family).policies, params.seeds
-    runs = read_runs(Path("data") / f"{family}_evaluate", policies, seeds)
     left_out = read_left_out(Path("data") / f"{family}_evaluate", policies, seeds)
-    curves, output = Path("plots/curves") / family, Path("plots/compare")
+    if REFERENCE in left_out:
+        write_nothing(family, not_trained_sentences(left_out))
+        return
+    runs = read_runs(Path("data") / f"{family}_evaluate", policies, seeds)
+    curves, output = Path("plots/curves") / family, OUTPUT
     comparison = compare_runs(
         family,
         runs,
@@ -70,6 +79,18 @@ def main(params: Params, family: str) -> None:
         print(f"\n{changes_table(comparison, reference)}")
     for sentence in left_out_sentences(comparison):
         print(f"\n{sentence}")
+
+
+def write_nothing(family: str, sentences: Sequence[str]) -> None:
+    """The outputs of this stage without a comparison: the sentences in its place."""
+    write_json(Path("metrics/compare") / f"{family}.json", {})
+    told = "".join(f"- {sentence}\n" for sentence in sentences)
+    for suffix, text in (("csv", ",".join(COLUMNS) + "\n"), ("md", told)):
+        with atomic_write(OUTPUT / f"{family}.{suffix}") as file:
+            file.write(text)
+    for name in ("", "-temperatures", "-curves"):
+        write_note(OUTPUT / f"{family}{name}.png", f"{family.capitalize()}: not trained")
+    print(told)
 
 
 def read_blind(family: str) -> dict[str, float]:

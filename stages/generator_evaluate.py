@@ -5,7 +5,7 @@ python stages/generator_evaluate.py POLICY SEED        POLICY: base (untrained),
 Writes data/generator_evaluate/POLICY/SEED: greedy.jsonl (val, test), samples.jsonl (test, at temperature 1), tempered.jsonl
 (test, at the fitted and other temperatures), predictions.jsonl (for the comparison), summary.json (metrics with intervals),
 temperatures.json (the fitted temperature, and a curve over temperatures on test) and manifest.json; not_trained.json for
-a policy that was not.
+a policy that was not. In an environment an answer is an episode, and the metrics have `episodes`: their measures.
 """
 
 from pathlib import Path
@@ -17,6 +17,7 @@ from posttrain.core.manifest import build_manifest, write_manifest
 from posttrain.core.not_trained import why_not_trained, write_not_trained
 from posttrain.core.params import Params
 from posttrain.core.stage import read_seed, run
+from posttrain.generator.data import DEMONSTRATIONS, read_episodes
 from posttrain.generator.fitted import fit_temperature, gold_rows
 from posttrain.generator.run import (
     EXAMPLES,
@@ -33,16 +34,18 @@ from posttrain.measures.answers import (
     sampled_columns,
     sampled_metrics,
 )
+from posttrain.measures.episodes import summarise_episodes
 from posttrain.measures.named import intervals
 from posttrain.measures.temperature import described
 from posttrain.models.load import BASE
+from posttrain.rollouts.episode import Row
 
 SPLITS = ("val", "test")
 
 
 def main(params: Params, policy: str, seed_text: str) -> None:
     seed, settings = read_seed(seed_text), params.evaluate
-    answers = Answers(params)
+    answers = Answers(params, policy=policy)
     manifest = build_manifest(
         "generator_evaluate",
         params.sections("evaluate", "model", "sampling", "reward"),
@@ -50,6 +53,7 @@ def main(params: Params, policy: str, seed_text: str) -> None:
             BASE,
             model_directory(policy, seed),
             *(EXAMPLES / f"{split}.jsonl" for split in SPLITS),
+            *answers.inputs,
         ],
         policy=policy,
         seed=seed,
@@ -67,8 +71,8 @@ def main(params: Params, policy: str, seed_text: str) -> None:
     metrics: dict[str, dict[str, Any]] = {}
     summary: dict[str, Any] = {}
     greedy, predictions = [], []
-    gold = gold_rows(read_examples("val"), answers.tokenizer, params.selected_model)
-    fit = fit_temperature(generator, gold, params.selected_model.batch_size)
+    batch_size = params.selected_model.batch_size
+    fit = fit_temperature(generator, gold(answers), batch_size)
     temperatures = [0.0] + [1.0] * sampling.samples + [fit.temperature] * sampling.samples
     temperatures += sampling.temperatures
     # Together, as they share the reading of the prompt.
@@ -107,6 +111,10 @@ def main(params: Params, policy: str, seed_text: str) -> None:
             "values": metrics[split],
             "intervals": intervals(columns, settings.intervals, settings.bootstrap),
         }
+        if answers.task.open is not None:
+            found = summarise_episodes(records, settings.intervals, settings.bootstrap)
+            metrics[split] = {**metrics[split], "episodes": found["values"]}
+            summary[split]["episodes"] = found
     if not processes.is_main():
         return
     of_temperatures = described(fit, curve(tested, temperatures))
@@ -122,6 +130,21 @@ def main(params: Params, policy: str, seed_text: str) -> None:
         write_json(output / "temperatures.json", of_temperatures)
         write_manifest(output, manifest)
     write_json(metrics_file, metrics)
+
+
+def gold(answers: Answers) -> list[Row]:
+    """The gold answers to the validation questions, or the demonstrations from these starts, as SFT trains on them."""
+    params, examples = answers.params, read_examples("val")
+    if answers.task.open is None:
+        return gold_rows(examples, answers.tokenizer, params.selected_model)
+    shown = read_episodes(
+        DEMONSTRATIONS / "val.jsonl",
+        examples,
+        answers.tokenizer,
+        params.selected_model,
+        params.episodes,
+    )
+    return [row for episode in shown for row in episode.rows]
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """Sample the SFT generator's answers to training questions, with each variant of the prompt.
 
 python stages/generator_sample.py SEED
+
+In an environment these are episodes, of the direct variant alone.
 """
 
 from pathlib import Path
@@ -9,7 +11,7 @@ from posttrain.core import processes
 from posttrain.core.files import atomic_directory, write_json, write_jsonl
 from posttrain.core.loop import choose
 from posttrain.core.manifest import build_manifest, write_manifest
-from posttrain.core.params import FINE_TUNED, Params
+from posttrain.core.params import FINE_TUNED, Params, Variant
 from posttrain.core.stage import read_seed, run
 from posttrain.generator.run import (
     EXAMPLES,
@@ -24,20 +26,21 @@ from posttrain.models.load import BASE
 
 def main(params: Params, seed_text: str) -> None:
     seed, settings = read_seed(seed_text), params.generator.sample
-    answers = Answers(params)
+    answers = Answers(params, policy=FINE_TUNED)
     manifest = build_manifest(
         "generator_sample",
         params.sections("generator.sample", "model", "sampling", "reward"),
-        [BASE, model_directory(FINE_TUNED, seed), EXAMPLES / "train.jsonl"],
+        [BASE, model_directory(FINE_TUNED, seed), EXAMPLES / "train.jsonl", *answers.inputs],
         seed=seed,
     )
     chosen = choose(read_examples("train"), settings.questions, f"{seed}/sample")
-    examples = answers.fitting(chosen, settings.variants)
+    variants: list[Variant] = settings.variants if answers.task.open is None else ["direct"]
+    examples = answers.fitting(chosen, variants)
     print(f"{len(examples)} questions, {len(chosen) - len(examples)} dropped as too long")
     generator = load_policy(params, FINE_TUNED, seed)
     records, metrics = [], {}
     # Without a question that fits, there are no samples; the methods that need some then are not trained.
-    for number, variant in enumerate(settings.variants if examples else ()):
+    for number, variant in enumerate(variants if examples else ()):
         groups = answers.sample(
             generator,
             examples,

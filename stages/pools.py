@@ -1,11 +1,15 @@
 """Make a pool of K candidate answers for each example, score them, and measure the blind baselines.
 
 python stages/pools.py
+
+For an environment there is no pool, and the reason is written: data/pools/not_trained.json and metrics/pools.json.
 """
 
 from pathlib import Path
 
+from posttrain.core.figures import write_note
 from posttrain.core.files import JsonLines, atomic_directory, write_json, write_jsonl
+from posttrain.core.not_trained import NOT_TRAINED
 from posttrain.core.params import Params
 from posttrain.core.stage import run
 from posttrain.pools.blind import blind_baselines
@@ -15,10 +19,17 @@ from posttrain.pools.rewards import RewardedPools, summarise_pools
 from posttrain.tasks import SPLITS, get_task
 
 OUTPUT = Path("data/pools")
+PLOT = Path("plots/pools.png")
+NO_POOLS = (
+    "a selector chooses among whole answers, and in an environment each action has its own answer"
+)
 
 
 def main(params: Params) -> None:
     task = get_task(params.selected_dataset.task)
+    if task.open is not None:
+        write_no_pools()
+        return
     if task.candidates is None:
         print("the task makes no candidates: pools are the gold answers of other questions")
     examples = {split: JsonLines(Path("data/examples") / f"{split}.jsonl") for split in SPLITS}
@@ -33,7 +44,17 @@ def main(params: Params) -> None:
         ),
     }
     write_json("metrics/pools.json", metrics)
-    plot_rewards_by_kind(pools["train"], Path("plots/pools.png"))
+    plot_rewards_by_kind(pools["train"], PLOT)
+
+
+def write_no_pools() -> None:
+    """The outputs of this stage with no pool in them, and the reason."""
+    with atomic_directory(OUTPUT) as directory:
+        for split in SPLITS:
+            write_jsonl(directory / f"{split}.jsonl", [])
+        write_json(directory / NOT_TRAINED, {"reason": NO_POOLS})
+    write_json("metrics/pools.json", {"not_trained": NO_POOLS})
+    write_note(PLOT, f"no candidates: {NO_POOLS}")
 
 
 if __name__ == "__main__":

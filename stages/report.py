@@ -12,13 +12,14 @@ from pathlib import Path
 from posttrain.core.files import atomic_write, read_json, read_jsonl, read_text
 from posttrain.core.params import Params
 from posttrain.core.stage import run
+from posttrain.measures.episodes import RETURN
 from posttrain.report.browser import browser_data, generator_policy, selector_policy
 from posttrain.report.compare import Run, read_left_out, read_runs
 from posttrain.report.page import html_report, markdown_report
 from posttrain.report.tables import MAIN, sections_of, table
 from posttrain.tasks import SPLITS, Task, get_task
 
-PLOTS = Path("plots")
+PLOTS, POOLS = Path("plots"), Path("data/pools")
 FAMILIES = {
     "selector": "chooses one of the candidates",
     "generator": "writes the answer",
@@ -33,13 +34,16 @@ PICTURES = {
 def main(params: Params) -> None:
     task, seeds = get_task(params.selected_dataset.task), params.seeds
     examples = read_jsonl(Path("data/examples/test.jsonl"))
-    pools = read_jsonl(Path("data/pools/test.jsonl"))
+    pools = read_jsonl(POOLS / "test.jsonl")
+    weights = params.reward.weights
+    if task.open is not None:
+        pools = [{"id": example["id"], "candidates": []} for example in examples]
+        weights = {RETURN: 1.0}
     runs = {family: read_family(params, family) for family in FAMILIES}
     policies = [selector_policy(one, pools) for one in runs["selector"]]
     policies += [generator_policy(one) for one in runs["generator"]]
-    weights = params.reward.weights
     data = browser_data(task, examples, pools, policies, weights, params.report.questions)
-    images = {"pools.png": "rewards of the selector's candidates"}
+    images = {} if task.open is not None else {"pools.png": "rewards of the selector's candidates"}
     images |= {
         f"generator_pairs/{seed}.png": f"margins of the generator's preference pairs, seed {seed}"
         for seed in seeds
@@ -48,6 +52,9 @@ def main(params: Params) -> None:
     conclusions, findings = conclude(made)
     sections = {"Conclusions": ["\n".join(conclusions)]}
     for family, text in made.items():
+        if not runs[family]:
+            sections[family.capitalize()] = ["\n".join(sections_of(text)[0])]
+            continue
         pictures = {name.format(family): caption for name, caption in PICTURES.items()}
         first: list[str] = []
         rest: list[str] = []

@@ -3,7 +3,8 @@
 python stages/rerank.py SEED
 
 The answers are sampled here, with random numbers of this stage. The validation questions choose the rule whose gain on the
-test questions is reported. Writes data/rerank/SEED: choices.jsonl (test) and summary.json.
+test questions is reported. Writes data/rerank/SEED: choices.jsonl (test) and summary.json; not_trained.json where the
+selector was not trained.
 """
 
 import random
@@ -13,6 +14,7 @@ from posttrain.core import processes
 from posttrain.core.files import atomic_directory, write_json, write_jsonl
 from posttrain.core.loop import device
 from posttrain.core.manifest import build_manifest, write_manifest
+from posttrain.core.not_trained import why_not_trained, write_not_trained
 from posttrain.core.params import FAMILIES, FINE_TUNED, Params
 from posttrain.core.stage import read_seed, run
 from posttrain.generator import run as generator
@@ -28,7 +30,7 @@ from posttrain.report.rerank import (
     rerank_pool,
     rerank_rows,
 )
-from posttrain.selector.run import by_likelihood, load_policy, score_rows
+from posttrain.selector.run import by_likelihood, load_policy, model_directory, score_rows
 
 
 def main(params: Params, seed_text: str) -> None:
@@ -43,6 +45,12 @@ def main(params: Params, seed_text: str) -> None:
         ],
         seed=seed,
     )
+    folder, metrics_file = Path("data/rerank") / str(seed), Path("metrics/rerank") / f"{seed}.json"
+    if (reason := why_not_trained(model_directory(FINE_TUNED, seed))) is not None:
+        if processes.is_main():
+            write_not_trained(folder, reason, manifest)
+            write_json(metrics_file, {"not_trained": reason})
+        return
     answers = Answers(params)
     val, test = read_examples("val"), read_examples("test")
     examples = [*val, *test]
@@ -79,12 +87,12 @@ def main(params: Params, seed_text: str) -> None:
     for_choice, rows = rows[: len(val)], rows[len(val) :]
     rule = choose_rule(for_choice)
     metrics = {"rule": rule, **rerank_metrics(rows), "val": rerank_metrics(for_choice)}
-    with atomic_directory(Path("data/rerank") / str(seed)) as output:
+    with atomic_directory(folder) as output:
         write_jsonl(output / "choices.jsonl", rows)
         found = intervals(rerank_columns(rows), settings.intervals, settings.bootstrap)
         write_json(output / "summary.json", {"values": metrics, "intervals": found})
         write_manifest(output, manifest)
-    write_json(Path("metrics/rerank") / f"{seed}.json", metrics)
+    write_json(metrics_file, metrics)
 
 
 if __name__ == "__main__":

@@ -53,7 +53,8 @@ def main(params: Params, policy: str, seed_text: str) -> None:
     )
     output_folder = Path("data/selector_evaluate") / policy / str(seed)
     metrics_file = Path("metrics/selector_evaluate") / policy / f"{seed}.json"
-    if (reason := why_not_trained(model_directory(policy, seed))) is not None:
+    reason = why_not_trained(POOLS) or why_not_trained(model_directory(policy, seed))
+    if reason is not None:
         if processes.is_main():
             write_not_trained(output_folder, reason, manifest)
             write_json(metrics_file, {"not_trained": reason})

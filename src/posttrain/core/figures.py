@@ -46,3 +46,9 @@ def figure_file(path: Path, size: tuple[float, float]) -> Iterator[Figure]:
         with atomic_write(path, "wb") as file:
             # matplotlib writes its version into the file by default.
             figure.savefig(file, format="png", metadata={"Software": None})
+
+
+def write_note(path: Path, text: str) -> None:
+    """A picture of one line, in the place of a plot that has nothing to show."""
+    with figure_file(path, (10, 0.5)) as figure:
+        figure.text(0.012, 0.5, text, color=GREY, va="center")

@@ -4,6 +4,9 @@
     GRPO, RLOO {"prompt", "example"}                          the text, and the example's index for the reward function
     DPO        {"prompt_ids", "chosen_ids", "rejected_ids"}
 
+Of an environment the rows of SFT are those of the demonstrations, with labels on the expert's turns alone, and pairs are
+of episodes: {"chosen", "rejected"}, lists of `rollouts.episode.Row`.
+
 Token ids follow `models.tokens`: prompt and completion are tokenised apart, and a completion ends with EOS. TRL would
 tokenise them together, and ":" and "\\n" would become one token in some vocabularies. Nothing is truncated: a row over
 a limit is dropped and counted.
@@ -23,11 +26,13 @@ from transformers import PreTrainedTokenizerBase
 from posttrain.core.errors import UserError
 from posttrain.core.files import read_jsonl
 from posttrain.core.not_trained import NothingToTrain
-from posttrain.core.params import Model
+from posttrain.core.params import Episodes, Model
 from posttrain.models.tokens import tokenize_answers, tokenize_prompts
+from posttrain.rollouts import episode
 from posttrain.rollouts.preferences import questions_by_verdict
 from posttrain.tasks import Example
 
+DEMONSTRATIONS = Path("data/demonstrations")
 IGNORED = -100
 Row = dict[str, Any]
 
@@ -36,7 +41,8 @@ Row = dict[str, Any]
 class Data:
     """The training questions, and the SFT generator's answers to them for one seed, as rows for trainers.
 
-    samples, pairs_folder: outputs of the stages generator_sample and generator_pairs.
+    samples, pairs_folder: outputs of the stages generator_sample and generator_pairs. episodes: how an environment is
+    played, None in a task of one turn.
     """
 
     examples: Sequence[Example]
@@ -44,13 +50,19 @@ class Data:
     model: Model
     samples: Path
     pairs_folder: Path
+    episodes: Episodes | None = None
 
     def gold_answers(self, which: Literal["all", "mixed"] = "all") -> list[Row]:
-        """The prompts of all or of the mixed questions (see `prompts`) with their gold answers."""
+        """The prompts of all or of the mixed questions (see `prompts`) with their gold answers, or demonstrations."""
         limits = self.model.max_prompt_tokens, self.model.max_candidate_tokens
         examples = self.examples
         if which == "mixed":
             examples = [self.examples[index] for index in self._mixed(range(len(self.examples)))]
+        if self.episodes is not None:
+            path = DEMONSTRATIONS / "train.jsonl"
+            shown = read_episodes(path, examples, self.tokenizer, self.model, self.episodes)
+            print(f"{len(shown)} demonstrations from {len(examples)} training starts")
+            return [labelled(row) for one in shown for row in one.rows]
         rows, dropped = prompt_completion_rows(examples, self.tokenizer, *limits)
         print(f"{len(rows)} training questions, {len(dropped)} dropped as too long")
         return rows
@@ -89,6 +101,8 @@ class Data:
         `NothingToTrain` if there are none to train on; there may be none held out.
         """
         path = self.pairs_folder / f"{part}.jsonl"
+        if self.episodes is not None:
+            return self._pairs_of_episodes(path, part, self.episodes)
         by_id = {example["id"]: example for example in self.examples}
         texts = [
             PairText(
@@ -112,6 +126,65 @@ class Data:
                 else f"no preference pair: {told(samples)}"
             )
         return rows
+
+    def _pairs_of_episodes(self, path: Path, part: str, settings: Episodes) -> list[Row]:
+        """The pairs of `path`, whose texts name two episodes from the same start."""
+        samples = read_jsonl(self.samples / "samples.jsonl")
+        pairs = read_jsonl(path)
+        named = {(pair["id"], pair[kind]) for pair in pairs for kind in ("chosen", "rejected")}
+        records = {(row["id"], row["text"]): row for row in samples}
+        asked = [records[key] for key in sorted(named)]
+        played = as_played(asked, self.examples, self.tokenizer, settings)
+        rows_of = dict(zip(sorted(named), (one.rows for one in played), strict=True))
+        rows = [
+            {kind: rows_of[pair["id"], pair[kind]] for kind in ("chosen", "rejected")}
+            for pair in pairs
+        ]
+        print(f"{path}: {len(rows)} pairs of episodes")
+        if part == "train" and not rows:
+            raise NothingToTrain(f"no preference pair: {told(samples)}")
+        return rows
+
+
+def as_played(
+    records: Sequence[Row],
+    examples: Sequence[Example],
+    tokenizer: PreTrainedTokenizerBase,
+    settings: Episodes,
+) -> list[episode.Episode]:
+    """Recorded episodes with their token ids."""
+    by_id = {example["id"]: example for example in examples}
+    texts = [by_id[record["id"]]["prompts"]["direct"] for record in records]
+    prompts = tokenize_prompts(texts, tokenizer)
+    limits = settings.context, settings.turn_tokens
+    return [
+        episode.read_record(record, prompt, tokenizer, *limits)
+        for record, prompt in zip(records, prompts, strict=True)
+    ]
+
+
+def read_episodes(
+    path: Path,
+    examples: Sequence[Example],
+    tokenizer: PreTrainedTokenizerBase,
+    model: Model,
+    settings: Episodes,
+) -> list[episode.Episode]:
+    """The demonstrations of those examples whose prompts fit the model's entry; `UserError` if there are none."""
+    rows, dropped = prompt_rows(examples, tokenizer, model.max_prompt_tokens)
+    wanted = {examples[row["example"]]["id"] for row in rows}
+    records = [record for record in read_jsonl(path) if record["id"] in wanted]
+    if not records:
+        raise UserError(
+            f"{path}: no demonstration of the {len(examples)} starts, of which {len(dropped)} are too long"
+        )
+    return as_played(records, examples, tokenizer, settings)
+
+
+def labelled(row: episode.Row) -> Row:
+    """A row of an episode for SFT: labels on the policy's turns."""
+    labels = [id if written else IGNORED for id, written in zip(row.ids, row.actions, strict=True)]
+    return {"input_ids": list(row.ids), "labels": labels}
 
 
 @dataclass(frozen=True, slots=True)

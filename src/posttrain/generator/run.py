@@ -23,15 +23,17 @@ from posttrain.core.manifest import build_manifest, digest, write_model_manifest
 from posttrain.core.methods import settings_of
 from posttrain.core.not_trained import NothingToTrain, write_not_trained
 from posttrain.core.params import FINE_TUNED, UNTRAINED, Params, Variant
-from posttrain.generator.data import Data, Row
+from posttrain.generator.data import DEMONSTRATIONS, Data, Row
 from posttrain.measures.answers import greedy_metrics
+from posttrain.measures.episodes import episode_columns
+from posttrain.measures.named import means
 from posttrain.models.architecture import recompute_activations
 from posttrain.models.load import BASE, load_tokenizer, read_base
 from posttrain.models.tokens import tokenize_prompts
 from posttrain.rollouts.engines import sampler
 from posttrain.rollouts.episode import Episode, completion_episode
 from posttrain.rollouts.play import Policy, play
-from posttrain.rollouts.record import score_completion
+from posttrain.rollouts.record import score_completion, score_episode
 from posttrain.rollouts.rewards import RewardFunction
 from posttrain.rollouts.sampling import Completion, Sampler, greedy
 from posttrain.rollouts.writer import Generator, load_generator, save_generator
@@ -163,14 +165,24 @@ def read_examples(split: str) -> list[Example]:
 
 
 class Answers:
-    """Answers questions with a generator, and scores the answers: records as in `rollouts.record`."""
+    """Answers questions with a generator, and scores the answers: records as in `rollouts.record`.
 
-    def __init__(self, params: Params, tokenizer: PreTrainedTokenizerBase | None = None) -> None:
-        self.params = params
+    In an environment an answer is an episode. policy: its name in their records.
+    """
+
+    def __init__(
+        self, params: Params, tokenizer: PreTrainedTokenizerBase | None = None, policy: str = ""
+    ) -> None:
+        self.params, self.policy = params, policy
         self.task = get_task(params.selected_dataset.task)
         self.tokenizer = tokenizer or load_tokenizer(BASE)
         self.sampler = sampler(params.sampling.engine)
         self.max_new_tokens = params.selected_model.max_candidate_tokens
+
+    @property
+    def inputs(self) -> list[Path]:
+        """What a stage reads for its task beside the examples."""
+        return [DEMONSTRATIONS] if self.task.open is not None else []
 
     def prompts(self, examples: Sequence[Example], variant: Variant = "direct") -> list[list[int]]:
         """Token ids of the questions' prompts; `UserError` if one is longer than the model's entry allows."""
@@ -200,6 +212,9 @@ class Answers:
 
     def greedy(self, model: Generator, examples: Sequence[Example]) -> list[Record]:
         """The greedy answer to each question."""
+        if self.task.open is not None:
+            groups = self._play(model, examples, [0.0], 1.0, 0)
+            return [record for (record,) in groups]
         completions = greedy(
             model,
             self.tokenizer,
@@ -210,6 +225,34 @@ class Answers:
         )
         groups = self._score(examples, [[each] for each in completions], [0.0], "direct")
         return [record for (record,) in groups]
+
+    def _play(
+        self,
+        model: Generator,
+        examples: Sequence[Example],
+        temperatures: Sequence[float],
+        top_p: float,
+        seed: int,
+    ) -> list[list[Record]]:
+        """An episode of each example at each of the temperatures."""
+        groups: list[list[Record]] = [[{}] * len(temperatures) for _ in examples]
+        for temperature in dict.fromkeys(temperatures):
+            player = Policy(
+                model,
+                self.tokenizer,
+                self.sampler,
+                self.params,
+                temperature=temperature,
+                top_p=top_p,
+                seed=seed,
+            )
+            places = [place for place, each in enumerate(temperatures) if each == temperature]
+            starts = [(example, place) for example in examples for place in places]
+            episodes = iter(play(player, self.task, self.params, starts))
+            for group in groups:
+                for index, place in enumerate(places):
+                    group[place] = score_episode(next(episodes), policy=self.policy, index=index)
+        return groups
 
     def sample(
         self,
@@ -222,6 +265,8 @@ class Answers:
         variant: Variant = "direct",
     ) -> list[list[Record]]:
         """An answer to each question at each of the temperatures; `index` counts those at the same temperature."""
+        if self.task.open is not None:
+            return self._play(model, examples, temperatures, top_p, seed)
         groups = self.sampler(
             model,
             self.tokenizer,
@@ -278,8 +323,10 @@ def train_and_save(params: Params, policy: str, seed: int, method: ModuleType) -
         model,
         Path("data/generator_sample") / str(seed),
         Path("data/generator_pairs") / str(seed),
+        params.episodes if answers.task.open is not None else None,
     )
     reads = [] if policy == FINE_TUNED else [data.samples, data.pairs_folder]
+    reads += answers.inputs
     manifest = build_manifest(
         "generator_sft" if policy == FINE_TUNED else f"generator_rl/{policy}",
         params.sections("generator.common", f"generator.{policy}", "model", "sampling", "reward"),
@@ -360,6 +407,7 @@ def validation(
         tqdm.write(f"{examples[0]['question']}\n  {records[0]['text'][:200]}")
         metrics = greedy_metrics(records)
         kept = ("reward", "execution_accuracy", "program_accuracy", "format_valid", "tokens")
-        return {name: float(metrics[name]) for name in kept}
+        found = {name: float(metrics[name]) for name in kept}
+        return found | means(episode_columns(records)) if answers.task.open is not None else found
 
     return evaluate, examples

@@ -218,6 +218,7 @@ def prediction_rows(
                 "finished": answer["finished"],
                 "answer": answer["answer"],
                 "parts": answer["parts"],
+                **{name: answer[name] for name in ("turns", "end") if name in answer},
             }
         )
     return rows

@@ -11,7 +11,9 @@
 A page is a list of parts, {"line": [piece, ...]} or {"table": [[piece, ...], ...]}, where a piece is a text or [text,
 place]. An answer is its text, its steps ([text, literal, value, error] each), the places it reads, the answer it
 states, and the error if it has no steps. A selector's row has the chosen candidate and the logits of all; a generator's
-row has the answer that it wrote. Classes and policies are given by their index.
+row has the answer that it wrote. In an environment that has its `turns` ([text, action, whether it is valid, reward,
+observation] each) and its `end` as well, and the question has the `prompt` before them. Classes and policies are given by
+their index.
 
 There are at most `limit` questions, the same for all policies (`choose`).
 """
@@ -72,11 +74,12 @@ def browser_data(
 ) -> dict[str, Any]:
     """The data that the module's docstring describes.
 
-    examples: the N test questions. pools: theirs, as in data/pools. weights: of the reward's parts. `UserError` unless
-    the predictions of every policy are for the examples, in their order.
+    examples: the N test questions. pools: theirs, as in data/pools, perhaps without candidates. weights: of the reward's
+    parts. `UserError` unless the predictions of every policy are for the examples, in their order.
     """
     check_same_questions("data/pools", pools, "data/examples", examples)
-    offered = pools[0]["candidates"][0]["parts"]
+    scored = [*pools[0]["candidates"], *(row for one in policies for row in one.predictions[:1])]
+    offered: Row = next((row["parts"] for row in scored if "parts" in row), {})
     weights = {name: weight for name, weight in weights.items() if name in offered}
     for policy in policies:
         name = f"{policy.family} {policy.name}"
@@ -105,6 +108,7 @@ def browser_data(
             {
                 "id": example["id"],
                 "text": example["question"],
+                **({"prompt": example["prompts"]["direct"]} if task.open is not None else {}),
                 "page": page_parts(explained),
                 "gold": {
                     **_answer(explained),
@@ -177,7 +181,12 @@ def _row(
     if "chosen" in prediction:
         logits = [round(logit, DIGITS) for logit in prediction["logits"]]
         return {"chosen": prediction["chosen"], "logits": logits}
-    return {"answer": _scored(task, example, prediction, prediction["parts"], weights)}
+    answer = _scored(task, example, prediction, prediction["parts"], weights)
+    if "turns" in prediction:
+        shown = ("text", "action", "valid", "reward", "observation")
+        turns = [[turn[name] for name in shown] for turn in prediction["turns"]]
+        answer |= {"turns": turns, "end": prediction["end"]}
+    return {"answer": answer}
 
 
 def _scored(

@@ -35,6 +35,7 @@ LABELS = {"base": "base", "exact": "exact", CONTROL: "SFT+"}
 _CLOSE = 1e-9
 # The measures of which the sentences on temperature speak.
 GREEDY, FITTED, AT_ONE = "accuracy", "fitted_accuracy", "sample_accuracy"
+EXPERT = "expert"  # the scripted player of an environment that knows what to do
 NOT_TRAINED = "not trained**"  # in the sentences about policies without a result
 
 
@@ -111,7 +112,9 @@ def findings(comparison: Comparison) -> list[str]:
         said += [_changes(comparison, measure) for measure in comparison.shown]
         if {FITTED, AT_ONE} <= {measure.name for measure in comparison.shown}:
             said += _of_temperature(comparison)
-    if comparison.blind:
+    if EXPERT in comparison.blind:
+        said.append(_scripted(comparison.blind))
+    elif comparison.blind:
         name, accuracy = max(comparison.blind.items(), key=lambda item: item[1])
         reads = {
             "selector": "reads the candidates and not the question",
@@ -122,6 +125,17 @@ def findings(comparison: Comparison) -> list[str]:
             f"{percent(accuracy)}."
         )
     return [*said, *left_out_sentences(comparison), _seeds(comparison)]
+
+
+def _scripted(success: Mapping[str, float]) -> str:
+    """What players without a model reach in an environment, from the success of each."""
+    others = [
+        f"{name.replace('_', ' ')} {percent(share)}"
+        for name, share in success.items()
+        if name != EXPERT
+    ]
+    told = f", players that learn nothing on {joined(others)}" if others else ""
+    return f"The environment's own expert ends at the goal on {percent(success[EXPERT])} of the starts{told}."
 
 
 def _best(comparison: Comparison) -> str:
@@ -264,8 +278,13 @@ def _of_temperature(comparison: Comparison) -> list[str]:
 
 def left_out_sentences(comparison: Comparison) -> list[str]:
     """The policies that were not trained, those for the same reason together."""
+    return not_trained_sentences(comparison.left_out)
+
+
+def not_trained_sentences(left_out: Mapping[str, str]) -> list[str]:
+    """Of each reason why policies were not trained (policy to reason), a sentence."""
     names: dict[str, list[str]] = {}
-    for policy, reason in comparison.left_out.items():
+    for policy, reason in left_out.items():
         names.setdefault(reason, []).append(label(policy))
     return [
         f"**{joined(same)} {'was' if len(same) == 1 else 'were'} {NOT_TRAINED}: {reason}."

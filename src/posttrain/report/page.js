@@ -126,9 +126,10 @@ function show(row, candidate) {
   const found = row.answer ? mark(classOf(row, current()), isRight(row, current())) : mark(answer.class, answer.right);
   const name = row.answer ? "written answer" : `candidate ${candidate}${candidate === row.chosen ? ", chosen" : ""}`;
   const part = (title, ...body) => make("section", "", make("h3", "", ...title), ...body);
-  byId("detail").replaceChildren(make("div", "",
-    makeText("h2", "", question.text),
-    make("div", "dim", question.id),
+  const head = [makeText("h2", "", question.text), make("div", "dim", question.id)];
+  const last = part(["this question under every policy"], policies(question));
+  if (answer.turns) return byId("detail").replaceChildren(make("div", "", ...head, part(["episode: ", found], conversation(question, answer)), last));
+  byId("detail").replaceChildren(make("div", "", ...head,
     make("div", "pair",
       part(["gold program"], program(question.gold)),
       part([`${name}: `, found], program(answer))),
@@ -136,7 +137,19 @@ function show(row, candidate) {
       page(question, new Set(question.gold.places), new Set(answer.places))),
     make("div", "pair", part(["reward"], reward(answer)), part(["text of the answer"], makeText("code", "written", answer.text))),
     row.answer ? null : part(["candidates, most probable first"], make("div", "wide", pool(row, candidate))),
-    part(["this question under every policy"], policies(question))));
+    last));
+}
+
+function conversation(question, answer) {
+  const said = (who, text) => make("div", `turn ${who}`, make("span", "dim", who), makeText("code", "written", text));
+  const turns = answer.turns.flatMap(([text, action, valid, reward, observation]) => [
+    said("policy", text),
+    make("div", valid ? "fact dim" : "fact bad", action === null ? "no action in the form asked for" : valid ? "" : "not a valid action",
+      reward ? make("strong", "good", `reward ${reward.toFixed(2)}`) : null),
+    said("environment", observation)]);
+  const count = answer.turns.length;
+  const end = make("p", "", `end: ${answer.end}, after ${count} turn${count === 1 ? "" : "s"}, return ${answer.reward.toFixed(2)}`);
+  return make("div", "conversation", said("environment", question.prompt), ...turns, end);
 }
 
 function page(question, gold, read) {

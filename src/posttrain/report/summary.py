@@ -26,6 +26,8 @@ def main() -> None:
     chosen = read_json("metrics/best.json")
     for family in FAMILIES:
         print(f"\n{family}: {first_sentence(Path(f'plots/compare/{family}.md'))}\n")
+        if "not_trained" in chosen[family]:
+            continue
         print("\n\n".join(first_tables(Path(f"plots/compare/{family}.md"))))
         for sentence in left_out(Path(f"plots/compare/{family}.md")):
             print(sentence)

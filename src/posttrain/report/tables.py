@@ -15,9 +15,10 @@ from typing import Any
 
 from posttrain.core.params import CONTROL
 from posttrain.measures.answers import RIGHT
+from posttrain.measures.intervals import jeffreys
 from posttrain.measures.named import DIGITS
-from posttrain.report.compare import Comparison, Estimate
-from posttrain.report.findings import FITTED, findings, label, points
+from posttrain.report.compare import LEVEL, Comparison, Estimate
+from posttrain.report.findings import EXPERT, FITTED, findings, label, points
 
 BLIND = "blind"  # before the name of a blind baseline in the csv: blind:longest
 # How the headings of the first sections begin.
@@ -116,7 +117,8 @@ def sections_of(text: str) -> tuple[list[str], dict[str, str]]:
 def values_table(comparison: Comparison) -> str:
     """Markdown: the share of right answers of each policy by measure, in percent.
 
-    Policies that were not trained come last, without numbers; `findings` says why.
+    Policies that were not trained come last, without numbers; `findings` says why. After them come an environment's scripted
+    players, of one episode per question.
     """
     heads = ["right answers, % [95 %]", *(measure.change for measure in comparison.shown)]
     rows = [
@@ -125,6 +127,11 @@ def values_table(comparison: Comparison) -> str:
     ]
     for policy in comparison.left_out:
         rows.append([f"{label(policy)}, not trained", *("" for _ in heads[1:])])
+    if EXPERT in comparison.blind:
+        for name, share in comparison.blind.items():
+            interval = jeffreys(share * comparison.questions, comparison.questions, LEVEL)
+            scripted = f"{name.replace('_', ' ')} (scripted)"
+            rows.append([scripted, _value(Estimate(share, interval)), *("" for _ in heads[2:])])
     return table(heads, rows)
 
 

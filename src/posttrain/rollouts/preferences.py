@@ -22,7 +22,8 @@ each among those that the rules before it leave:
 * the largest margin;
 * the first sample.
 
-Unscorable questions give no pairs. Left out: pairs across variants, and pairs of two wrong answers.
+Episodes of an environment give pairs of the first kind alone: success over failure from the same start. Unscorable
+questions give no pairs. Left out: pairs across variants, and pairs of two wrong answers.
 """
 
 from __future__ import annotations
@@ -62,7 +63,8 @@ def make_pairs(samples: Sequence[Record], config: Pairs) -> list[Pair]:
     # Brevity is relative to the other answers to the prompt, so two variants may order two texts differently.
     made: dict[frozenset[str], tuple[Pair, bool]] = {}
     for draws in _distinct_by_variant(samples).values():
-        for pair, parsed in [*_correctness(draws), *_quality_pairs(draws, config)]:
+        by_quality = [] if "turns" in draws[0] else _quality_pairs(draws, config)
+        for pair, parsed in [*_correctness(draws), *by_quality]:
             made.setdefault(frozenset((pair.chosen, pair.rejected)), (pair, parsed))
     return _pick(list(made.values()), config.pairs_per_question)
 

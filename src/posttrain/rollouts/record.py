@@ -1,10 +1,12 @@
-"""One record per completion: its text, the task's score of it, and its reward."""
+"""One record per completion, or per episode: its text, the score of it, and its reward."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+from posttrain.measures.episodes import RETURN
+from posttrain.rollouts.episode import Episode
 from posttrain.tasks import Example, Score, Task
 from posttrain.tasks.reward import reward
 
@@ -43,4 +45,36 @@ def score_completion(
         "program_correct": verdict.program_correct,
         "answer_strict": verdict.answer_strict,
         "answer_lenient": verdict.answer_lenient,
+    }
+
+
+def score_episode(episode: Episode, *, policy: str, index: int) -> dict[str, Any]:
+    """The record of an episode: `Episode.record`, and the columns of a completion.
+
+    Its answer is right if it ends at the goal, its reward is its score, and an end that is not the goal is its failure. One
+    that ended with an error is not scored.
+    """
+    correct = episode.end == "goal"
+    in_form = [step.action is not None for step in episode.steps]
+    return {
+        **episode.record(policy),
+        "variant": "direct",
+        "index": index,
+        "text": "\n".join(step.text for step in episode.steps),
+        "tokens": sum(sum(row.lengths) for row in episode.rows),
+        "finished": all(step.finished for step in episode.steps),
+        "status": "unscorable" if episode.end == "error" else "scored",
+        "failure": None if correct else episode.end,
+        "value": None,
+        "answer": None,
+        "parts": {
+            RETURN: round(episode.score, DIGITS),
+            "format_valid": round(sum(in_form) / max(1, len(in_form)), DIGITS),
+        },
+        "quality": {},
+        "reward": round(episode.score, DIGITS),
+        "correct": correct,
+        "program_correct": correct,
+        "answer_strict": correct,
+        "answer_lenient": correct,
     }

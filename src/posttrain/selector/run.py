@@ -14,7 +14,7 @@ from posttrain.core.curves import Progress, write_curves
 from posttrain.core.files import atomic_directory, read_jsonl
 from posttrain.core.loop import VALIDATION, choose, device
 from posttrain.core.manifest import build_manifest, digest, write_model_manifest
-from posttrain.core.not_trained import write_not_trained
+from posttrain.core.not_trained import why_not_trained, write_not_trained
 from posttrain.core.params import FINE_TUNED, UNTRAINED, Model, Params
 from posttrain.core.settings import Optimization
 from posttrain.models.architecture import recompute_activations
@@ -91,8 +91,8 @@ def train_and_save(
 ) -> None:
     """Train the selector of a policy, and write it with its manifest and curves.
 
-    Where all rewards in a pool are equal, in every pool, RL has nothing to learn from, and that is written in the place of
-    both.
+    Where there are no pools, or all rewards in a pool are equal, in every pool, and RL has nothing to learn from, the
+    reason is written in the place of both.
 
     prepare: from the training pools, returns the selector to train, the pools with their reference policy, and the
     schedule.
@@ -107,14 +107,14 @@ def train_and_save(
         policy=policy,
         seed=seed,
     )
+    if (reason := why_not_trained(POOLS)) is not None:
+        _leave_out(policy, seed, reason, manifest)
+        return
     data, val, dropped = load_data(model, settings.evaluation_questions)
     print(f"{len(data)} training questions, {len(dropped)} dropped as too long for {params.model}")
     if policy != FINE_TUNED and bool(all_equal(data.rewards).all()):
         reason = f"in each of the {len(data)} training pools all candidates have the same reward"
-        if processes.is_main():
-            print(f"selector/{policy}/{seed} is not trained: {reason}")
-            write_not_trained(model_directory(policy, seed), reason, manifest)
-            write_not_trained(CURVES / policy / str(seed), reason)
+        _leave_out(policy, seed, reason, manifest)
         return
     torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
     selector, data, schedule = prepare(data, model)
@@ -141,3 +141,11 @@ def train_and_save(
         write_model_manifest(temporary, manifest)
     write_curves(CURVES / policy / str(seed), history)
     forget(work)
+
+
+def _leave_out(policy: str, seed: int, reason: str, manifest: Mapping[str, Any]) -> None:
+    """Write the reason in the place of the model and its curves."""
+    if processes.is_main():
+        print(f"selector/{policy}/{seed} is not trained: {reason}")
+        write_not_trained(model_directory(policy, seed), reason, manifest)
+        write_not_trained(CURVES / policy / str(seed), reason)

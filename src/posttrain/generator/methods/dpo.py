@@ -7,6 +7,8 @@ Training sees the first steps * pairs_per_step pairs of a seeded order, `inner_e
 takes steps * inner_epochs optimizer steps. Their log-probabilities under the SFT policy are computed once, before the first
 step, and no reference model is kept. With too few pairs for that, each is seen as often as it takes, and several processes
 leave out the last of each round that do not fill a pass of all of them.
+
+Pairs of episodes of an environment are trained on by `generator.preferred`, with the same loss.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from trl.trainer.utils import FusedCausalLMOutput
 from posttrain.core import processes
 from posttrain.core.loop import History, evaluating
 from posttrain.core.schema import Positive, Rate
-from posttrain.generator import shared, trl
+from posttrain.generator import preferred, shared, trl
 from posttrain.generator.data import IGNORED, Row
 from posttrain.generator.run import Run
 from posttrain.generator.settings import RL
@@ -113,6 +115,8 @@ def train(run: Run, settings: Settings) -> History:
     for the weights kept, and `implicit_accuracy`, the share of those pairs whose margin is positive. Without held-out pairs
     it tells nothing.
     """
+    if run.plays:
+        return preferred.train(run, settings)
     rows, held_out = run.data.pairs("train"), run.data.pairs("held_out")
     order = random.Random(f"dpo/{run.seed}").sample(range(len(rows)), len(rows))
     pairs_per_step = trl.at_most(settings.pairs_per_step, len(rows))
