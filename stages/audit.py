@@ -12,7 +12,7 @@ from posttrain.tasks import get_task
 
 
 def main(params: Params) -> None:
-    task = get_task(params.selected_dataset.task)
+    task = get_task(*params.tasks)
     metrics = task.audit(Path("data/fetch"), Path("data/audit"))
     write_json("metrics/audit.json", metrics)
 

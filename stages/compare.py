@@ -2,22 +2,26 @@
 
 python stages/compare.py FAMILY        FAMILY: selector | generator
 
-Where SFT was not trained there is nothing to compare, and the outputs say so in one sentence.
+Of a data set with parts, also by part and over the parts. Where SFT was not trained there is nothing to compare, and the
+outputs say so in one sentence.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from posttrain.core.errors import UserError
 from posttrain.core.figures import write_note
-from posttrain.core.files import atomic_write, read_json, write_json
+from posttrain.core.files import atomic_write, iterate_jsonl, read_json, write_json
 from posttrain.core.params import UNTRAINED, Params
 from posttrain.core.stage import run
-from posttrain.report.compare import REFERENCE, compare_runs, read_left_out, read_runs
+from posttrain.report.compare import REFERENCE, Run, compare_runs, read_left_out, read_runs
 from posttrain.report.critic import critic_sentences
 from posttrain.report.curves import plot_curves, read_panels
 from posttrain.report.effort import read_effort
 from posttrain.report.findings import headline, left_out_sentences, not_trained_sentences
+from posttrain.report.parts import Parts, figures_by_policy, measure_parts, rows, sentences
+from posttrain.report.parts import sections as parts_sections
 from posttrain.report.plots import plot_comparison
 from posttrain.report.tables import (
     COLUMNS,
@@ -49,22 +53,31 @@ def main(params: Params, family: str) -> None:
         return
     runs = read_runs(Path("data") / f"{family}_evaluate", policies, seeds)
     curves, output = Path("plots/curves") / family, OUTPUT
+    found = read_parts(params, family, runs)
     comparison = compare_runs(
         family,
         runs,
         params.compare.bootstrap,
         read_blind(family),
         left_out,
-        notes=[*plateau_sentences(curves, seeds), *critic_sentences(curves, seeds)],
+        notes=[
+            *(sentences(found) if found else []),
+            *plateau_sentences(curves, seeds),
+            *critic_sentences(curves, seeds),
+        ],
     )
     temperatures = read_temperatures(Path("data") / f"{family}_evaluate", comparison)
     sections = {
         "Temperature": temperature_table(temperatures),
         "Effort": read_effort(params, family),
+        **(parts_sections(found) if found else {}),
     }
-    write_json(Path("metrics/compare") / f"{family}.json", few_metrics(comparison))
+    metrics: dict[str, dict[str, Any]] = {**few_metrics(comparison)}
+    for policy, figures in (figures_by_policy(found) if found else {}).items():
+        metrics[policy] |= figures
+    write_json(Path("metrics/compare") / f"{family}.json", metrics)
     for suffix, text in (
-        ("csv", long_table(comparison)),
+        ("csv", long_table(comparison, rows(found) if found else ())),
         ("md", markdown(comparison, sections)),
     ):
         with atomic_write(output / f"{family}.{suffix}") as file:
@@ -93,12 +106,37 @@ def write_nothing(family: str, sentences: Sequence[str]) -> None:
     print(told)
 
 
-def read_blind(family: str) -> dict[str, float]:
-    """Test accuracy of each blind baseline: of stage pools, or those that the task offers for written answers."""
+def read_parts(params: Params, family: str, runs: Sequence[Run]) -> Parts | None:
+    """The figures of the policies by part of the data set; None if it has no parts."""
+    if not params.parts:
+        return None
+    part_of = {row["id"]: row["part"] for row in iterate_jsonl("data/examples/test.jsonl")}
+    blind = {part: read_blind(family, part) for part in params.parts}
+    return measure_parts(runs, part_of, params.part_weights, blind, params.compare.bootstrap)
+
+
+def read_blind(family: str, part: str | None = None) -> dict[str, float]:
+    """Test accuracy of each blind baseline: of stage pools, or those that the task offers for written answers.
+
+    part: of the data set, where it has some. Over all parts, the one for written answers is the best baseline of each.
+    """
     path = BLIND[family]
     try:
         read = read_json(path)
-        found = read["blind"]["test"] if family == "selector" else read["test"].get("baselines", {})
+        if family == "selector":
+            found = read["parts"][part]["test"] if part else read["blind"]["test"]
+        else:
+            found = read["test"].get("baselines", {})
+            parts = read["test"].get("parts", {})
+            if part:
+                found = found[part]
+            elif parts:
+                counts = [
+                    (of["examples"], max(found[name].values(), default=0.0))
+                    for name, of in parts.items()
+                ]
+                right = sum(count * best for count, best in counts)
+                found = {"best of each part": right / sum(count for count, _ in counts)}
         return {name: float(accuracy) for name, accuracy in found.items()}
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: no blind baselines of the test split; run dvc repro") from error

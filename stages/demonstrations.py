@@ -27,7 +27,7 @@ DIGITS = 6
 
 
 def main(params: Params) -> None:
-    task = get_task(params.selected_dataset.task)
+    task = get_task(*params.tasks)
     metrics: dict[str, Any] = {}
     with atomic_directory(OUTPUT) as directory:
         for split in SPLITS:

@@ -11,7 +11,7 @@ from posttrain.tasks import get_task
 
 
 def main(params: Params) -> None:
-    get_task(params.selected_dataset.task).fetch(params, Path("data/fetch"))
+    get_task(*params.tasks).fetch(params, Path("data/fetch"))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ For an environment there is no pool, and the reason is written: data/pools/not_t
 """
 
 from pathlib import Path
+from typing import Any
 
 from posttrain.core.figures import write_note
 from posttrain.core.files import JsonLines, atomic_directory, write_json, write_jsonl
@@ -26,7 +27,7 @@ NO_POOLS = (
 
 
 def main(params: Params) -> None:
-    task = get_task(params.selected_dataset.task)
+    task = get_task(*params.tasks)
     if task.open is not None:
         write_no_pools()
         return
@@ -37,12 +38,19 @@ def main(params: Params) -> None:
         for split, rows in make_pools(task, params, examples):
             write_jsonl(directory / f"{split}.jsonl", rows)
     pools = {split: RewardedPools(OUTPUT / f"{split}.jsonl") for split in SPLITS}
-    metrics = {
+    judged = {(split, ""): pools[split] for split in ("val", "test")}
+    for part in params.parts:
+        judged |= {(split, part): RewardedPools(pools[split].path, part) for split, _ in [*judged]}
+    blind = blind_baselines(pools["train"], judged)
+    metrics: dict[str, Any] = {
         "pools": {split: summarise_pools(pools[split]) for split in SPLITS},
-        "blind": blind_baselines(
-            pools["train"], {split: pools[split] for split in ("val", "test")}
-        ),
+        "blind": {split: rates for (split, part), rates in blind.items() if not part},
     }
+    if params.parts:
+        metrics["parts"] = {
+            part: {split: rates for (split, of), rates in blind.items() if of == part}
+            for part in params.parts
+        }
     write_json("metrics/pools.json", metrics)
     plot_rewards_by_kind(pools["train"], PLOT)
 

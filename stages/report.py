@@ -32,7 +32,7 @@ PICTURES = {
 
 
 def main(params: Params) -> None:
-    task, seeds = get_task(params.selected_dataset.task), params.seeds
+    task, seeds = get_task(*params.tasks), params.seeds
     examples = read_jsonl(Path("data/examples/test.jsonl"))
     pools = read_jsonl(POOLS / "test.jsonl")
     weights = params.reward.weights

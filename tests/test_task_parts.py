@@ -11,7 +11,7 @@ from workspace import ROOT
 
 from posttrain.core.errors import UserError
 from posttrain.core.params import load_params
-from posttrain.pools.others import other_answers
+from posttrain.tasks.others import other_answers
 
 TASKS = ROOT / "src/posttrain/tasks"
 # Parts whose modules a part may import.

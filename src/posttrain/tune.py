@@ -121,7 +121,6 @@ def prepare(params: Params, family: str, name: str) -> Method:
     settings = settings_of(params, family, name, load_method(family, name)).model_dump()
     settings = others(settings, combinations[0] if combinations else {})
     questions = params.tuning.questions or ALL
-    task = params.selected_dataset.task
     sections = [f"{family}.common", f"{family}.{FINE_TUNED}", "examples", "pools", "reward"]
     sections += ["sampling", *(f"generator.{part}" for part in ("sample", "pairs"))]
     parts = [
@@ -129,7 +128,8 @@ def prepare(params: Params, family: str, name: str) -> Method:
         params.selected_model.model_dump(),
         params.sections(*sections),
         [params.tuning.seeds, questions, settings],
-        [digest(stage, task) for stage in (f"{family}_sft", f"{family}_rl/{name}")],
+        [digest(stage, *params.tasks) for stage in (f"{family}_sft", f"{family}_rl/{name}")],
+        *(params.datasets[part].model_dump() for part in params.parts),
     ]
     sha = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
     # Without the section `tuning`, whose seeds must not be those of a run.

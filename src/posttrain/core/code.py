@@ -8,9 +8,9 @@ Stage `code` writes data/code/STAGE for each stage, and data/code/STAGE/METHOD f
 imports, at module level or inside a function, each with a hash of its syntax tree without docstrings: an edit of a
 comment or a docstring changes nothing. Other files (`page.css` beside `page.py`) are hashed byte for byte.
 
-Of the tasks, only that of the chosen data set counts, and of it only the parts that the stage uses (`task.score`,
-`task.explain`, ...): for a part that `task.py` imports, the module it comes from; for one that it defines, all of
-`task.py`. Of the methods, only the one that the stage is started for counts. Imports for types alone
+Of the tasks, only that of the chosen data set and those of its parts count, and of each only the parts that the stage uses
+(`task.score`, `task.explain`, ...): for a part that `task.py` imports, the module it comes from; for one that it defines,
+all of `task.py`. Of the methods, only the one that the stage is started for counts. Imports for types alone
 (`if TYPE_CHECKING`) do not count.
 
 Left out: the versions of libraries (each manifest names them); modules imported under a computed name, apart from
@@ -76,16 +76,16 @@ def consumer(stage: str, arguments: list[str]) -> str:
     return f"{stage}/{arguments[0]}"
 
 
-def digest(name: str, task: str) -> Digest:
-    """Hashes of the files that a stage (or `stage/method`) depends on, for a data set of this task."""
+def digest(name: str, *tasks: str) -> Digest:
+    """Hashes of the files that a stage (or `stage/method`) depends on, for a data set of these tasks."""
     stage, _, method = name.partition("/")
     scripts = {PROJECT / "stages" / f"{stage}.py"}
     if method:
         scripts |= set(_modules(f"posttrain.{_family_of(stage)}.methods.{method}"))
-    return digest_of(scripts, task)
+    return digest_of(scripts, *tasks)
 
 
-def digest_of(scripts: set[Path], task: str) -> Digest:
+def digest_of(scripts: set[Path], *tasks: str) -> Digest:
     """Hashes of these files and of everything that they import."""
     new, found, parts = scripts, set[Path](), set[str]()
     while new - found:
@@ -93,7 +93,7 @@ def digest_of(scripts: set[Path], task: str) -> Digest:
         new = {file for known in new for file in _imports(known)}
         asked = {part for file in found for part in _task_parts(file)} - parts
         for part in sorted(asked):
-            new |= _part_files(task, part)
+            new |= {file for task in tasks for file in _part_files(task, part)}
         parts |= asked
     found |= {extra for file in found for extra in _beside(file)}
     names = sorted(file.relative_to(PROJECT).as_posix() for file in found)
@@ -117,9 +117,9 @@ def _fingerprint(source: bytes) -> str:
 
 def write_digests(directory: Path, params: Params) -> None:
     """Write a digest for each consumer into `directory`."""
-    task, raw = params.selected_dataset.task, Digest()
+    raw = Digest()
     for name in consumers(params):
-        files = digest(name, task)
+        files = digest(name, *params.tasks)
         write_json(directory / name, files)
         raw |= {file: sha256_file(PROJECT / file) for file in files}
     write_json(directory / RAW, raw)
@@ -131,14 +131,14 @@ def read_digest(name: str) -> str:
     return sha256_file(CODE / name)
 
 
-def check(name: str, task: str) -> None:
+def check(name: str, *tasks: str) -> None:
     """`UserError` if a stage's code has changed since stage `code` stored its digest."""
     _check_noted(name)
     noted: Mapping[str, str] = read_json(CODE / name)
     raw: Mapping[str, str] = read_json(CODE / RAW)
     if all(_raw_now(file) == raw.get(file) for file in noted):
         return
-    changed = sorted(set(digest(name, task).items()) ^ set(noted.items()))
+    changed = sorted(set(digest(name, *tasks).items()) ^ set(noted.items()))
     if changed:
         raise UserError(
             f"{changed[0][0]} has changed since stage code hashed it for {name}; run dvc repro, or python stages/code.py"
@@ -287,7 +287,7 @@ def main() -> None:
     if sys.argv[1:]:
         from posttrain.core.params import load_params
 
-        for name, sha in digest(sys.argv[1], load_params().selected_dataset.task).items():
+        for name, sha in digest(sys.argv[1], *load_params().tasks).items():
             print(sha[:12], name)
         return
     arrows = room_imports()

@@ -2,13 +2,14 @@
 
 DVC does not look into the folder `path` of a data set, a folder that one of its options names, or `name` of a local
 model. Stage `inputs`, which runs each time, writes the SHA-256 of their files to data/inputs, on which stages `fetch` and
-`base` depend.
+`base` depend. dvc.yaml names the entry of the chosen data set alone, so the entries of its parts are hashed there too.
 
 A file is read again only if its size, times or inode have changed since it was hashed (`HASHES`).
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -40,20 +41,33 @@ def named_folder(path: PathLike, key: str) -> Path:
 
 
 def hash_inputs(params: Params) -> dict[str, Digest]:
-    """The digests of the chosen data set's folders and model's folder; empty for what is generated or downloaded."""
-    dataset, model = params.selected_dataset, params.selected_model
-    found: dict[str, Digest] = {"dataset": {}, "model": {}}
-    if isinstance(dataset, StoredDataset) and dataset.path is not None:
-        folder = named_folder(dataset.path, f"datasets.{params.dataset}.path")
-        found["dataset"] = hash_files(data_files(folder))
-    for name, value in sorted(dataset.options.items()):
-        if isinstance(value, str) and os.path.isdir(os.path.expanduser(value)):
-            folder = named_folder(value, f"datasets.{params.dataset}.options.{name}")
-            files = hash_files(data_files(folder))
-            found["dataset"] |= {f"{name}/{file}": sha for file, sha in files.items()}
+    """The digests of the chosen data set's folders and model's folder; empty for what is generated or downloaded.
+
+    For a data set with parts, those of the parts' folders and entries, under `datasets.PART`.
+    """
+    model = params.selected_model
+    found: dict[str, Digest] = {"dataset": _hash_folders(params), "model": {}}
+    for part in params.parts:
+        key, entry = f"datasets.{part}", params.datasets[part].model_dump_json()
+        found["dataset"][key] = hashlib.sha256(entry.encode()).hexdigest()
+        files = _hash_folders(params.of_part(part))
+        found["dataset"] |= {f"{key}/{name}": sha for name, sha in files.items()}
     if model.source == "path":
         folder = named_folder(model.name, f"models.{params.model}.name")
         found["model"] = hash_files(model_files(folder))
+    return found
+
+
+def _hash_folders(params: Params) -> Digest:
+    """Of the chosen data set and of its options; empty if it has none."""
+    dataset, key = params.selected_dataset, f"datasets.{params.dataset}"
+    found = Digest()
+    if isinstance(dataset, StoredDataset) and dataset.path is not None:
+        found = hash_files(data_files(named_folder(dataset.path, f"{key}.path")))
+    for name, value in sorted(dataset.options.items()):
+        if isinstance(value, str) and os.path.isdir(os.path.expanduser(value)):
+            files = hash_files(data_files(named_folder(value, f"{key}.options.{name}")))
+            found |= {f"{name}/{file}": sha for file, sha in files.items()}
     return found
 
 

@@ -68,7 +68,7 @@ def write_manifest(directory: Path, manifest: Mapping[str, Any]) -> None:
             f"{changed[0]} was changed while this ran, so the result is not kept; run it again, or undo "
             "the change first (training then resumes from its last checkpoint)"
         )
-    check(manifest["stage"], params.selected_dataset.task)
+    check(manifest["stage"], *params.tasks)
     write_json(directory / MANIFEST, dict(manifest))
 
 

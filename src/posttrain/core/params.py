@@ -339,6 +339,26 @@ class Params(Section):
         return self.datasets[self.dataset]
 
     @property
+    def parts(self) -> dict[str, float]:
+        """The data sets that the chosen one is a mixture of, with their weights; empty if it is none."""
+        return dict(self.selected_dataset.options.get("parts") or {})
+
+    @property
+    def part_weights(self) -> dict[str, float]:
+        """The weights of the parts in a mean over them."""
+        return dict(self.selected_dataset.options.get("weights") or self.parts)
+
+    @property
+    def tasks(self) -> list[str]:
+        """The task of the chosen data set, then those of its parts."""
+        parts = [self.datasets[part].task for part in self.parts]
+        return [*dict.fromkeys([self.selected_dataset.task, *parts])]
+
+    def of_part(self, part: str) -> Params:
+        """The same with a part of the chosen data set as the chosen one."""
+        return self.model_copy(update={"dataset": part})
+
+    @property
     def selected_model(self) -> Model:
         return self.models[self.model]
 
@@ -393,6 +413,8 @@ def check_params(values: Any, source: str = "params.yaml") -> Params:
             raise UserError(
                 f"{source}: {key}: {value!r} is not one of {key}s{nearest(value, known)}"
             )
+    for name in params.datasets:
+        _check_parts(params.of_part(name), source)
     for key, names in (
         ("seeds", params.seeds),
         ("selector.methods", params.selector.methods),
@@ -430,6 +452,31 @@ def _check_names(values: Any, key: str, source: str) -> None:
                 f"{source}: {key}.{name}: DVC splits keys at dots, so a name must not have any; "
                 f"write {str(name).replace('.', '-')}"
             )
+
+
+def _check_parts(params: Params, source: str) -> None:
+    """The options `parts` and `weights` of a data set with parts: weights of other data sets, which have none."""
+    options = params.selected_dataset.options
+    for key in ("parts", "weights") if "parts" in options else ():
+        where, weights = f"{source}: datasets.{params.dataset}.options.{key}", options.get(key)
+        if key == "weights" and weights is None:
+            continue
+        if not isinstance(weights, dict) or not weights:
+            raise UserError(
+                f"{where}: expected data sets with their weights, such as {{a: 1, b: 2}}"
+            )
+        for name, weight in weights.items():
+            if name not in params.datasets:
+                raise UserError(
+                    f"{where}.{name}: not one of datasets{nearest(name, params.datasets)}"
+                )
+            if "parts" in params.datasets[name].options:
+                raise UserError(f"{where}.{name}: has parts itself, which a part must not")
+            number = isinstance(weight, int | float) and not isinstance(weight, bool)
+            if not (number and 0 < weight < 1e9):
+                raise UserError(f"{where}.{name}: expected a weight above 0 (found {weight!r})")
+        if weights.keys() != options["parts"].keys():
+            raise UserError(f"{where}: expected the names of `parts`")
 
 
 def _check_family(section: Family, family: str, source: str) -> None:

@@ -72,13 +72,13 @@ def run(main: Callable[..., None], shared: bool = False) -> None:
         _check_count(main, script)
         made_of = consumer(script.stem, sys.argv[1:])
         if script.stem != CODE.name:
-            check(made_of, params.selected_dataset.task)
+            check(made_of, *params.tasks)
         if not RANK:
             announce(params)
         with _main_process_speaks():
             main(params, *sys.argv[1:])
         if script.stem != CODE.name:
-            check(made_of, params.selected_dataset.task)
+            check(made_of, *params.tasks)
         note_cost(params, script.stem, sys.argv[1:], time.monotonic() - started)
     except UserError as error:
         _fail(f"{name}: {error}")

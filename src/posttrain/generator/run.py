@@ -174,7 +174,7 @@ class Answers:
         self, params: Params, tokenizer: PreTrainedTokenizerBase | None = None, policy: str = ""
     ) -> None:
         self.params, self.policy = params, policy
-        self.task = get_task(params.selected_dataset.task)
+        self.task = get_task(*params.tasks)
         self.tokenizer = tokenizer or load_tokenizer(BASE)
         self.sampler = sampler(params.sampling.engine)
         self.max_new_tokens = params.selected_model.max_candidate_tokens

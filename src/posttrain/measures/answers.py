@@ -175,10 +175,10 @@ def curve(groups: Sequence[Sequence[Row]], temperatures: Sequence[float]) -> lis
 
 
 def mean_quality(records: Sequence[Row]) -> dict[str, float]:
-    """The mean over all samples of each part of their quality; unparseable samples have quality 0."""
+    """The mean of each part of the quality, over the samples that have it; unparseable samples have quality 0."""
     return {
-        part: round(average(record["quality"][part] for record in records), DIGITS)
-        for part in records[0]["quality"]
+        part: round(average(r["quality"][part] for r in records if part in r["quality"]), DIGITS)
+        for part in dict.fromkeys(part for record in records for part in record["quality"])
     }
 
 

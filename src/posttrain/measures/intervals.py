@@ -15,6 +15,8 @@ The intervals describe the same trained models on other test questions. None cov
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import betaincinv
@@ -61,6 +63,25 @@ def rate_interval(answers: Array, level: float) -> Interval:
     """Jeffreys interval of the rate of ones among answers (S, N) of S models to the same N questions."""
     count = effective_count(answers)
     return jeffreys(float(answers.mean()) * count, count, level)
+
+
+def weighted_rate_interval(
+    rates: Sequence[tuple[float, float, float]], level: float, draws: int = 20_000
+) -> Interval:
+    """Interval of sum weight * rate / sum of weights over separate samples, each (rate, count, weight).
+
+    Central in draws from the posteriors of which Jeffreys' intervals are, so that of one sample is nearly `jeffreys`.
+    """
+    generator, total = np.random.default_rng(BOOTSTRAP_SEED), sum(w for _, _, w in rates)
+    drawn = sum(
+        weight / total * generator.beta(rate * count + 0.5, (1 - rate) * count + 0.5, draws)
+        for rate, count, weight in rates
+    )
+    low, high = percentiles(np.asarray(drawn), level)
+    return (
+        0.0 if all(rate == 0 for rate, _, _ in rates) else low,
+        1.0 if all(rate == 1 for rate, _, _ in rates) else high,
+    )
 
 
 def resample_means(values: Array, resamples: int, seed: int = BOOTSTRAP_SEED) -> Array:

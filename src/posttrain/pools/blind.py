@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from itertools import combinations, islice
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 Pool = Sequence[Mapping[str, Any]]  # text, answer (or None), consistent, correct
 Array = NDArray[np.float64]
+Name = TypeVar("Name")  # of a split
 
 _TOKEN = re.compile(r"[A-Za-z_]+|[0-9]|[^\sA-Za-z0-9_]")
 _OPERAND = re.compile(r"#?[A-Z]*[0-9][0-9.,]*%?")
@@ -37,8 +38,8 @@ _CHUNK = 256  # pools whose features are in memory together
 
 
 def blind_baselines(
-    train: Iterable[Pool], splits: Mapping[str, Iterable[Pool]]
-) -> dict[str, dict[str, float]]:
+    train: Iterable[Pool], splits: Mapping[Name, Iterable[Pool]]
+) -> dict[Name, dict[str, float]]:
     """Accuracy of each rule on the pools of each split; `fixed_slot` is the best single slot.
 
     The pools of `splits` are iterated over twice.

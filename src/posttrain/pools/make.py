@@ -10,9 +10,9 @@ from posttrain.core.files import temporary_file
 from posttrain.core.params import Params
 from posttrain.pools.blind import fit_blind_model
 from posttrain.pools.filter import filter_pool
-from posttrain.pools.others import other_answers
 from posttrain.pools.rewards import reward_pool
 from posttrain.tasks import Example, Task
+from posttrain.tasks.others import other_answers
 
 Row = dict[str, Any]
 

@@ -17,7 +17,7 @@ from posttrain.tasks.reward import reward
 def reward_pool(
     task: Task, example: Example, candidates: Sequence[Candidate], weights: Mapping[str, float]
 ) -> dict[str, Any]:
-    """One row of data/pools: the prompt, and each candidate with its verdict and reward.
+    """One row of data/pools: the prompt, and each candidate with its verdict and reward; `part` in a mixture.
 
     An unparseable candidate has reward 0; its `status` tells it apart from a wrong one.
     """
@@ -39,17 +39,21 @@ def reward_pool(
                 "consistent": verdict.self_consistent,
             }
         )
-    return {"id": example["id"], "prompt": example["prompts"]["direct"], "candidates": scored}
+    part = {"part": example["part"]} if "part" in example else {}
+    prompt = example["prompts"]["direct"]
+    return {"id": example["id"], **part, "prompt": prompt, "candidates": scored}
 
 
 @dataclass(frozen=True, slots=True)
 class RewardedPools:
-    """The candidates of each row of a file of data/pools, read again at each iteration."""
+    """The candidates of each row (of a part, where one is named) of a file of data/pools, read again at each iteration."""
 
     path: Path
+    part: str | None = None
 
     def __iter__(self) -> Iterator[list[dict[str, Any]]]:
-        return (row["candidates"] for row in iterate_jsonl(self.path))
+        rows = iterate_jsonl(self.path)
+        return (row["candidates"] for row in rows if self.part in (None, row.get("part")))
 
 
 def summarise_pools(pools: Iterable[Sequence[Mapping[str, Any]]]) -> dict[str, Any]:

@@ -1,11 +1,11 @@
-"""Compare methods over several data sets or tasks: one experiment or commit per data set.
+"""The policies over several data sets: one experiment or commit per data set, which become the parts of `report.parts`.
 
     python -m posttrain.report.across [--generator] REVISION REVISION ...
 
 A revision is an experiment's name, a branch or a commit that holds plots/compare/FAMILY.csv of its data set; `.` is the
-workspace. The table shows each policy's test accuracy by data set, their mean weighted by the numbers of questions, and
-a policy that dominates it, if there is one: at least as good on every data set and better on one. This compares the
-measured accuracies; their intervals are in the comparisons.
+workspace. The table shows each policy's test accuracy by data set, and their means: over all questions, and by equal
+weights. Below it are the Pareto front and the policies off it, on points and by intervals. The answers of several seeds to a
+question count as one in the means' intervals. A mixture in one run has the same and more in its own comparison.
 """
 
 from __future__ import annotations
@@ -14,26 +14,12 @@ import argparse
 import csv
 import io
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-
-import dvc.api
-from dvc.exceptions import DvcException
-from dvc.scm import SCMError
+from collections.abc import Sequence
+from dataclasses import replace
 
 from posttrain.core.errors import UserError
-from posttrain.report.findings import label
-from posttrain.report.pareto import dominated
-from posttrain.report.tables import table as aligned
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """Test accuracy of each policy on one data set of `questions` test questions."""
-
-    name: str
-    questions: int
-    accuracy: Mapping[str, float]
+from posttrain.report.compare import Estimate
+from posttrain.report.parts import Figures, Part, Parts, over, over_table, sentences
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -44,11 +30,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if len(set(options.revisions)) < len(options.revisions):
         raise UserError("a revision is named twice, so its questions would count twice")
     path = f"plots/compare/{'generator' if options.generator else 'selector'}.csv"
-    print(table([outcome(revision, path) for revision in options.revisions]))
+    found = together([outcome(revision, path) for revision in options.revisions])
+    print("\n\n".join([over_table(found), *sentences(found)]))
 
 
-def outcome(revision: str, path: str) -> Outcome:
+def outcome(revision: str, path: str) -> Part:
     """The outcome of the comparison at a revision; `UserError` if there is none."""
+    import dvc.api
+    from dvc.exceptions import DvcException
+    from dvc.scm import SCMError
+
     source = None if revision == "." else revision
     try:
         rows = dvc.api.read(path, rev=source)
@@ -58,39 +49,34 @@ def outcome(revision: str, path: str) -> Outcome:
     return parse(f"{dataset} ({revision})", rows, path)
 
 
-def parse(name: str, text: str, path: str) -> Outcome:
+def parse(name: str, text: str, path: str) -> Part:
     """The outcome in the long table of stage compare; `UserError` if the text is no such table."""
     accuracy, questions = {}, 0
     try:
         for row in csv.DictReader(io.StringIO(text)):
             if row["seed"] == "mean" and row["metric"] == "accuracy":
-                accuracy[row["policy"]] = float(row["value"])
+                interval, inner = (
+                    (float(row[f"low{e}"]), float(row[f"high{e}"])) for e in ("", "_80")
+                )
+                accuracy[row["policy"]] = Estimate(float(row["value"]), interval, inner)
             if row["metric"] == "questions":
                 questions = int(float(row["value"]))
     except (KeyError, ValueError, TypeError) as error:
         raise UserError(f"{name}: {path} is not a comparison's table: {error}") from error
     if not accuracy or not questions:
         raise UserError(f"{name}: {path} has no accuracies with their number of questions")
-    return Outcome(name, questions, accuracy)
+    figures = {policy: Figures(one, questions) for policy, one in accuracy.items()}
+    return Part(f"{name}, {questions} questions", questions, 1.0, figures)
 
 
-def table(outcomes: Sequence[Outcome]) -> str:
-    """Markdown: of each policy that all data sets have, the accuracies, their weighted mean, and one that dominates it."""
-    policies = [
-        name for name in outcomes[0].accuracy if all(name in one.accuracy for one in outcomes)
-    ]
-    points = {name: [one.accuracy[name] for one in outcomes] for name in policies}
+def together(parts: Sequence[Part]) -> Parts:
+    """The policies that all parts have; `UserError` if there is none."""
+    policies = [name for name in parts[0].figures if all(name in one.figures for one in parts)]
     if not policies:
         raise UserError("there is no policy that all of them compare")
-    worse = dominated(points)
-    total = sum(one.questions for one in outcomes)
-    heads = [f"{one.name}, {one.questions} questions" for one in outcomes]
-    rows = []
-    for name, values in points.items():
-        whole = sum(v * one.questions for v, one in zip(values, outcomes, strict=True)) / total
-        shown = [f"{100 * value:.1f}" for value in [*values, whole]]
-        rows.append([label(name), *shown, label(worse[name]) if name in worse else ""])
-    return aligned(["accuracy %", *heads, "weighted mean", "dominated by"], rows)
+    kept = [replace(one, figures={name: one.figures[name] for name in policies}) for one in parts]
+    questions = [float(part.questions) for part in kept]
+    return Parts(kept, over(kept, questions), over(kept, [part.weight for part in kept]))
 
 
 if __name__ == "__main__":

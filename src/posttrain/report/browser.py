@@ -1,6 +1,7 @@
 """The data of the question browser, as plain lists and dicts that become one JSON block of the page.
 
-    parts        [name, weight] of each part of the reward; the weights sum to 1
+    parts        [name, weight] of each part of the reward that occurs; those of an answer are given in this order, None
+                 for one that its task does not score
     classes      names of the failure classes that occur, and `right` as the last
     questions    id, text, page, gold answer, and candidates with their rewards; for each policy's answer, its class and
                  whether it is right
@@ -78,8 +79,9 @@ def browser_data(
     parts. `UserError` unless the predictions of every policy are for the examples, in their order.
     """
     check_same_questions("data/pools", pools, "data/examples", examples)
-    scored = [*pools[0]["candidates"], *(row for one in policies for row in one.predictions[:1])]
-    offered: Row = next((row["parts"] for row in scored if "parts" in row), {})
+    scored = [each for pool in pools for each in pool["candidates"][:1]]
+    scored += [row for one in policies for row in one.predictions[:1]]
+    offered = {name for row in scored for name in row.get("parts", ())}
     weights = {name: weight for name, weight in weights.items() if name in offered}
     for policy in policies:
         name = f"{policy.family} {policy.name}"
@@ -196,7 +198,7 @@ def _scored(
         "text": answer["text"],
         **_answer(task.explain(example, answer["text"])),
         "reward": round(answer["reward"], DIGITS),
-        "parts": [parts[name] for name in weights],
+        "parts": [parts.get(name) for name in weights],
     }
 
 

@@ -173,8 +173,10 @@ function program(answer) {
 }
 
 function reward(answer) {
-  const parts = data.parts.map(([name, weight], index) => {
-    const value = answer.parts[index];
+  const scored = data.parts.map(([name, weight], index) => [name, weight, answer.parts[index]]).filter(([, , value]) => value !== null);
+  const total = scored.reduce((sum, [, weight]) => sum + weight, 0);
+  const parts = scored.map(([name, given, value]) => {
+    const weight = given / total;
     return make("tr", "", cell(value > 0 ? "✓" : "✗", value > 0 ? "good" : "bad"), cell(words(name)),
       cell(`${(value * weight).toFixed(2)} of ${weight.toFixed(2)}`, "number"));
   });

@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from posttrain.core.params import CONTROL
@@ -49,12 +49,13 @@ def few_metrics(comparison: Comparison) -> dict[str, dict[str, float]]:
     }
 
 
-def long_table(comparison: Comparison) -> str:
+def long_table(comparison: Comparison, more: Iterable[tuple[str, str, Estimate]] = ()) -> str:
     """A csv with one row per policy (or blind baseline), seed (a number, or `mean`) and metric.
 
     A row has the value, its 95 % and 80 % intervals, the spread over seeds, and the p-value of a change; a column that
     does not apply is empty. The metric of a change names the reference: accuracy_vs_sft, with the interval and p-value for
-    these trained models, and accuracy_vs_sft_of_method. The first row is the number of questions.
+    these trained models, and accuracy_vs_sft_of_method. The first row is the number of questions. `more`: further rows of
+    means, (policy, metric, estimate).
     """
     rows = [_row("", "", "questions", Estimate(comparison.questions))]
     for name, accuracy in comparison.blind.items():
@@ -82,6 +83,7 @@ def long_table(comparison: Comparison) -> str:
                 rows.append(_row(policy, str(seed), metric, of_seed))
         for name, kind in kinds.items():
             rows.append(_row(policy, "mean", f"reward_when_{name}", Estimate(kind.reward)))
+    rows += [_row(policy, "mean", metric, estimate) for policy, metric, estimate in more]
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()

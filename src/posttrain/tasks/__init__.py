@@ -218,11 +218,12 @@ class Task:
     audit(source, directory)          puts the sound rows of the raw data into a new folder, and the others, with
                                       reasons, into its rejected.jsonl; returns metrics
     measure(examples)                 metrics of a split's examples, which may be iterated over more than once
-    baselines(examples)               accuracies, by name, of answers that need no model, over a split's examples
+    baselines(examples)               accuracies, by name, of answers that need no model, over a split's examples; of a
+                                      mixture, by part and name
     target(example)                   the gold answer as a model should write it
     candidates(params, train)         learns from the training examples what answers look like; returns
                                       make(example, n): n distinct candidates, gold once, always the same.
-                                      None: the gold answers of other questions (`posttrain.pools.others`)
+                                      None: the gold answers of other questions (`posttrain.tasks.others`)
     calculate(text, example)          the answer, stating the result of its own calculation; no verdict on the
                                       calculation changes by that
     explain(example, text)            the page, and an answer's steps; any text is explained
@@ -237,7 +238,7 @@ class Task:
     fetch: Callable[[Params, Path], None] = no_files
     audit: Callable[[Path, Path], dict[str, Any]] = keep_all
     measure: Callable[[Iterable[Example]], dict[str, Any]] = nothing_measured
-    baselines: Callable[[Iterable[Example]], dict[str, float]] = no_baselines
+    baselines: Callable[[Iterable[Example]], Mapping[str, Any]] = no_baselines
     target: Callable[[Example], str] = stored_target
     candidates: Callable[[Params, Iterable[Example]], Make] | None = None
     calculate: Callable[[str, Example], str] = as_written
@@ -257,8 +258,12 @@ def read_options(params: Params, kind: type[Options]) -> Options:
     return check(kind, params.selected_dataset.options, source)
 
 
-def get_task(name: str) -> Task:
-    """The task or environment of that name; `UserError` if its module lacks a required function."""
+def get_task(name: str, *parts: str) -> Task:
+    """The task or environment of that name; `UserError` if its module lacks a required function.
+
+    parts: the tasks of the parts of a mixture, as in `Params.tasks`. It is an environment if they are; `UserError` if only
+    some are.
+    """
     folder = "tasks" if (PACKAGE / "tasks" / name).is_dir() else "environments"
     module = import_module(f"posttrain.{folder}.{name}.task")
     offered = {
@@ -269,4 +274,12 @@ def get_task(name: str) -> Task:
             raise UserError(
                 f"src/posttrain/{folder}/{name}/task.py: has no function {' or '.join(group)}"
             )
+    if parts:
+        played = {part: get_task(part).open is not None for part in parts}
+        if len({*played.values()}) > 1:
+            raise UserError(
+                f"{name} of {', '.join(parts)}: environments ({', '.join(p for p in parts if played[p])}) and tasks of "
+                "one turn cannot be parts of the same data set"
+            )
+        offered.pop("score" if all(played.values()) else "open", None)
     return Task(**offered)
