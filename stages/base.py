@@ -26,7 +26,9 @@ def main(params: Params) -> None:
     config = check_model(entry)
     sections = params.sections("model")
     with atomic_directory(BASE) as directory:
-        base = write_base(directory, entry.source, str(place(entry)[0]), entry.revision)
+        base = write_base(
+            directory, entry.source, str(place(entry)[0]), entry.revision, entry.prompt
+        )
         write_manifest(directory, build_manifest("base", sections, []))
     selectors, generators = (Path("models") / family / UNTRAINED for family in FAMILIES)
     with atomic_directory(selectors) as selecting, atomic_directory(generators) as writing:

@@ -25,7 +25,7 @@ OUTPUT = Path("data/examples")
 def main(params: Params) -> None:
     dataset, variants = params.selected_dataset, params.generator.sample.variants
     task, entry = get_task(*params.tasks), params.selected_model
-    tokenizer = load_tokenizer(*place(entry))
+    tokenizer = load_tokenizer(*place(entry), prompt=entry.prompt)
     metrics: dict[str, dict[str, Any]] = {}
     with atomic_directory(OUTPUT) as directory:
         for split in SPLITS:

@@ -55,6 +55,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "bart": ({"is_encoder_decoder": False}, "bart is an encoder-decoder; "),
     "clip": ({}, "clip reads more than text; a model of text alone is needed"),
     "gemma3": ({"text_config": LLAMA}, "gemma3 reads more than text; "),
+    "gemma3_text": ({**LLAMA, "use_bidirectional_attention": True}, "gemma3_text is neither a causal nor"),
     "llava": (TEXT, "llava reads more than text; "),
     "vit": ({}, "vit is neither a causal nor a masked language model"),
     "xlnet": ({"d_model": 32, "n_head": 4}, "xlnet is neither a causal nor a masked language model"),

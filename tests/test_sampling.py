@@ -128,7 +128,7 @@ def test_logits_at_each_step_equal_those_of_prompt_and_completion_alone(
                 alone = torch.tensor([prompt + forced[row, index].tolist()])
                 expected = model(input_ids=alone).logits[0, len(prompt) - 1 : -1]
                 found = torch.stack([logits[row, index] for logits in seen])
-                assert expected.std() > 0.3
+                assert expected.std() > 0.05  # Cohere divides its logits by 16
                 assert torch.allclose(found, expected, atol=1e-4)
 
 

@@ -35,7 +35,7 @@ from posttrain.selector.run import by_likelihood
 def tiny_selector(model_type: str, lora: bool = False) -> Selector:
     torch.manual_seed(0)
     kind = AutoModel if model_type == "bert" else AutoModelForCausalLM
-    backbone = kind.from_config(tiny_config(model_type), attn_implementation="sdpa")
+    backbone = kind.from_config(tiny_config(model_type))
     if lora:
         targets = {"gpt2": ["c_attn"]}.get(model_type, ["q_proj", "v_proj"])
         fan = model_type == "gpt2"

@@ -6,8 +6,8 @@ Run it in the project's folder. OUT must not exist, or be empty; it is written c
 
     generator   config.json, generation_config.json, model.safetensors (adapters merged), the tokenizer with a chat
                 template that gives the prompt as in training, README.md
-    selector    the same for its backbone, without the template; head.safetensors, selector.json and scorer.py, which
-                scores candidates (`posttrain.selector.scorer`)
+    selector    the same for its backbone, with a template only if it was trained with `prompt: chat`; head.safetensors,
+                selector.json and scorer.py, which scores candidates (`posttrain.selector.scorer`)
 
 Weights keep their dtype from training. Adapters are added in float32 and rounded once, so the logits equal those of the
 pipeline's own model up to rounding, and exactly where every weight was trained.
@@ -43,6 +43,7 @@ from posttrain.core.manifest import MANIFEST, check_code
 from posttrain.core.not_trained import why_not_trained
 from posttrain.core.params import load_params
 from posttrain.core.stage import quieten
+from posttrain.models import chat
 from posttrain.models.architecture import is_causal
 from posttrain.models.load import (
     BASE_FILE,
@@ -52,6 +53,7 @@ from posttrain.models.load import (
 )
 from posttrain.models.tokens import SEPARATOR, special_ids
 from posttrain.report.card import Card, Example
+from posttrain.rollouts.sampling import end_tokens
 from posttrain.rollouts.writer import GENERATOR_FILE, load_generator
 from posttrain.selector import scorer
 from posttrain.selector.model import Selector, load_selector
@@ -149,19 +151,20 @@ def check_base(base: Path) -> None:
 def write_generator(policy: Policy, base: Path, folder: Path) -> None:
     loaded, _ = load_generator(policy.directory, base, policy.model["dtype"])
     model, tokenizer = merged(loaded), load_tokenizer(base)
-    (end,) = special_ids(tokenizer).end
     settings = model.generation_config
-    ends = (
+    ends = end_tokens(model, tokenizer)
+    own = (
         settings.eos_token_id
         if isinstance(settings.eos_token_id, list)
         else [settings.eos_token_id]
     )
-    if end not in ends:
-        settings.eos_token_id = end
+    if not {*ends} <= {*own}:
+        settings.eos_token_id = ends if len(ends) > 1 else ends[0]
     if settings.pad_token_id is None:
         settings.pad_token_id = tokenizer.pad_token_id
     model.config.use_cache = True  # trainers switch it off
-    tokenizer.chat_template = chat_template(tokenizer)
+    if chat.turns(tokenizer) is None:
+        tokenizer.chat_template = chat_template(tokenizer)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
@@ -169,16 +172,20 @@ def write_generator(policy: Policy, base: Path, folder: Path) -> None:
 def write_selector(policy: Policy, base: Path, folder: Path) -> None:
     selector, _ = load_selector(policy.directory, base, policy.model["dtype"])
     tokenizer = load_tokenizer(base)
-    specials = special_ids(tokenizer)
+    specials, turns = special_ids(tokenizer), chat.turns(tokenizer)
     model = merged(selector.backbone)
-    tokenizer.chat_template = None
+    if turns is None:
+        tokenizer.chat_template = None
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     save_file(scoring_head(selector), folder / "head.safetensors", metadata={"format": "pt"})
     content = {
         "likelihood": is_causal(model.config),
-        "start": specials.start,
-        "separator": SEPARATOR,
+        "chat": turns is not None,
+        "start": specials.start if turns is None else turns.asked,
+        "question": chat.QUESTION,
+        "separator": SEPARATOR if turns is None else turns.before,
+        "after": "" if turns is None else turns.after,
         "end": specials.end,
     }
     write_json(folder / "selector.json", content)
@@ -199,7 +206,7 @@ def scoring_head(selector: Selector) -> dict[str, torch.Tensor]:
 
 
 def chat_template(tokenizer: PreTrainedTokenizerBase) -> str:
-    """A template that turns the user's message into the ids of `tokenize_prompts`."""
+    """A template that turns the user's message into the ids of `tokenize_prompts`, for plain prompts."""
     specials = special_ids(tokenizer)
     names = {
         tokenizer.bos_token_id: "bos_token",

@@ -116,6 +116,7 @@ class Model(Section):
     revision: str | None
     dtype: Literal["float32", "bfloat16", "float16"]
     operands: Literal["cells", "literal"]
+    prompt: Literal["plain", "chat"] = "plain"
     lora: Lora | None
     max_prompt_tokens: Positive
     max_candidate_tokens: Positive

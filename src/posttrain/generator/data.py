@@ -7,11 +7,11 @@
 Of an environment the rows of SFT are those of the demonstrations, with labels on the expert's turns alone, and pairs are
 of episodes: {"chosen", "rejected"}, lists of `rollouts.episode.Row`.
 
-Token ids follow `models.tokens`: prompt and completion are tokenised apart, and a completion ends with EOS. TRL would
-tokenise them together, and ":" and "\\n" would become one token in some vocabularies. Nothing is truncated: a row over
-a limit is dropped and counted.
+Token ids follow `models.tokens`: prompt and completion are tokenised apart, and a completion ends with EOS, or the end of
+a turn. TRL would tokenise them together, and ":" and "\\n" would become one token in some vocabularies. Nothing is
+truncated: a row over a limit is dropped and counted.
 
-Left out: chat templates, packing.
+Left out: packing.
 """
 
 from __future__ import annotations

@@ -17,7 +17,20 @@ from posttrain.core.errors import UserError
 
 # Architectures for which the tests compare the shared prefix with separate encoding.
 SHARED_PREFIX = frozenset(
-    {"gemma", "gpt2", "gpt_neox", "llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3", "smollm3"}
+    {
+        *(
+            "cohere",
+            "cohere2",
+            "gemma",
+            "gemma2",
+            "gemma3_text",
+            "gpt2",
+            "gpt_neox",
+            "granite",
+            "llama",
+        ),
+        *("mistral", "olmo2", "phi3", "qwen2", "qwen3", "smollm3"),
+    }
 )
 # Listed by transformers among the causal language models, though their tokens attend to later ones.
 LOOK_AHEAD = frozenset({"bert-generation", "cpmant", "xlnet"})
@@ -34,6 +47,7 @@ def is_causal(config: PreTrainedConfig) -> bool:
         raise UserError(f"{kind} reads more than text; a model of text alone is needed")
     masked = kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES
     sees_all = (masked or kind in LOOK_AHEAD) and not getattr(config, "is_decoder", False)
+    sees_all |= getattr(config, "use_bidirectional_attention", None) is True  # EmbeddingGemma
     if kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not sees_all:
         return True
     if masked:

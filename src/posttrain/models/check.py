@@ -8,7 +8,7 @@ tokenizer and the model built without memory for its weights:
     max_prompt_tokens + max_candidate_tokens fit its positions
     each LoRA target names layers that can be adapted
     gradient_checkpointing is known to the architecture
-    the tokenizer has an end of text, which the model knows
+    the tokenizer has an end of text, which the model knows, and for `prompt: chat` a template that can be used
 
 Left out: the weights, and what the machine has (a GPU, packages); both are seen when they are loaded.
 """
@@ -39,7 +39,7 @@ def check_model(entry: Model) -> PreTrainedConfig:
     cached_only = entry.source == "hub" and hub.check(entry.name, entry.revision)
     config = load_config(*place(entry), cached_only)
     check_entry(config, entry)
-    tokenizer = load_tokenizer(*place(entry), cached_only)
+    tokenizer = load_tokenizer(*place(entry), cached_only, entry.prompt)
     specials = special_ids(tokenizer)
     if not specials.end:
         raise UserError(f"{entry.name}: its tokenizer has no EOS token, so no answer could end")

@@ -17,7 +17,7 @@ from __future__ import annotations
 import codecs
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -46,8 +46,10 @@ from posttrain.core.inputs import WEIGHTS, Digest, hash_files, model_files
 from posttrain.core.manifest import check_files
 from posttrain.core.not_trained import why_not_trained
 from posttrain.core.params import Lora, Model
+from posttrain.models import chat
 from posttrain.models.lora import add_lora
 from posttrain.models.sharding import shard
+from posttrain.models.tokens import special_ids
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +67,7 @@ JSON_FILES = (  # of a model, each an object
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 Dtype = Literal["float32", "bfloat16", "float16"]
 Quantization = Literal["8bit", "4bit"]
+Prompt = Literal["plain", "chat"]
 T = TypeVar("T")
 
 # What remains of a model's own generation settings: the ends of a text, and what changes no token.
@@ -96,10 +99,11 @@ _GGUF = "GGUF files are not read; take a folder with the model's safetensors and
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """A model as transformers loads it: a folder, or a hub name and the commit to load."""
+    """A model as transformers loads it: a folder, or a hub name and the commit to load; and how it is asked."""
 
     name_or_path: str
     revision: str | None = None
+    prompt: Prompt = "plain"
 
     def __str__(self) -> str:
         at = f" at revision {self.revision}" if self.revision else ""
@@ -145,9 +149,9 @@ def _follow(directory: Path) -> Location:
         case {"source": "path", "name_or_path": str(name)}:
             location = locate(Path(name))
             _check_unchanged(directory, base, Path(name))
-            return location
+            return replace(location, prompt=base.get("prompt", "plain"))
         case {"source": "hub", "name_or_path": str(name), "revision": str(revision)}:
-            return Location(name, revision)
+            return Location(name, revision, base.get("prompt", "plain"))
     raise UserError(f"{directory / BASE_FILE}: must name a source (path or hub) and its model")
 
 
@@ -168,9 +172,13 @@ def _changed(one: Digest, other: Digest) -> str:
 
 
 def write_base(
-    directory: Path, source: str, name_or_path: str, revision: str | None
+    directory: Path,
+    source: str,
+    name_or_path: str,
+    revision: str | None,
+    prompt: Prompt = "plain",
 ) -> dict[str, Any]:
-    """Write and return `base.json`: the source, and for a local model `hash_model`.
+    """Write and return `base.json`: the source, how the model is asked, and for a local model `hash_model`.
 
     The hashes let `read_saved` refuse a policy of another base. A hub model is identified by its revision.
     """
@@ -179,6 +187,7 @@ def write_base(
         "source": source,
         "name_or_path": name_or_path,
         "revision": revision,
+        "prompt": prompt,
         **(hash_model(Path(name_or_path)) if local else {"sha256": {}, "settings": {}}),
     }
     write_json(directory / BASE_FILE, base)
@@ -209,6 +218,11 @@ def read_saved(file: Path, base_directory: Path) -> dict[str, Any]:
         raise UserError(f"{file}: is no description of a policy; run dvc repro")
     if saved["base"] != base:
         was, now = describe_base(saved["base"]), describe_base(base)
+        if saved["base"].get("prompt") != base.get("prompt"):
+            raise UserError(
+                f"{file.parent}: trained with prompt: {saved['base'].get('prompt')}, but {base_directory} holds "
+                f"prompt: {base.get('prompt')}; run dvc repro"
+            )
         if was == now:  # their weights are equal
             file_name = _changed(saved["base"].get("settings", {}), base.get("settings", {}))
             now = f"the same with another {file_name}"
@@ -307,11 +321,16 @@ def load_causal_lm(
 
 
 def load_tokenizer(
-    model: str | Path, revision: str | None = None, cached_only: bool = False
+    model: str | Path,
+    revision: str | None = None,
+    cached_only: bool = False,
+    prompt: Prompt | None = None,
 ) -> PreTrainedTokenizerBase:
     """The model's tokenizer; if it has no pad token (GPT-2, Llama), it pads with EOS.
 
     Masks always tell which tokens are real, so the choice of pad token has no effect. cached_only: do not contact the hub.
+    prompt: how prompts and answers are tokenised; None as `base.json` says, for a folder that has it. `UserError` if the
+    tokenizer has no template for a chat.
     """
     location = locate(model, revision)
     arguments = _arguments(location) | {"local_files_only": cached_only}
@@ -325,6 +344,8 @@ def load_tokenizer(
         if tokenizer.eos_token is None:
             raise UserError(f"{location}: its tokenizer has neither a pad nor an EOS token")
         tokenizer.pad_token = tokenizer.eos_token
+    if (prompt or location.prompt) == "chat":
+        chat.use_template(tokenizer, location.name_or_path, special_ids(tokenizer).start)
     return tokenizer
 
 

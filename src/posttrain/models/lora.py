@@ -30,8 +30,12 @@ _BERT = ["query", "key", "value"]
 
 # In GPT-2 both attention and MLP name their output projection c_proj.
 TARGETS: dict[str, list[str]] = {
+    "cohere": _LLAMA,
+    "cohere2": _LLAMA,
     "gemma": _LLAMA,
     "gemma2": _LLAMA,
+    "gemma3_text": _LLAMA,
+    "granite": _LLAMA,
     "llama": _LLAMA,
     "mistral": _LLAMA,
     "olmo2": _LLAMA,

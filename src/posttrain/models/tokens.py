@@ -7,10 +7,11 @@ A prompt and its continuation (a candidate or a completion) are tokenised separa
     observation ids = tokens("\\n" + observation)      between two answers of an episode
 
 so the prompt's ids do not depend on its continuation. The specials are those that the tokenizer itself puts around a
-text (`[CLS] ... [SEP]` of BERT, the BOS of Llama), and EOS at the end if it puts none there.
+text (`[CLS] ... [SEP]` of BERT, the BOS of Llama), and EOS at the end if it puts none there. Where the model's entry has
+`prompt: chat`, both are turns of a conversation instead (`models.chat`).
 
 The names of special tokens in a text (`<eos>`, `[PAD]`) are characters like any other. Those of added tokens that are not
-special (`<think>` of Qwen 3) give these tokens.
+special (`<think>` of Qwen 3) give these tokens, except in a chat.
 
 Left out: truncation.
 """
@@ -26,6 +27,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from posttrain.core.errors import UserError
+from posttrain.models import chat
 
 SEPARATOR = "\n"
 CHUNK = 1024
@@ -40,12 +42,17 @@ class Specials:
 
 
 def special_ids(tokenizer: PreTrainedTokenizerBase) -> Specials:
-    """The special tokens that a tokenizer puts around a text, with EOS at the end if it puts none there."""
+    """The special tokens that a tokenizer puts around a text, with EOS at the end if it puts none there.
+
+    Those of a tokenizer that chats are its BOS, which a prompt has once, and the end of a turn.
+    """
     around: list[int] = list(tokenizer("")["input_ids"])
     start = [i for i in around if i in (tokenizer.bos_token_id, tokenizer.cls_token_id)][:1]
     end = [i for i in around[len(start) :] if i in (tokenizer.eos_token_id, tokenizer.sep_token_id)]
     if not end and tokenizer.eos_token_id is not None:
         end = [int(tokenizer.eos_token_id)]
+    if (turns := chat.turns(tokenizer)) is not None:
+        end = [turns.end]
     return Specials(start, end[:1])
 
 
@@ -65,33 +72,50 @@ def control_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
 
 
 def tokenize_prompts(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
-    """Ids of each prompt, with start specials."""
+    """Ids of each prompt, with start specials, or as the user's turn."""
+    if (turns := chat.turns(tokenizer)) is not None:
+        return chat.prompt_ids(texts, tokenizer, turns)
     start = special_ids(tokenizer).start
     return [start + ids for ids in _encode(texts, tokenizer)]
 
 
 def tokenize_answers(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
-    """Ids of each answer after its prompt: separator, text, end special."""
-    end = special_ids(tokenizer).end
-    return [ids + end for ids in _encode([SEPARATOR + text for text in texts], tokenizer)]
+    """Ids of each answer after its prompt: separator, text, end special; or the assistant's turn."""
+    turns = chat.turns(tokenizer)
+    if turns is None:
+        end = special_ids(tokenizer).end
+        return [ids + end for ids in _encode([SEPARATOR + text for text in texts], tokenizer)]
+    found = chat.answer_ids(texts, tokenizer, turns)
+    return [
+        [*_encode([turns.before + text + turns.after], tokenizer)[0], turns.end]
+        if ids is None
+        else ids
+        for text, ids in zip(texts, found, strict=True)
+    ]
 
 
 def tokenize_observations(
     texts: Sequence[str], tokenizer: PreTrainedTokenizerBase
 ) -> list[list[int]]:
-    """Ids of each observation after an answer: separator and text."""
+    """Ids of each observation after an answer: separator and text; or the user's next turn."""
+    if (turns := chat.turns(tokenizer)) is not None:
+        return chat.reply_ids(texts, tokenizer, turns)
     return _encode([SEPARATOR + text for text in texts], tokenizer)
 
 
 def decode_answer(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> str:
-    """The text of an answer's ids, without its separator and end; empty if there is a special token among them."""
+    """The text of an answer's ids, without its separator and end; empty if there is a special token among them.
+
+    In a chat it is also without the thoughts before it.
+    """
     text, before = _decode(ids, tokenizer), SEPARATOR
     if text != _decode(ids, tokenizer, skip_special_tokens=True):
         if not control_ids(tokenizer).isdisjoint(ids):
             return ""
         # What the vocabulary lacks, which may be the separator itself.
         before = _decode(_encode([SEPARATOR], tokenizer)[0], tokenizer)
-    return text.removeprefix(before)
+    turns = chat.turns(tokenizer)
+    return text.removeprefix(before) if turns is None else chat.answer_text(text, turns)
 
 
 def pad(sequences: Sequence[Sequence[int]], value: int = 0) -> tuple[torch.Tensor, torch.Tensor]:

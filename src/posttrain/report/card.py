@@ -26,6 +26,12 @@ inputs = tokenizer.apply_chat_template(
 ids = model.generate(**inputs, max_new_tokens={tokens}, do_sample=False)
 print(tokenizer.decode(ids[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip())
 """
+TEMPLATES = {
+    "plain": "The chat template is the prompt as in training, one message of the user and nothing around it; a "
+    "template of the base was not used. The answer begins with a line break.",
+    "chat": "The chat template is that of the base, as in training: one message of the user. A model that can think "
+    "before it answers was trained not to, and a date in the template is always the same.",
+}
 SCORE = """\
 from scorer import Scorer
 
@@ -124,8 +130,7 @@ class Card:
             snippet = GENERATE.format(prompt=prompt, tokens=self.max_new_tokens)
             return (
                 f"{before}\n\n{fenced(snippet, 'python')}\n\n"
-                "The chat template is the prompt as in training, one message of the user and nothing around it; a "
-                "template of the base was not used. The answer begins with a line break.\n\n"
+                f"{TEMPLATES[self.manifest['params']['model'].get('prompt', 'plain')]}\n\n"
                 f"{fenced('vllm serve . --served-model-name policy', 'sh')}\n\n"
                 "Ask vLLM at `/v1/chat/completions`, with `temperature` 0 for the greedy answer. Adapters, if there were "
                 "any, are part of the weights."

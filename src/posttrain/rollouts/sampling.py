@@ -60,8 +60,9 @@ MAX_PREFILL_TOKENS = 32768
 class Completion:
     """Token ids, with EOS if there is one; the text, without separator and EOS; and whether it has an EOS.
 
-    The text is empty if there is another special token among the ids, so that no scorer reads an answer around it. Its
-    name written in ordinary tokens (`<pad>`) is text.
+    In a chat EOS is the end of the turn, and the text is without the thoughts before the answer. The text is empty if
+    there is another special token among the ids, so that no scorer reads an answer around it. Its name written in
+    ordinary tokens (`<pad>`) is text.
     """
 
     ids: list[int]
@@ -254,18 +255,19 @@ def draw_uniforms(seed: int, keys: Sequence[int | str], count: int, steps: int) 
 
 
 def end_tokens(model: Generator, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The ids that end a completion: first the tokenizer's, which training teaches, then others of the model's own.
+    """The ids that end a completion: first the one that training teaches, then the others.
 
-    A chat model may end an answer by the end of a turn or of a text. Its ids count where the tokenizer has a special
-    token for them. `UserError` if the tokenizer has no EOS.
+    These are the tokenizer's EOS and those that the model's own settings name, as a chat model may end an answer by the
+    end of a turn or of a text. They count where the tokenizer has an added token for them. `UserError` if the tokenizer
+    has no EOS.
     """
     end = special_ids(tokenizer).end
     if not end:
         raise UserError("the tokenizer has no EOS token, so no completion could end")
     own = model.generation_config.eos_token_id
-    special = {id for id, token in tokenizer.added_tokens_decoder.items() if token.special}
-    others = own if isinstance(own, list) else [own]
-    return list(dict.fromkeys([*end, *(id for id in others if id in special)]))
+    others = [tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])]
+    added = tokenizer.added_tokens_decoder
+    return list(dict.fromkeys([*end, *(id for id in others if id in added)]))
 
 
 def check_request(

@@ -26,7 +26,7 @@ Left out: tensor parallelism; pools of different K in one batch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -161,18 +161,21 @@ class Selector(nn.Module):
         tree = _grow(batch)
         last = batch.prompt_mask.sum(dim=1, keepdim=True) - 1
         before_root = torch.arange(batch.prompt_ids.shape[1], device=last.device) < last
-        states = read(
+        own = tree.membership.any(dim=1)
+
+        def parents(states: torch.Tensor) -> torch.Tensor:
+            return states.gather(1, tree.parent[:, :, None].expand_as(states))[own]
+
+        states, log_probs = self._read(
+            parents,
+            tree.ids[own],
             input_ids=tree.ids,
             attention_mask=self._additive_mask(before_root, tree.visible),
             position_ids=self._within_table(last + tree.depth),
             past_key_values=prefix.past_key_values,
             use_cache=True,
-        ).last_hidden_state
-        # A token is predicted from its parent's state.
-        before = states.gather(1, tree.parent[:, :, None].expand_as(states))
-        return Encoding(
-            _mean(states, tree.membership), self._likelihood(before, tree.ids, tree.membership)
         )
+        return Encoding(_mean(states, tree.membership), _sum(log_probs, own, tree.membership))
 
     def encode_separately(self, batch: PoolBatch) -> Encoding:
         """Encode each prompt + candidate as a sequence of its own; also the reference for tests of `encode_shared`."""
@@ -190,29 +193,42 @@ class Selector(nn.Module):
         inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": mask.long()}
         if self.causal:
             inputs["use_cache"] = False
-        states = self._language_model.base_model(**inputs).last_hidden_state
         starts = batch.prompt_mask.sum(dim=1).repeat_interleave(k)
-        own = (mask & (torch.arange(width, device=lengths.device) >= starts[:, None]))[:, None]
-        likelihood = self._likelihood(states[:, :-1], ids[:, 1:], own[:, :, 1:])
+        own = mask & (torch.arange(width, device=lengths.device) >= starts[:, None])
+        states, log_probs = self._read(
+            lambda states: states[:, :-1][own[:, 1:]], ids[:, 1:][own[:, 1:]], **inputs
+        )
+        likelihood = _sum(log_probs, own, own[:, None])
         return Encoding(
-            _mean(states, own).view(b, k, -1), None if likelihood is None else likelihood.view(b, k)
+            _mean(states, own[:, None]).view(b, k, -1),
+            None if likelihood is None else likelihood.view(b, k),
         )
 
-    def _likelihood(
-        self, before: torch.Tensor, ids: torch.Tensor, membership: torch.Tensor
-    ) -> torch.Tensor | None:
-        """Log-probability of each candidate, (B, K) float32; None without a language-model head.
+    def _read(
+        self, before: Callable[[torch.Tensor], torch.Tensor], tokens: torch.Tensor, **inputs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The last hidden states (B, S, d) of `inputs`, and the log-probabilities (n,) of n tokens, in float32.
 
-        before: states (B, S, d) that predict the tokens. ids: (B, S). membership: each candidate's tokens, (B, K, S).
+        before: from the states, those (n, d) that predict the tokens. The log-probabilities are None without a
+        language-model head.
         """
-        head = self._language_model.get_output_embeddings()
+        model = self._language_model
+        head = model.get_output_embeddings()
         if head is None:
-            return None
-        own = membership.any(dim=1)
-        logits = head(before[own]).float()
-        of_token = logits.new_zeros(own.shape)
-        of_token[own] = -nn.functional.cross_entropy(logits, ids[own], reduction="none")
-        return torch.bmm(membership.float(), of_token[:, :, None]).squeeze(-1)
+            return model.base_model(**inputs).last_hidden_state, None
+        read: list[torch.Tensor] = []
+
+        def select(module: nn.Module, arguments: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor]:
+            read.append(arguments[0])
+            return (before(arguments[0])[None],)
+
+        # A hook keeps the model's own scale or soft cap of the logits; calling backbone and head apart would skip it.
+        handle = head.register_forward_pre_hook(select)
+        try:
+            logits = model(**inputs).logits[0].float()
+        finally:
+            handle.remove()
+        return read[0], -nn.functional.cross_entropy(logits, tokens, reduction="none")
 
     def _can_share(self, batch: PoolBatch) -> bool:
         if not self.share_prefix:
@@ -299,6 +315,17 @@ def _mean(states: torch.Tensor, membership: torch.Tensor) -> torch.Tensor:
     """
     weights = membership / membership.sum(dim=-1, keepdim=True)
     return torch.bmm(weights.float(), states.float())
+
+
+def _sum(
+    log_probs: torch.Tensor | None, own: torch.Tensor, membership: torch.Tensor
+) -> torch.Tensor | None:
+    """Log-probability of each candidate, (B, K), from those of the tokens at `own` (B, S) and (B, K, S)."""
+    if log_probs is None:
+        return None
+    of_token = log_probs.new_zeros(own.shape)
+    of_token[own] = log_probs
+    return torch.bmm(membership.float(), of_token[:, :, None]).squeeze(-1)
 
 
 def save_selector(

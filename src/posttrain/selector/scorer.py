@@ -47,11 +47,7 @@ class Scorer:
     @torch.no_grad()
     def __call__(self, prompt: str, candidates: Sequence[str]) -> list[float]:
         """One score per candidate; `ValueError` if prompt and candidate exceed the model's positions."""
-        start = self.format["start"] + self._tokens(prompt)
-        answers = [
-            self._tokens(self.format["separator"] + text) + self.format["end"]
-            for text in candidates
-        ]
+        start, answers = self._prompt(prompt), [self._answer(text) for text in candidates]
         limit = getattr(self.model.config, "max_position_embeddings", None)
         longest = len(start) + max(map(len, answers), default=0)
         if limit is not None and longest > limit:
@@ -61,6 +57,34 @@ class Scorer:
             for first in range(0, len(answers), self.batch_size)
             for score in self._score(start, answers[first : first + self.batch_size])
         ]
+
+    def _prompt(self, text: str) -> list[int]:
+        if self.format["chat"]:
+            return self._turns(text)
+        start: list[int] = self.format["start"]
+        return start + self._tokens(text)
+
+    def _answer(self, text: str) -> list[int]:
+        end: list[int] = self.format["end"]
+        if self.format["chat"]:
+            # The answer to a short question, of which the format has the ids.
+            asked = self.format["start"]
+            whole = self._turns(self.format["question"], text)
+            ids = whole[len(asked) :]
+            if whole[: len(asked)] == asked and end[0] in ids:
+                return ids[: ids.index(end[0]) + 1]
+        return self._tokens(self.format["separator"] + text + self.format["after"]) + end
+
+    def _turns(self, *texts: str) -> list[int]:
+        """Ids of a prompt, or of a prompt and its answer, by the tokenizer's chat template."""
+        roles = zip(("user", "assistant"), texts, strict=False)
+        ids: list[int] = self.tokenizer.apply_chat_template(
+            [{"role": role, "content": text} for role, text in roles],
+            add_generation_prompt=len(texts) == 1,
+            return_dict=False,
+            sanitize_control_tokens=True,
+        )
+        return ids
 
     def _tokens(self, text: str) -> list[int]:
         """Ids of the text; the name of a special token in it is characters like any other."""
@@ -84,17 +108,32 @@ class Scorer:
         ids = torch.zeros_like(real, dtype=torch.long)
         ids[real] = torch.tensor([i for a in answers for i in start + a], device=self.device)
         own = real & (place >= len(start))
-        states = self.model.base_model(input_ids=ids, attention_mask=real.long()).last_hidden_state
+        states, logits = self._read(ids, real, own)
         pooled = (states.float() * own[:, :, None]).sum(dim=1) / own.sum(dim=1, keepdim=True)
         inner = torch.tanh(pooled @ self.head["inner.weight"].T + self.head["inner.bias"])
         scores = (inner @ self.head["outer.weight"].T + self.head["outer.bias"]).squeeze(-1)
         if self.format["likelihood"]:
-            # A token is predicted from the state before it.
-            own, before = own[:, 1:], states[:, :-1]
-            logits = self.model.get_output_embeddings()(before[own]).float()
             of_token = torch.zeros(own.shape, device=self.device)
-            of_token[own] = -torch.nn.functional.cross_entropy(
-                logits, ids[:, 1:][own], reduction="none"
-            )
+            of_token[own] = -torch.nn.functional.cross_entropy(logits, ids[own], reduction="none")
             scores = scores + self.head["likelihood_weight"] * of_token.sum(dim=1)
         return [float(score) for score in scores]
+
+    def _read(self, ids: Any, real: Any, own: Any) -> tuple[Any, Any]:
+        """Last hidden states, and the logits of the tokens at `own`, which an encoder does not have."""
+        inputs = {"input_ids": ids, "attention_mask": real.long()}
+        if not self.format["likelihood"]:
+            return self.model.base_model(**inputs).last_hidden_state, None
+        read: list[Any] = []
+
+        def before(module: Any, arguments: Any) -> Any:
+            read.append(arguments[0])
+            # A token is predicted from the state before it.
+            return (arguments[0][:, :-1][own[:, 1:]][None],)
+
+        # The whole model is called, as some scale their logits or cap them after the head.
+        handle = self.model.get_output_embeddings().register_forward_pre_hook(before)
+        try:
+            logits = self.model(**inputs).logits[0].float()
+        finally:
+            handle.remove()
+        return read[0], logits
