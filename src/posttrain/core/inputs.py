@@ -19,6 +19,9 @@ from posttrain.core.errors import UserError
 from posttrain.core.files import PathLike, read_json, sha256_file, write_json
 from posttrain.core.params import Params, StoredDataset
 
+DOWNLOADS = Path(
+    ".downloads"
+)  # so that each file is downloaded, and each GGUF file converted, once
 HASHES = Path(".hashes.json")  # by real path: size, mtime, ctime and inode, and the SHA-256 of then
 WEIGHTS = ".safetensors"
 # What transformers reads of a model's folder.
@@ -40,8 +43,17 @@ def named_folder(path: PathLike, key: str) -> Path:
     raise UserError(f"{key}: {path} is not a folder{advice}")
 
 
+def named_file(path: PathLike, key: str) -> Path:
+    """The file that `key` of params.yaml names, which may begin with `~`; `UserError` if it is none."""
+    file = Path(os.path.expanduser(path))
+    named_folder(file.parent, key)
+    if file.is_file():
+        return file
+    raise UserError(f"{key}: {path} is not a file")
+
+
 def hash_inputs(params: Params) -> dict[str, Digest]:
-    """The digests of the chosen data set's folders and model's folder; empty for what is generated or downloaded.
+    """The digests of the chosen data set's folders and model's folder or file; empty for what is generated or downloaded.
 
     For a data set with parts, those of the parts' folders and entries, under `datasets.PART`.
     """
@@ -53,8 +65,12 @@ def hash_inputs(params: Params) -> dict[str, Digest]:
         files = _hash_folders(params.of_part(part))
         found["dataset"] |= {f"{key}/{name}": sha for name, sha in files.items()}
     if model.source == "path":
-        folder = named_folder(model.name, f"models.{params.model}.name")
-        found["model"] = hash_files(model_files(folder))
+        key = f"models.{params.model}.name"
+        if model.is_gguf:
+            file = named_file(model.name, key)
+            found["model"] = hash_files({file.name: file})
+        else:
+            found["model"] = hash_files(model_files(named_folder(model.name, key)))
     return found
 
 

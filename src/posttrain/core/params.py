@@ -7,6 +7,7 @@ checks params.yaml, for `make repro`: DVC reads the file before any stage does, 
 
 from __future__ import annotations
 
+import re
 import sys
 from collections import Counter
 from pathlib import Path
@@ -111,9 +112,13 @@ class Lora(Section):
 
 
 class Model(Section):
-    source: Literal["hub", "path"]
+    """A base model. `file` is a GGUF file in a hub repository or in a Python package, `sha256` its hash."""
+
+    source: Literal["hub", "path", "package"]
     name: str
     revision: str | None
+    file: Annotated[str, Field(pattern=r"\.gguf$")] | None = None
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
     dtype: Literal["float32", "bfloat16", "float16"]
     operands: Literal["cells", "literal"]
     prompt: Literal["plain", "chat"] = "plain"
@@ -129,6 +134,26 @@ class Model(Section):
     def _pinned(self) -> Model:
         if self.source == "hub" and self.revision is None:
             raise ValueError("source is hub, so revision must pin a commit")
+        return self
+
+    @property
+    def is_gguf(self) -> bool:
+        """Whether the model is a GGUF file, which stage `base` converts."""
+        return self.file is not None or (self.source == "path" and self.name.endswith(".gguf"))
+
+    @model_validator(mode="after")
+    def _file_is_pinned(self) -> Model:
+        if self.source == "package":
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9.!+_-]+", self.name):
+                raise ValueError("source is package, so name must be PACKAGE==VERSION")
+            if self.file is None or self.sha256 is None:
+                raise ValueError(
+                    "source is package, so file must name a GGUF file in it, and sha256 its hash"
+                )
+        if self.source == "path" and self.file is not None:
+            raise ValueError("source is path, so name must be the GGUF file itself, without file")
+        if self.sha256 is not None and not self.is_gguf:
+            raise ValueError("sha256 is that of a GGUF file, and the entry names none")
         return self
 
     @model_validator(mode="after")

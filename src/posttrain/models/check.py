@@ -15,6 +15,8 @@ Left out: the weights, and what the machine has (a GPU, packages); both are seen
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from transformers import AutoModel, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
@@ -34,12 +36,16 @@ from posttrain.models.lora import add_lora
 from posttrain.models.tokens import special_ids
 
 
-def check_model(entry: Model) -> PreTrainedConfig:
-    """The model's configuration; `UserError` if the model cannot be used as the entry says."""
-    cached_only = entry.source == "hub" and hub.check(entry.name, entry.revision)
-    config = load_config(*place(entry), cached_only)
+def check_model(entry: Model, converted: Path | None = None) -> PreTrainedConfig:
+    """The model's configuration; `UserError` if the model cannot be used as the entry says.
+
+    converted: the folder with the model of an entry that names a GGUF file.
+    """
+    name, revision = place(entry) if converted is None else (converted, None)
+    cached_only = converted is None and entry.source == "hub" and hub.check(str(name), revision)
+    config = load_config(name, revision, cached_only)
     check_entry(config, entry)
-    tokenizer = load_tokenizer(*place(entry), cached_only, entry.prompt)
+    tokenizer = load_tokenizer(name, revision, cached_only, entry.prompt)
     specials = special_ids(tokenizer)
     if not specials.end:
         raise UserError(f"{entry.name}: its tokenizer has no EOS token, so no answer could end")

@@ -26,7 +26,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -134,18 +133,21 @@ def intermediate_size(config: PreTrainedConfig) -> int:
     return 4 * int(config.hidden_size)
 
 
-def propose_entry(
-    config: PreTrainedConfig, model: str, revision: str | None, r: int, dtype: Dtype
-) -> Model:
-    """A `models` entry for a model that has none, with lengths that fit its positions and small batches."""
+def propose_entry(config: PreTrainedConfig, source: Model, r: int, dtype: Dtype) -> Model:
+    """A `models` entry for a model that has none, with lengths that fit its positions and small batches.
+
+    source: an entry of which only what names the model is read.
+    """
     known = auto_targets(config) is not None
     limit = max_positions(config) or 8192
     answer = min(ANSWER_TOKENS, limit // 4)
     prompt = min(4096, (limit - answer) // ROUND * ROUND or limit - answer)
     return Model(
-        source="path" if Path(model).is_dir() else "hub",
-        name=model,
-        revision=None if Path(model).is_dir() else revision or "main",
+        source=source.source,
+        name=source.name,
+        revision=source.revision,
+        file=source.file,
+        sha256=source.sha256,
         dtype=dtype,
         operands="literal",
         lora=Lora(

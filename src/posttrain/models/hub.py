@@ -18,8 +18,10 @@ from posttrain.core.errors import UserError
 TIMEOUT = 2.0  # seconds
 
 
-def check(model: str, revision: str | None) -> bool:
+def check(model: str, revision: str | None, file: str = "config.json") -> bool:
     """Whether to read this model from the cache alone because the hub cannot be reached; False for a local folder.
+
+    file: of the model, which is in the cache if the model is.
 
     Raises `UserError` if the hub cannot be reached and the model is not in the cache.
     """
@@ -30,7 +32,7 @@ def check(model: str, revision: str | None) -> bool:
         return False
     from huggingface_hub import try_to_load_from_cache
 
-    if isinstance(try_to_load_from_cache(model, "config.json", revision=revision), str):
+    if isinstance(try_to_load_from_cache(model, file, revision=revision), str):
         return True
     at = f" at revision {revision}" if revision else ""
     raise UserError(

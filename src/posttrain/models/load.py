@@ -2,7 +2,8 @@
 
 A model is named in one of three ways, and `locate` turns each into a `Location`:
 
-    models/base                a folder with `base.json`, written by stage `base`, which names one of the other two
+    models/base                a folder with `base.json`, written by stage `base`, which names one of the other two, or
+                               says that the folder `models/base/converted` is the model (`models.gguf`)
     meta-llama/Llama-3.2-1B    a Hugging Face name, with the commit to load
     ./checkpoints/llama        a local folder with `config.json` and safetensors weights
 
@@ -55,6 +56,7 @@ logger = logging.getLogger(__name__)
 
 BASE = Path("models/base")  # output of stage base
 BASE_FILE = "base.json"
+CONVERTED = "converted"  # in models/base, the model of a GGUF file
 JSON_FILES = (  # of a model, each an object
     "config.json",
     "generation_config.json",
@@ -94,7 +96,9 @@ UNLOADABLE = (
     StrictDataclassError,
 )
 
-_GGUF = "GGUF files are not read; take a folder with the model's safetensors and config.json"
+_GGUF = (
+    "stage base converts a GGUF file that an entry of params.yaml names; see docs/adding-a-model.md"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +115,12 @@ class Location:
 
 
 def place(entry: Model) -> tuple[str | Path, str | None]:
-    """The model of an entry of params.yaml as the functions below take it: a hub name or a folder, and the revision."""
+    """The model of an entry of params.yaml as the functions below take it: a hub name or a folder, and the revision.
+
+    A GGUF file's is in models/base.
+    """
+    if entry.is_gguf:
+        return BASE, None
     name = Path(entry.name).expanduser() if entry.source == "path" else entry.name
     return name, entry.revision
 
@@ -146,6 +155,9 @@ def _gguf(directory: Path) -> str:
 def _follow(directory: Path) -> Location:
     base = read_json(directory / BASE_FILE)
     match base:
+        case {"gguf": {}}:
+            _check_unchanged(directory, base, directory / CONVERTED)
+            return Location(str(directory / CONVERTED), prompt=base.get("prompt", "plain"))
         case {"source": "path", "name_or_path": str(name)}:
             location = locate(Path(name))
             _check_unchanged(directory, base, Path(name))
@@ -177,18 +189,23 @@ def write_base(
     name_or_path: str,
     revision: str | None,
     prompt: Prompt = "plain",
+    gguf: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Write and return `base.json`: the source, how the model is asked, and for a local model `hash_model`.
 
-    The hashes let `read_saved` refuse a policy of another base. A hub model is identified by its revision.
+    The hashes let `read_saved` refuse a policy of another base. A hub model is identified by its revision. gguf: name and
+    SHA-256 of the file from which the model in `CONVERTED` was made.
     """
-    local = source == "path"
+    folder = Path(name_or_path) if source == "path" else None
+    if gguf is not None:
+        folder = directory / CONVERTED
     base = {
         "source": source,
         "name_or_path": name_or_path,
         "revision": revision,
         "prompt": prompt,
-        **(hash_model(Path(name_or_path)) if local else {"sha256": {}, "settings": {}}),
+        **({} if gguf is None else {"gguf": dict(gguf)}),
+        **({"sha256": {}, "settings": {}} if folder is None else hash_model(folder)),
     }
     write_json(directory / BASE_FILE, base)
     return base

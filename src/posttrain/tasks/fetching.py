@@ -1,7 +1,7 @@
 """Fetching a data set into one folder, in its original layout: generated, copied, or downloaded and checked.
 
 A download takes each file at the pinned commit, and accepts it only if its git blob id is the one in params.yaml. A
-download is a `.part` file, named by the expected blob id, in the folder `SCRATCH`; the next one continues a broken one
+download is a `.part` file, named by the expected blob id, in the folder `DOWNLOADS`; the next one continues a broken one
 and takes a whole one as it is; a wrong file is deleted. The output folder appears only when all its files are right.
 """
 
@@ -19,11 +19,10 @@ from tqdm import tqdm
 
 from posttrain.core.errors import UserError
 from posttrain.core.files import PathLike, atomic_directory, atomic_write, git_blob_id
-from posttrain.core.inputs import named_folder
+from posttrain.core.inputs import DOWNLOADS, named_folder
 from posttrain.core.params import GeneratedDataset, Params
 
 HUB = "https://raw.githubusercontent.com"
-SCRATCH = Path(".downloads")
 TIMEOUT = 30.0
 
 _CHUNK = 1 << 16
@@ -98,7 +97,7 @@ def fetch_hub(
     blobs: Mapping[str, str],
     paths: Sequence[str],
     key: str,
-    scratch: Path = SCRATCH,
+    scratch: Path = DOWNLOADS,
     base_url: str = HUB,
 ) -> None:
     """Download the files at `paths` of `repository` at `commit`.
