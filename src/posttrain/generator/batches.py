@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, groupby
 from typing import Any, NamedTuple
 
 import torch
@@ -14,6 +15,7 @@ from torch.nn.functional import cross_entropy
 from posttrain.core import processes
 from posttrain.core.errors import UserError
 from posttrain.generator import shared
+from posttrain.generator.shared import Group
 from posttrain.models.tokens import length_buckets, pad
 from posttrain.rollouts.episode import Row
 from posttrain.rollouts.writer import Generator
@@ -26,7 +28,7 @@ class TokenBatch:
     ids: Tensor  # (B, L) int64
     before_action: Tensor  # (B, L) bool, True where the next id is an action
     tokens: Tensor  # (n,) int64
-    prompt: int  # length of the one prompt that all rows answer; 0 if they answer several
+    groups: Sequence[Group]  # of rows that answer the same prompt
 
 
 class Forward(NamedTuple):
@@ -37,21 +39,15 @@ class Forward(NamedTuple):
 
 
 def in_batches(model: Generator, rows: Sequence[Row], batch_size: int) -> list[list[Row]]:
-    """Batches of at most `batch_size` rows: by prompt where the model can read it once for all, else by length."""
+    """Batches of at most `batch_size` rows: by prompt where the model can read it once, else by length."""
     # Similar lengths waste the fewest tokens on padding, and a batch too long for the memory fails first.
     ordered = sorted(rows, key=lambda row: len(row.ids), reverse=True)
-    share = shared.reads_once(model, len(ordered[0].ids))
-    groups: dict[Sequence[int], list[Row]] = {}
-    for row in ordered:
-        groups.setdefault(row.prompt if share else (), []).append(row)
-    alone: list[Row] = []
-    batches: list[list[Row]] = []
-    for prompt, group in groups.items():
-        if prompt and len(group) > 1:
-            batches += [group[i : i + batch_size] for i in range(0, len(group), batch_size)]
-        else:
-            alone += group
-    return batches + processes.batches(alone, batch_size)
+    if shared.reads_once(model, len(ordered[0].ids)):
+        groups: dict[Sequence[int], list[Row]] = {}
+        for row in ordered:
+            groups.setdefault(row.prompt, []).append(row)
+        ordered = [*chain.from_iterable(groups.values())]
+    return processes.batches(ordered, batch_size)
 
 
 def prompt_batches(
@@ -75,9 +71,11 @@ def collate(rows: Sequence[Row], device: torch.device | str = "cpu") -> TokenBat
     actions, _ = pad([row.actions for row in rows])
     is_action = actions.bool()
     before_action = is_action.roll(-1, dims=1)
-    prompts = {row.prompt for row in rows}
-    length = len(prompts.pop()) if len(prompts) == 1 else 0
-    return TokenBatch(ids.to(device), before_action.to(device), ids[is_action].to(device), length)
+    # A row of several turns has no prompt, and stands alone.
+    prompts = groupby(enumerate(rows), key=lambda place: place[1].prompt or place[0])
+    answered = [[row for _, row in group] for _, group in prompts]
+    groups = [Group(len(group), 0, len(group[0].prompt)) for group in answered]
+    return TokenBatch(ids.to(device), before_action.to(device), ids[is_action].to(device), groups)
 
 
 def forward(
@@ -91,26 +89,24 @@ def forward(
     head: nn.Module | None = model.get_output_embeddings()
     if head is None:
         raise UserError(f"{type(model).__name__} has no language-model head, so it cannot write")
-    several = len(batch.ids) > 1 and batch.prompt > 0
-    once = several and shared.reads_once(model, batch.ids.shape[1])
+    before = batch.before_action
+    arguments: dict[str, Any] = {"input_ids": batch.ids, "use_cache": False}
+    if len(batch.groups) < len(batch.ids) and shared.reads_once(model, batch.ids.shape[1]):
+        # No token after the last action is read.
+        columns = torch.arange(1, batch.ids.shape[1] + 1, device=before.device)
+        trees = shared.grow(batch.ids, batch.groups, (before * columns).amax(dim=1).tolist())
+        before = trees.own & before.flatten()[trees.source]
+        arguments = trees.inputs(model.dtype)
     states: list[Tensor] = []
 
     def select(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
-        states.append(inputs[0] if once else inputs[0][batch.before_action][None])
+        states.append(inputs[0][before][None])
         return (states[-1],)
-
-    def call(**arguments: Any) -> Any:
-        return functional_call(model, dict(weights or {}), (), arguments)
 
     # A hook keeps the model's own scale or soft cap of the logits; calling backbone and head apart would skip it.
     handle = head.register_forward_pre_hook(select)
     try:
-        if once:
-            prompt, completions = batch.ids[0, : batch.prompt], batch.ids[:, batch.prompt :]
-            written = batch.before_action[:, batch.prompt - 1 : -1]
-            output = shared.read(call, prompt, completions, written, model.dtype)
-        else:
-            output = call(input_ids=batch.ids, use_cache=False)
+        output = functional_call(model, dict(weights or {}), (), arguments)
     finally:
         handle.remove()
     return Forward(output.logits[0], states[-1][0])

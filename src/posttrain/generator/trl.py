@@ -21,14 +21,15 @@ from __future__ import annotations
 import copy
 import random
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PrinterCallback, TrainerCallback
 from transformers.utils import logging
 from trl.trainer import utils
@@ -138,7 +139,7 @@ def common_arguments(run: Run, settings: Optimization) -> dict[str, Any]:
         "lr_scheduler_type": "cosine_warmup_with_min_lr",
         "lr_scheduler_kwargs": {"min_lr_rate": 0.1, "warmup_lr_rate": 0.1},
         "warmup_steps": min(settings.warmup, 0.999),  # below 1 it is a share of the steps
-        "optim": "adamw_torch",
+        "optim": "adamw_torch_fused" if cuda else "adamw_torch",
         "weight_decay": settings.weight_decay,
         "max_grad_norm": settings.max_grad_norm,
         "use_cpu": not cuda,
@@ -252,6 +253,10 @@ class Quiet:
     def _send_telemetry(self) -> None: ...
 
     def create_model_card(self, *arguments: Any, **others: Any) -> None: ...
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        """None are counted: nobody reads the number, and counting walks through the model at every step."""
+        return 0
 
     def _wrap_model(self, model: Any, training: bool = True, **others: Any) -> Any:
         if training and processes.sharded() and processes.count() > 1:
@@ -398,17 +403,16 @@ class Rollouts(Quiet):
                 **others,
             )
         real = attention_mask.bool()
-        prompts = input_ids.masked_fill(~real, -1)[:, :-logits_to_keep]
+        stop = input_ids.shape[1] - logits_to_keep
+        prompts = input_ids.masked_fill(~real, -1)[:, :stop]
         _, counts = torch.unique_consecutive(prompts, dim=0, return_counts=True)
-        ends = counts.cumsum(0).tolist()
-        parts = []
-        for start, end in zip([0, *ends], ends, strict=False):
-            prompt = prompts[start][prompts[start] >= 0]
-            completions = input_ids[start:end, -logits_to_keep:]
-            written = real[start:end, -logits_to_keep:]
-            parts.append(shared.scores(model, prompt, completions, written))
-        log_probs = torch.cat([part["log_probs"] for part in parts])
-        entropies = torch.cat([part["entropy"] for part in parts]) if compute_entropy else None
+        firsts = counts.cumsum(0) - counts
+        starts = (stop - real[firsts, :stop].sum(dim=1)).tolist()
+        groups = [shared.Group(n, at, stop) for n, at in zip(counts.tolist(), starts, strict=True)]
+        written = real & (torch.arange(input_ids.shape[1], device=real.device) >= stop)
+        found = shared.scores(model, input_ids, written, groups)
+        log_probs = found["log_probs"][:, stop:]
+        entropies = found["entropy"][:, stop:] if compute_entropy else None
         return log_probs, entropies, None
 
 
@@ -448,12 +452,31 @@ def train(trainer: Any, watch: Watch) -> History:
     checkpoint = _resume_from(Path(trainer.args.output_dir))
     if checkpoint is not None:
         watch.restore(checkpoint)
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    with _walked_once(trainer.model):
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     best = watch.best
     best.put_back()
     _release(best.model)
     rows = _curve(trainer.state.log_history, watch.window)
     return History(rows, best.val, best.by, best.plateau)
+
+
+@contextmanager
+def _walked_once(model: Any) -> Iterator[None]:
+    """The model's modules are walked through once, and not several times at each step: adapters add thousands."""
+    parameters = list(model.parameters())
+
+    def found(recurse: bool = True) -> Iterator[nn.Parameter]:
+        return iter(parameters) if recurse else type(model).parameters(model, False)
+
+    def train(mode: bool = True) -> Any:
+        return model if model.training is mode else type(model).train(model, mode)
+
+    model.parameters, model.train = found, train
+    try:
+        yield
+    finally:
+        del model.parameters, model.train
 
 
 def _resume_from(work: Path) -> Path | None:

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from operator import itemgetter
@@ -46,6 +47,7 @@ from posttrain.core.errors import DivergedError, UserError
 from posttrain.core.loop import evaluating
 from posttrain.models.architecture import SHARED_PREFIX, sliding_window
 from posttrain.models.load import max_positions
+from posttrain.models.lora import merged
 from posttrain.models.tokens import decode_answer, pad, special_ids
 from posttrain.rollouts.writer import Generator
 
@@ -121,7 +123,9 @@ def sample(
     decode = decode_shared if share_prefill else decode_apart
     # Weights that FSDP gathers in inference mode could not be trained afterwards.
     without_gradients = torch.no_grad() if processes.sharded() else torch.inference_mode()
-    with evaluating(model), without_gradients:
+    # Sharded weights are whole only while their layer computes.
+    adapters = nullcontext() if processes.sharded() else merged(model)
+    with evaluating(model), without_gradients, adapters:
         for batch, counts in processes.share(processes.batches(order, size)):
             prompts = [prompt_ids[index] for index in batch]
             own_keys = [index if keys is None else keys[index] for index in batch]

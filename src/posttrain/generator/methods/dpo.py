@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import torch
 from datasets import Dataset
 from safetensors.torch import save
-from torch import Tensor, nn
+from torch import Tensor
 from trl.trainer import dpo_trainer
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
@@ -96,16 +96,16 @@ def _scores_of_pairs(
     """What TRL asks of `model(...)`: scores (2 N, L - 1) of the labelled tokens of N chosen rows and, after them, N rejected
     ones, padded on the right.
     """
-    found: dict[str, list[Tensor]] = {}
-    written = labels != IGNORED
-    for pair in range(len(input_ids) // 2):
-        ids, own = input_ids[pair :: len(input_ids) // 2], written[pair :: len(written) // 2]
-        start = int(own[0].int().argmax())  # the prompt's length
-        scores = shared.scores(model, ids[0, :start], ids[:, start:], own[:, start:])
-        for name, values in scores.items():
-            found.setdefault(name, []).append(nn.functional.pad(values, (start - 1, 0)))
-    stacked = {name: torch.stack(values, dim=1) for name, values in found.items()}
-    return FusedCausalLMOutput(**{name: both.flatten(0, 1) for name, both in stacked.items()})
+    count = len(input_ids) // 2
+    # Of each pair first the chosen row, then the rejected one.
+    order = torch.arange(2 * count, device=input_ids.device).view(2, count).T.flatten()
+    written = (labels != IGNORED)[order]
+    starts = written[::2].int().argmax(dim=1).tolist()  # the prompts' lengths
+    groups = [shared.Group(2, 0, start) for start in starts]
+    scores = shared.scores(model, input_ids[order], written, groups)
+    back = order.argsort()
+    # The score of a token stands where the one before it is read.
+    return FusedCausalLMOutput(**{name: values[back, 1:] for name, values in scores.items()})
 
 
 def train(run: Run, settings: Settings) -> History:
