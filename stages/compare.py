@@ -19,6 +19,7 @@ from posttrain.report.compare import REFERENCE, Run, compare_runs, read_left_out
 from posttrain.report.critic import critic_sentences
 from posttrain.report.curves import plot_curves, read_panels
 from posttrain.report.effort import read_effort
+from posttrain.report.episodes import episodes_section
 from posttrain.report.findings import headline, left_out_sentences, not_trained_sentences
 from posttrain.report.parts import Parts, figures_by_policy, measure_parts, rows, sentences
 from posttrain.report.parts import sections as parts_sections
@@ -68,6 +69,7 @@ def main(params: Params, family: str) -> None:
     )
     temperatures = read_temperatures(Path("data") / f"{family}_evaluate", comparison)
     sections = {
+        **episodes_section(Path("data") / f"{family}_evaluate", comparison),
         "Temperature": temperature_table(temperatures),
         "Effort": read_effort(params, family),
         **(parts_sections(found) if found else {}),

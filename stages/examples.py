@@ -13,7 +13,7 @@ from typing import Any
 from posttrain.core.files import JsonLines, atomic_directory, write_json, write_jsonl
 from posttrain.core.params import Params, StoredDataset
 from posttrain.core.stage import run
-from posttrain.models.load import BASE, load_tokenizer
+from posttrain.models.load import load_tokenizer, place
 from posttrain.models.tokens import check_fit
 from posttrain.tasks import SPLITS, get_task
 from posttrain.tasks.rendering import rendered
@@ -25,7 +25,7 @@ OUTPUT = Path("data/examples")
 def main(params: Params) -> None:
     dataset, variants = params.selected_dataset, params.generator.sample.variants
     task, entry = get_task(*params.tasks), params.selected_model
-    tokenizer = load_tokenizer(BASE)
+    tokenizer = load_tokenizer(*place(entry), prompt=entry.prompt)
     metrics: dict[str, dict[str, Any]] = {}
     with atomic_directory(OUTPUT) as directory:
         for split in SPLITS:

@@ -1,4 +1,4 @@
-"""A tiny environment, and a tiny model that has its form of answers and often walks the wrong way, for tests and benchmarks."""
+"""A tiny environment, and a tiny model that has its form of answers and often goes wrong, for tests and benchmarks."""
 
 from __future__ import annotations
 

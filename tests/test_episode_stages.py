@@ -90,6 +90,7 @@ def test_policies_of_an_environment_are_compared_beside_scripted_players(project
     table = (project / "plots/compare/generator.md").read_text()
     assert "| expert (scripted)" in table and "| 100.0 [" in table
     assert "The environment's own expert ends at the goal on 100.0" in table
+    assert "| greedy episodes | return | turns |" in table
     found = read_json(project / "metrics/generator_evaluate/sft/0.json")["test"]["episodes"]
     assert found["success"] == 0 and found["limit"] == 1 and found["error"] == 0
     assert 0 < found["invalid"] <= 1 and found["turns"] > 1

@@ -232,7 +232,7 @@ def train(
         )
         failed = sum(episode.end == "error" for episode in episodes)
         played.add_(torch.tensor([failed, len(episodes)]))
-        check_errors(*played.tolist(), episodes)
+        check_errors(int(played[0]), int(played[1]), episodes)
         made, stats = rollout(
             model, reference, episodes, settings, run.batch_size, credit, with_states
         )

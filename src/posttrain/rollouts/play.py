@@ -23,7 +23,7 @@ import random
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from operator import itemgetter
@@ -37,7 +37,16 @@ from posttrain.core import processes
 from posttrain.core.errors import UserError
 from posttrain.core.params import Params
 from posttrain.core.progress import DELAY
-from posttrain.environments import FORMS, Action, End, Environment, Form, Outcome, read_action
+from posttrain.environments import (
+    Action,
+    End,
+    Environment,
+    Form,
+    Outcome,
+    read_action,
+    write_action,
+)
+from posttrain.environments.scripted import Choose, expert, random_legal
 from posttrain.models.tokens import tokenize_observations, tokenize_prompts
 from posttrain.rollouts.episode import Episode, Step, Window
 from posttrain.rollouts.sampling import Sampler
@@ -48,7 +57,6 @@ MOST_ERRORS = 0.01  # share of the episodes
 
 Item = TypeVar("Item")
 Start = tuple[Example, int]  # and the number of the sample
-Choose = Callable[[Environment, random.Random], str | None]
 # The step that was taken, the end of the episode if that is reached, and what went wrong if that is an error.
 _Outcome = tuple[Step | None, End | None, str | None]
 
@@ -181,28 +189,6 @@ class Scripted:
         return Written("" if action is None else write_action(action, self.form), explored=explored)
 
 
-def write_action(action: str, form: Form) -> str:
-    """An answer of this form; its thought, where the form has one, says no more than the action."""
-    return FORMS[form].replace("<action>", action).replace("<thought>", f"I will {action}.")
-
-
-def random_legal(environment: Environment, numbers: random.Random) -> str | None:
-    """One of the legal actions."""
-    legal = environment.legal()
-    return numbers.choice(legal) if legal else None
-
-
-def first_legal(environment: Environment, numbers: random.Random) -> str | None:
-    """The first of the legal actions."""
-    legal = environment.legal()
-    return legal[0] if legal else None
-
-
-def expert(environment: Environment, numbers: random.Random) -> str | None:
-    """The environment's own expert."""
-    return environment.expert()
-
-
 def off_path(epsilon: float, form: Form, seed: int = 0) -> Scripted:
     """Random legal actions, each followed by another with probability `epsilon`, then the expert."""
     return Scripted(expert, form, off_path=epsilon, seed=seed)
@@ -235,8 +221,8 @@ def play(
                 mine = place % processes.count() == processes.index()
                 live[place] = Playing(example, sample, mine)
                 begun.append((place, live[place]))
-            failed = _together([(place, world.begin(each)) for place, each in begun if each.mine])
-            outcomes = {place: found for place, found in failed.items() if found is not None}
+            tried = _together([(place, world.begin(each)) for place, each in begun if each.mine])
+            outcomes = {place: found for place, found in tried.items() if found is not None}
             acting = [(place, each) for place, each in live.items() if place not in outcomes]
             written = player.act([each for _, each in acting])
             outcomes |= _together(
