@@ -274,7 +274,7 @@ def trl(setting: Setting, method: str) -> tuple[float, float]:
     """The same training by TRL's trainer with its own defaults, adapters from outside as they are here."""
     rows, watch = Rows(setting), Stopwatch()
     with tempfile.TemporaryDirectory() as work:
-        common = {
+        common: dict[str, Any] = {
             "output_dir": work,
             "max_steps": STEPS,
             "report_to": "none",
@@ -455,7 +455,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     setting = Setting(30, 576, 49152, options.lora, options.rows, options.prompt, options.answer)
     if options.small:
         setting = Setting(2, 32, 128, min(options.lora, 4), 8, 12, 6, (1, 4))
-    began, told = time.monotonic(), {}
+    began, told = time.monotonic(), dict[str, Any]()
     name = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
     print(f"{name}, torch {torch.__version__}, {setting}", flush=True)
     heads = ["", "tokens/s", "ms", "GiB", "beside: tokens/s", "ms", "GiB", "times as fast"]

@@ -46,7 +46,7 @@ from transformers import (
 
 from posttrain.core.methods import load_method, settings_of
 from posttrain.core.params import load_params
-from posttrain.generator import trl
+from posttrain.generator import on_policy, trl
 from posttrain.generator.data import IGNORED
 from posttrain.generator.methods import ppo
 from posttrain.generator.run import Run
@@ -209,9 +209,12 @@ def train_ppo(model: Generator) -> list[float]:
     parameters = [p for p in model.parameters() if p.requires_grad]
     reference = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
     critic = Critic(int(model.config.hidden_size), 2, torch.device("cpu"))
-    made, _ = ppo.rollout(model, critic, reference, episodes, settings, ROWS)
+    credit = partial(ppo.credit, critic, settings)
+    made, _ = on_policy.rollout(
+        model, reference, episodes, settings, ROWS, credit, with_states=True
+    )
     optimizer = torch.optim.AdamW(parameters)
-    step = lambda: ppo._update(model, optimizer, made, settings, 0)  # noqa: E731
+    step = lambda: on_policy.take_steps(model, optimizer, made, settings, 0.0, 0)  # noqa: E731
     return [seconds(step) for _ in range(STEPS)][1:]
 
 

@@ -4,7 +4,7 @@
 
 Memory is the estimate of `posttrain.models.description` for a training step of the selector, at the lengths and batch size
 of the model's entry: as it is; with gradient_checkpointing; and with that and either 4-bit weights, or frozen weights
-sharded over 8 GPUs (per GPU). Time is
+sharded over 8 GPUs (per GPU); then that of a pass of DPO, the generator's largest, with the entry as it is. Time is
 
     tokens * (forward + backward) / RATE        forward = 2 N + 4 L h c FLOPs per token with c tokens before it (on
                                                 average half of the sequence), backward twice that, or once with LoRA,
@@ -25,7 +25,12 @@ from transformers import GPT2Config, LlamaConfig, PreTrainedConfig, Qwen3Config
 
 from posttrain.core.methods import load_method, settings_of
 from posttrain.core.params import FAMILIES, Model, Params, load_params
-from posttrain.models.description import Parameters, count_parameters, estimate_memory
+from posttrain.models.description import (
+    Parameters,
+    count_parameters,
+    estimate_generator,
+    estimate_memory,
+)
 from posttrain.models.load import DTYPES
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -157,6 +162,7 @@ def table(params: Params) -> str:
         "checkpointing",
         "and 4 bits",
         "or FSDP2",
+        "DPO generator",
         *names,
     ]
     lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
@@ -174,6 +180,7 @@ def table(params: Params) -> str:
             gibibytes(config, counts, entry, k, **recompute),
             gibibytes(config, counts, entry, k, **recompute, quantization="4bit"),
             gibibytes(config, counts, entry, k, GPUS, **recompute),
+            f"{estimate_generator(config, counts, entry).total / 2**30:.1f}",
             *(duration(times[name]) for name in names),
         ]
         lines.append("| " + " | ".join(cells) + " |")

@@ -1,5 +1,10 @@
-"""Look at what DVC does not: write to data/inputs a digest of the files of the data set's folder and of the model's, which
-params.yaml names, and a copy of metrics/tuning.json, or {} where there is none.
+"""Look at what DVC does not, and write to data/inputs
+
+    dataset.json, model.json    a digest of the files of the data set's folder and of the model's, which params.yaml names
+    entry.json                  the model's entry without its settings
+    settings                    the model's settings by the part of the pipeline that reads them, so that another learning
+                                rate of one method reruns that method alone
+    tuning.json                 a copy of metrics/tuning.json, or {} where there is none
 
 python stages/inputs.py
 
@@ -9,7 +14,7 @@ It runs each time; a file of a folder that has not changed is not read.
 from pathlib import Path
 
 from posttrain.core.files import atomic_directory, read_json, write_json
-from posttrain.core.inputs import hash_inputs
+from posttrain.core.inputs import hash_inputs, settings_by_part
 from posttrain.core.params import Params
 from posttrain.core.stage import run
 
@@ -21,6 +26,11 @@ def main(params: Params) -> None:
     with atomic_directory(Path("data/inputs")) as directory:
         for name, files in digests.items():
             write_json(directory / f"{name}.json", files)
+        write_json(directory / "entry.json", params.sections("model")["model"])
+        for part, settings in settings_by_part(params).items():
+            file = directory / "settings" / f"{part}.json"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_json(file, settings)
         record = read_json(TUNING) if TUNING.is_file() else {}
         write_json(directory / TUNING.name, record)
 

@@ -122,6 +122,11 @@ def data_set(params: Params) -> str:
     return f"{', '.join(told)} questions{sampled}"
 
 
+def _settings(params: Params) -> str:
+    found = params.selected_model.settings.leaves()
+    return ", ".join(f"{name} {value}" for name, value in found.items())
+
+
 def facts(task: Task, params: Params) -> list[list[str]]:
     """The rows of the table at the end of the report."""
     model = params.selected_model
@@ -129,6 +134,7 @@ def facts(task: Task, params: Params) -> list[list[str]]:
     named = {
         "data set": f"{params.dataset}: {data_set(params)}",
         "base model": f"{params.model} ({model.name}{revision})",
+        **({"set by the model": _settings(params)} if model.settings.leaves() else {}),
         **task.describe(params),
         "seeds": ", ".join(map(str, params.seeds)),
         "machine": "all that is trained is of one machine, and differs on another by about as much as between seeds; data, "

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import pytest
 import torch
 from hallway import TOKENIZER, Hallway, hallway_params, hallway_task, start, walker
+from torch.nn.functional import cross_entropy
 from toys import Killed, colour_data, contents, frozen_copy, settings
 
 from posttrain.core.errors import UserError
@@ -19,7 +20,7 @@ from posttrain.core.methods import load_method
 from posttrain.environments import Outcome
 from posttrain.environments.scripted import expert, first_legal, random_legal
 from posttrain.generator import on_policy
-from posttrain.generator.batches import collate, prompt_batches, token_log_probs
+from posttrain.generator.batches import collate, prompt_batches
 from posttrain.generator.methods import grpo, ppo, rloo
 from posttrain.generator.run import Run
 from posttrain.models.tokens import decode_answer, tokenize_observations, tokenize_prompts
@@ -408,7 +409,7 @@ def test_the_gradient_on_the_logits_of_observations_is_exactly_0(model: Any) -> 
     logits = model(input_ids=torch.tensor([row.ids])).logits
     logits.retain_grad()
     batch = collate([row])
-    own = token_log_probs(logits[batch.before_action], batch.tokens, 1.0)
+    own = -cross_entropy(logits[batch.before_action], batch.tokens, reduction="none")
     losses, _ = on_policy.loss(own, made.old_log_probs, made.advantages, 0.2)
     losses.mean().backward()
     used = logits.grad.abs().sum(dim=-1) > 0

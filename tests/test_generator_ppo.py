@@ -30,7 +30,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 from posttrain.core.loop import trainable_state
 from posttrain.generator import on_policy, shared
-from posttrain.generator.batches import collate, forward, in_batches, token_log_probs
+from posttrain.generator.batches import collate, forward, in_batches
 from posttrain.generator.methods import ppo
 from posttrain.generator.on_policy import accumulate_gradients, loss
 from posttrain.generator.run import Run
@@ -219,10 +219,10 @@ def test_log_probs_are_those_of_the_ordinary_forward_pass(
     assert len({len(row.ids) for row in rows_of(episodes)}) > 2
     batch = collate(rows_of(episodes))
     with torch.no_grad():
-        logits = forward(model, batch).logits
+        found = forward(model, batch).log_probs(batch.tokens, 0.7)
     expected = torch.cat([plain_log_probs(model, episode, 0.7) for episode in episodes])
-    assert logits.shape == (len(expected), 16)
-    torch.testing.assert_close(token_log_probs(logits, batch.tokens, 0.7), expected)
+    assert found.shape == (len(expected),)
+    torch.testing.assert_close(found, expected)
 
 
 def test_other_weights_give_their_own_log_probs_and_leave_the_model_as_it_was() -> None:
@@ -234,9 +234,9 @@ def test_other_weights_give_their_own_log_probs_and_leave_the_model_as_it_was() 
     episodes = some_episodes(model)
     batch = collate(rows_of(episodes))
     with torch.no_grad():
-        logits = forward(model, batch, frozen_copy(other)).logits
+        found = forward(model, batch, frozen_copy(other)).log_probs(batch.tokens)
     expected = torch.cat([plain_log_probs(other, episode, 1.0) for episode in episodes])
-    torch.testing.assert_close(token_log_probs(logits, batch.tokens, 1.0), expected)
+    torch.testing.assert_close(found, expected)
     assert all(torch.equal(before[n], t) for n, t in trainable_state(model).items())
 
 
@@ -300,7 +300,7 @@ def test_the_first_pass_has_ratio_1(make: Any) -> None:
     made, _ = rollout(model, Critic(32, 2), {}, some_episodes(model), token_settings(), 4)
     parts = zip(made.batches, torch.split(made.old_log_probs, made.sizes), strict=True)
     for batch, old_log_probs in parts:
-        now = token_log_probs(forward(model, batch).logits, batch.tokens, 1.0)
+        now = forward(model, batch).log_probs(batch.tokens)
         assert torch.equal(now, old_log_probs)
 
 

@@ -378,7 +378,7 @@ def test_a_pair_whose_prompt_is_read_once_trains_as_trl_trains_it(
     models, histories = [colour_llama(lora), colour_llama(lora)], []
     read: list[int] = []
     models[0].register_forward_pre_hook(
-        lambda module, inputs, given: read.append(len(given["input_ids"])), with_kwargs=True
+        lambda module, inputs, given: read.append(len(given.get("input_ids", ()))), with_kwargs=True
     )
     for model, folder in zip(models, ("own", "trl"), strict=True):
         histories.append(train_on_colours("dpo", tmp_path / folder, model, batch_size=4))

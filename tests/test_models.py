@@ -373,8 +373,9 @@ def test_a_preset_is_described_at_the_memory_that_is_given(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(ROOT)
-    inspect.main(["pocket", "--memory", "0.3"])
+    inspect.main(["pocket", "--memory", "0.4"])
     text = capsys.readouterr().out
+    assert "MiB for a pass of DPO over 1 pair; in sampling, 1.12 GiB for 128 answers" in text
     assert "for 1 question of 1024 + 8 x 512 tokens" in text and "accumulation: 4" in text
     with pytest.raises(SystemExit, match=r"^inspect: pretrain/pocket: does not fit 0.01 GiB; "):
         inspect.main(["pocket", "--memory", "0.01"])
@@ -406,7 +407,7 @@ def test_the_proposed_entry_fits_the_memory_that_is_given(gib: float) -> None:
     needed = description.estimate_memory(config, counts, entry, 8).total / 2**30
     assert gib / 8 < needed < gib
     assert entry.batch_size * entry.accumulation == first.batch_size * first.accumulation
-    assert (entry == first) == (gib == 40)
+    assert (entry == first) == (gib >= 24)
     with pytest.raises(UserError, match=r"^a/b: does not fit 0.1 GiB; one question of 256 \+ 8 x"):
         description.fit_memory(config, first, 8, 0.1)
 
@@ -420,7 +421,7 @@ def test_options_for_less_memory_are_in_the_entry_and_in_the_estimate() -> None:
     changes = {"gradient_checkpointing": True, "quantization": "4bit"}
     small = entry.model_copy(update=changes)
     text = description.as_yaml("one", small)
-    assert "gradient_checkpointing: true\n" in text and text.endswith("quantization: 4bit")
+    assert "gradient_checkpointing: true\n" in text and "quantization: 4bit\n" in text
     assert YAML(typ="safe").load(text)["one"] == small.model_dump(exclude_defaults=True)
     estimate = description.estimate_memory(config, counts, small, 8)
     linear = sum(

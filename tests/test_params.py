@@ -121,7 +121,9 @@ def test_the_projects_own_file_is_valid() -> None:
         ("models.llama-3-8b.quantization", "2bit", "models.llama-3-8b.quantization: '2bit' is not one of '8bit' or '4bit'"),
         ("models.pocket.quantization", "4bit", "models.pocket: quantization is 4bit, so lora must be set: only adapters can train"),
         ("models.pocket.dtype", "bfloat16", "models.pocket: dtype is bfloat16, so lora must be set (or dtype float32): rounding to 16 bits would swallow most steps"),
-        ("models.pocket.dtype", "float16", "models.pocket: dtype is float16, so lora must be set (or dtype float32)"),
+        ("models.pocket.dtype", "float16", "models.pocket: dtype is float16, in which gradients below 6e-8 are 0"),
+        ("models.llama-3-8b.dtype", "float16", "models.llama-3-8b: dtype is float16, in which gradients below 6e-8 are 0"),
+        ("models.llama-3-8b.compute_dtype", "float32", "models.llama-3-8b: dtype is bfloat16, so compute_dtype cannot be"),
         ("models.llama-3-8b.lora", None, "models.llama-3-8b: dtype is bfloat16, so lora must be set"),
         ("models.llama-3-8b.lora.targets", [], "models.llama-3-8b.lora.targets: expected auto, [all-linear] or a list of names like [q_proj, v_proj]"),
         ("models.llama-3-8b.lora.targets", "q_proj", "models.llama-3-8b.lora.targets: expected auto, "),
@@ -398,10 +400,12 @@ def test_dvc_leaves_a_params_file_as_it_is_written(path: Path, tmp_path: Path) -
 
 def test_a_printed_model_entry_is_in_the_form_that_dvc_leaves(tmp_path: Path) -> None:
     entry = PARAMS.models["pocket"].model_copy(update={"lora": PARAMS.models["llama-3-8b"].lora})
-    for number, model in enumerate((PARAMS.models["pocket"], entry)):
+    models = (PARAMS.models["pocket"], entry, PARAMS.models["llama-3-8b"])
+    for number, model in enumerate(models):
         path = tmp_path / f"{number}.yaml"
         path.write_text(f"models:\n{as_yaml('one', model)}\n", encoding="utf-8")
-        assert edited_by_dvc(path, "models.one.dtype=float32", tmp_path / "params.yaml") == []
+        same = f"models.one.dtype={model.dtype}"
+        assert edited_by_dvc(path, same, tmp_path / "params.yaml") == []
 
 
 # ------------------------------------------------------------------------------ what differs from the commit

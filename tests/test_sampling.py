@@ -33,6 +33,7 @@ from posttrain.rollouts import sampling
 from posttrain.rollouts.engines import sampler
 from posttrain.rollouts.sampling import (
     Completion,
+    affordable,
     can_share,
     complete,
     decode_apart,
@@ -191,6 +192,18 @@ def test_completions_do_not_depend_on_the_batch_size(
     assert min(lengths) < max(lengths)
     for batch_size in (1, 4, 8, 64):
         assert draw(model, tokenizer, max_new_tokens=40, batch_size=batch_size) == groups
+
+
+def test_completions_in_flight_take_half_of_the_free_memory_by_hand(
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    """Keys and values of 2 layers of 2 heads of 8 in float32 are 256 bytes a token."""
+    model = tiny_model("llama")
+    each = (12 + 5) * 256 + 4 * (12 + 5) * 4 + 20 * 300
+    assert affordable(model, 20, 4, 12, 2 * 10 * each) == 10
+    assert affordable(model, 20, 4, 12, 2 * 10 * each - 2) == 9
+    assert affordable(model, 20, 4, 12, 1) == 1
+    assert draw(model, tokenizer, batch_size="auto") == draw(model, tokenizer)
 
 
 def test_completions_depend_on_the_seed_and_not_on_the_global_random_state(

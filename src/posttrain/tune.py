@@ -140,9 +140,12 @@ def prepare(params: Params, family: str, name: str) -> Method:
 
 
 def _override(params: Params, family: str, name: str, key: str, value: Any) -> str:
-    """DVC's override of a method's setting, which its section may have or not."""
-    own = key in params.family(family).sections[name]
-    return f"{'' if own else '+'}{family}.{name}.{key}={json.dumps(value)}"
+    """DVC's override of a method's setting, which its section may have or not; where the model sets it, of the model's."""
+    brought, section = getattr(params.selected_model.settings, family), f"{family}.{name}"
+    own = params.family(family).sections[name]
+    if key in brought.get(name, {}) or key in brought.get("common", {}):
+        own, section = brought.get(name, {}), f"models.{params.model}.settings.{section}"
+    return f"{'' if key in own else '+'}{section}.{key}={json.dumps(value)}"
 
 
 def budget(

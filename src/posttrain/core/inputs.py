@@ -1,4 +1,4 @@
-"""Folders that params.yaml names: the files in them, and their hashes.
+"""What stages depend on beside keys of params.yaml: the files in folders that it names, and the settings of a model.
 
 DVC does not look into the folder `path` of a data set, a folder that one of its options names, or `name` of a local
 model. Stage `inputs`, which runs each time, writes the SHA-256 of their files to data/inputs, on which stages `fetch` and
@@ -14,10 +14,11 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from posttrain.core.errors import UserError
 from posttrain.core.files import PathLike, read_json, sha256_file, write_json
-from posttrain.core.params import Params, StoredDataset
+from posttrain.core.params import FAMILIES, Params, StoredDataset
 
 DOWNLOADS = Path(
     ".downloads"
@@ -84,6 +85,29 @@ def _hash_folders(params: Params) -> Digest:
         if isinstance(value, str) and os.path.isdir(os.path.expanduser(value)):
             files = hash_files(data_files(named_folder(value, f"{key}.options.{name}")))
             found |= {f"{name}/{file}": sha for file, sha in files.items()}
+    return found
+
+
+def settings_by_part(params: Params) -> dict[str, dict[str, Any]]:
+    """The selected model's settings that each part of the pipeline reads, by section: of `selector/ppo`, `selector.common`
+    and `selector.ppo`. Empty for a part to which the model brings nothing.
+    """
+    leaves = params.selected_model.settings.leaves()
+
+    def under(*sections: str) -> dict[str, Any]:
+        return {
+            name: value
+            for name, value in leaves.items()
+            if name.startswith(tuple(f"{section}." for section in sections))
+        }
+
+    found = {"sampling": under("sampling")}
+    for family in FAMILIES:
+        shared = ["sampling"] if family == "generator" else []
+        for name in params.family(family).trained:
+            found[f"{family}/{name}"] = under(f"{family}.common", f"{family}.{name}", *shared)
+    found["generator/sample"] = under("generator.sample", "sampling")
+    found["generator/pairs"] = under("generator.pairs")
     return found
 
 

@@ -242,6 +242,14 @@ def device() -> torch.device:
     return own if own.type == "cuda" else torch.device("cpu")
 
 
+def choose_kernels(deterministic: bool) -> None:
+    """On a CPU, operations that give the same bits every time; on a GPU, where they take longer, only if asked for."""
+    cuda = device().type == "cuda"
+    torch.use_deterministic_algorithms(deterministic or not cuda, warn_only=cuda)
+    # Filling new tensors with NaN, to show who reads them too early, takes a third of a small model's step.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Evaluation mode inside the block; restores each module's mode afterwards."""

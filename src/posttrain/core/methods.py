@@ -10,7 +10,7 @@ from itertools import product
 from typing import Any
 
 from posttrain.core.errors import UserError
-from posttrain.core.params import FAMILIES, Params, method_names
+from posttrain.core.params import FAMILIES, Params, blaming_model, method_names
 from posttrain.core.schema import Section, check, nearest
 
 
@@ -84,7 +84,19 @@ def _check_tuning(params: Params, family: str) -> None:
 
 
 def check_methods(params: Params) -> None:
-    """`UserError` for the first wrong key of a method's section, or for a key of `common` that no method has."""
+    """`UserError` for the first wrong key of a method's section, or for a key of `common` that no method has; also with the
+    settings of each model.
+    """
+    _check_sections(params.plain())
+    for name, entry in params.models.items():
+        if entry.settings.leaves():
+            with blaming_model(name):
+                _check_sections(params.of_model(name))
+    for family in FAMILIES:
+        _check_tuning(params, family)
+
+
+def _check_sections(params: Params) -> None:
     for family in FAMILIES:
         section, known = params.family(family), set[str]()
         for name in section.sections:
@@ -96,4 +108,3 @@ def check_methods(params: Params) -> None:
                 raise UserError(
                     f"params.yaml: {family}.common.{key}: unknown parameter{nearest(key, known)}"
                 )
-        _check_tuning(params, family)

@@ -10,10 +10,19 @@ from __future__ import annotations
 import re
 import sys
 from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    model_validator,
+)
 
 from posttrain.core.errors import UserError
 from posttrain.core.schema import (
@@ -111,6 +120,29 @@ class Lora(Section):
     targets: Targets
 
 
+Settings = dict[str, dict[str, Any]]  # section of a family -> key -> value
+
+
+class ModelSettings(Section):
+    """Parameters that a model brings with it, by their names in params.yaml; `_lay_over` says what they win over."""
+
+    selector: Settings = Field(default_factory=dict)
+    generator: Settings = Field(default_factory=dict)
+    sampling: dict[str, Any] = Field(default_factory=dict)
+
+    def leaves(self) -> dict[str, Any]:
+        """The value of each parameter, by its dotted name."""
+        return dict(_leaves(self.model_dump()))
+
+
+def _leaves(values: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    if not isinstance(values, dict):
+        yield name, values
+        return
+    for key, value in values.items():
+        yield from _leaves(value, f"{name}.{key}" if name else key)
+
+
 class Model(Section):
     """A base model. `file` is a GGUF file in a hub repository or in a Python package, `sha256` its hash."""
 
@@ -129,6 +161,9 @@ class Model(Section):
     accumulation: Positive
     gradient_checkpointing: bool = False
     quantization: Literal["8bit", "4bit"] | None = None
+    deterministic: bool = False
+    compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    settings: ModelSettings = ModelSettings()
 
     @model_validator(mode="after")
     def _pinned(self) -> Model:
@@ -166,6 +201,12 @@ class Model(Section):
 
     @model_validator(mode="after")
     def _trained_weights_are_precise(self) -> Model:
+        if self.dtype == "float16":
+            raise ValueError(
+                "dtype is float16, in which gradients below 6e-8 are 0, and nothing scales the loss; take bfloat16"
+            )
+        if self.compute_dtype == "float32" and self.dtype != "float32":
+            raise ValueError(f"dtype is {self.dtype}, so compute_dtype cannot be float32")
         if self.dtype != "float32" and self.lora is None:
             raise ValueError(
                 f"dtype is {self.dtype}, so lora must be set (or dtype float32): rounding to 16 bits "
@@ -211,7 +252,7 @@ class Sampling(Section):
     """How completions are sampled."""
 
     engine: Literal["transformers", "vllm"]
-    batch_size: Positive
+    batch_size: Positive | Literal["auto"]
 
 
 class Demonstrations(Section):
@@ -339,7 +380,12 @@ class Report(Section):
 
 
 class Params(Section):
-    """All of params.yaml; `selected_dataset` and `selected_model` are the presets of this run."""
+    """All of params.yaml; `selected_dataset` and `selected_model` are the presets of this run.
+
+    The `settings` of the selected model are laid over `selector`, `generator` and `sampling`.
+    """
+
+    _written: dict[str, Any] = PrivateAttr(default_factory=dict)  # the values of params.yaml
 
     dataset: str
     model: str
@@ -393,9 +439,21 @@ class Params(Section):
         section: Family = getattr(self, name)
         return section
 
+    def of_model(self, name: str) -> Params:
+        """The params of a run of another model; `UserError` if its `settings` cannot be laid over the sections."""
+        return _of_model({**self._written, "model": name}, "params.yaml")
+
+    def plain(self) -> Params:
+        """The params without the settings of any model."""
+        params = check(Params, self._written, "params.yaml")
+        params._written = self._written
+        return params
+
     def sections(self, *names: str) -> dict[str, Any]:
-        """Plain values of the named sections of params.yaml; `model` is the selected entry of `models`."""
-        values = self.model_dump() | {"model": self.selected_model.model_dump()}
+        """Plain values of the named sections; `model` is the selected entry of `models` without its `settings`, which are
+        in the other sections.
+        """
+        values = self.model_dump() | {"model": self.selected_model.model_dump(exclude={"settings"})}
         found = {}
         for name in names:
             value: Any = values
@@ -461,7 +519,63 @@ def check_params(values: Any, source: str = "params.yaml") -> Params:
             )
     for family in FAMILIES:
         _check_family(params.family(family), family, source)
+    for name in params.models:
+        _of_model({**values, "model": name}, source)
+    return _of_model(values, source)
+
+
+def _of_model(values: Mapping[str, Any], source: str) -> Params:
+    """The checked params with the settings of the selected model; `UserError` if they do not fit the sections."""
+    name = values["model"]
+    entry = check(Model, values["models"][name], source, f"models.{name}")
+    with blaming_model(name, source):
+        params = check(Params, _lay_over(values, entry.settings, source), source)
+        for family in FAMILIES:
+            _check_family(params.family(family), family, source)
+    params._written = dict(values)
     return params
+
+
+@contextmanager
+def blaming_model(name: str, source: str = "params.yaml") -> Iterator[None]:
+    """Let a `UserError` about a section, which is right without them, name the `settings` of a model instead."""
+    try:
+        yield
+    except UserError as error:
+        where, message = f"{source}: ", str(error)
+        raise UserError(f"{where}models.{name}.settings.{message.removeprefix(where)}") from error
+
+
+def _lay_over(values: Mapping[str, Any], settings: ModelSettings, source: str) -> dict[str, Any]:
+    """params.yaml with a model's settings, which win over each section that they name.
+
+    Its own for `common` win over the methods' sections as well, except for those that it has for a method.
+    """
+    found = dict(values)
+    found["sampling"] = {**values["sampling"], **settings.sampling}
+    for family in FAMILIES:
+        section: dict[str, Any] = dict(values[family])
+        own: Settings = getattr(settings, family)
+        methods = method_names(family)
+        known = [key for key in section if key not in ("methods", "policies")]
+        for key in own:
+            if key not in known:
+                hint = nearest(key, known)
+                raise UserError(
+                    f"{source}: {family}.{key}: not a section that a model can set{hint}"
+                )
+        common = own.get("common", {})
+        for key in known:
+            kept = section[key]
+            if key in methods and isinstance(kept, dict):
+                kept = {name: value for name, value in kept.items() if name not in common}
+            section[key] = {**kept, **own.get(key, {})} if isinstance(kept, dict) else kept
+        found[family] = section
+    if "variants" in settings.generator.get("sample", {}):
+        raise UserError(
+            f"{source}: generator.sample.variants: not a parameter that a model can set, as the data depends on it"
+        )
+    return found
 
 
 def _check_names(values: Any, key: str, source: str) -> None:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, groupby
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from peft import PeftModel
+from torch import Tensor
 from torch.func import functional_call
-from torch.nn.functional import cross_entropy
 
 from posttrain.core import processes
 from posttrain.core.errors import UserError
 from posttrain.generator import shared
 from posttrain.generator.shared import Group
+from posttrain.models import head
+from posttrain.models.head import TokenScores
 from posttrain.models.tokens import length_buckets, pad
 from posttrain.rollouts.episode import Row
 from posttrain.rollouts.writer import Generator
@@ -29,13 +32,6 @@ class TokenBatch:
     before_action: Tensor  # (B, L) bool, True where the next id is an action
     tokens: Tensor  # (n,) int64
     groups: Sequence[Group]  # of rows that answer the same prompt
-
-
-class Forward(NamedTuple):
-    """Logits (n, V) and hidden states (n, d) before each of n actions."""
-
-    logits: Tensor
-    states: Tensor
 
 
 def in_batches(model: Generator, rows: Sequence[Row], batch_size: int) -> list[list[Row]]:
@@ -80,38 +76,26 @@ def collate(rows: Sequence[Row], device: torch.device | str = "cpu") -> TokenBat
 
 def forward(
     model: Generator, batch: TokenBatch, weights: Mapping[str, Tensor] | None = None
-) -> Forward:
-    """Run the model, and its head only where the next token is an action.
+) -> TokenScores:
+    """Run the model; what it says of the next token before each of the n actions, and its hidden states (n, d) there.
 
     weights: tensors used in place of the model's own of the same names. The batch needs no attention mask, as its pads
     are on the right.
     """
-    head: nn.Module | None = model.get_output_embeddings()
-    if head is None:
+    if model.get_output_embeddings() is None:
         raise UserError(f"{type(model).__name__} has no language-model head, so it cannot write")
     before = batch.before_action
-    arguments: dict[str, Any] = {"input_ids": batch.ids, "use_cache": False}
+    arguments: dict[str, Any] = {"input_ids": batch.ids}
     if len(batch.groups) < len(batch.ids) and shared.reads_once(model, batch.ids.shape[1]):
         # No token after the last action is read.
         columns = torch.arange(1, batch.ids.shape[1] + 1, device=before.device)
         trees = shared.grow(batch.ids, batch.groups, (before * columns).amax(dim=1).tolist())
         before = trees.own & before.flatten()[trees.source]
         arguments = trees.inputs(model.dtype)
-    states: list[Tensor] = []
 
-    def select(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
-        states.append(inputs[0][before][None])
-        return (states[-1],)
+    def call(**arguments: Any) -> Any:
+        return functional_call(model, dict(weights or {}), (), arguments)
 
-    # A hook keeps the model's own scale or soft cap of the logits; calling backbone and head apart would skip it.
-    handle = head.register_forward_pre_hook(select)
-    try:
-        output = functional_call(model, dict(weights or {}), (), arguments)
-    finally:
-        handle.remove()
-    return Forward(output.logits[0], states[-1][0])
-
-
-def token_log_probs(logits: Tensor, tokens: Tensor, temperature: float) -> Tensor:
-    """log softmax(logits / temperature) of each token: (n, V) and (n,) to (n,) float32."""
-    return -cross_entropy(logits.float() / temperature, tokens, reduction="none")
+    inner = model.get_base_model() if isinstance(model, PeftModel) else model
+    run = partial(call, use_cache=False, **arguments)
+    return head.read(inner, run, lambda states: states[before], call)[1]

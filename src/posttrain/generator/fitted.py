@@ -50,9 +50,9 @@ def fit_temperature(model: Generator, rows: Sequence[Row], batch_size: int) -> F
     with evaluating(model), torch.no_grad():
         for batch, counts in processes.share(in_batches(model, rows, batch_size)):
             collated = collate(batch, device)
-            logits = forward(model, collated).logits
-            if counts:
-                sums += slopes(logits, collated.tokens).cpu()
+            for logits, tokens in forward(model, collated).chunks(collated.tokens):
+                if counts:
+                    sums += slopes(logits, tokens).cpu()
     slope, curvature = processes.total(sums).numpy()
     return fit_slopes(slope, curvature)
 

@@ -43,7 +43,6 @@ from posttrain.generator.batches import (
     forward,
     in_batches,
     prompt_batches,
-    token_log_probs,
 )
 from posttrain.generator.run import Run
 from posttrain.generator.settings import OnPolicy
@@ -236,7 +235,7 @@ def train(
         made, stats = rollout(
             model, reference, episodes, settings, run.batch_size, credit, with_states
         )
-        return stats | _update(model, optimizer, made, settings, loss_kl, step)
+        return stats | take_steps(model, optimizer, made, settings, loss_kl, step)
 
     return loop.train(
         run,
@@ -249,7 +248,7 @@ def train(
     )
 
 
-def _update(
+def take_steps(
     model: Generator,
     optimizer: torch.optim.Optimizer,
     made: Rollout,
@@ -287,9 +286,7 @@ def accumulate_gradients(
     for (batch, old_log_probs, reference_log_probs, advantages), counts in processes.share(
         list(parts)
     ):
-        log_probs = token_log_probs(
-            forward(model, batch).logits, batch.tokens, settings.temperature
-        )
+        log_probs = forward(model, batch).log_probs(batch.tokens, settings.temperature)
         losses, outside = loss(log_probs, old_log_probs, advantages, settings.clip_range)
         if loss_kl:
             losses = losses + loss_kl * kl_loss(log_probs, old_log_probs, reference_log_probs)
@@ -328,12 +325,6 @@ def _act(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Each action's log-probability, the reference's, and the entropy before it, (n,) each; hidden states (n, d)."""
     own = forward(model, batch)
-    log_policy = torch.log_softmax(own.logits.float() / temperature, dim=-1)
-    entropy = -(log_policy.exp() * log_policy).sum(dim=-1)
-    other = forward(model, batch, reference)
-    return (
-        token_log_probs(own.logits, batch.tokens, temperature),
-        token_log_probs(other.logits, batch.tokens, temperature),
-        entropy,
-        own.states.float(),
-    )
+    log_probs, entropies = own.with_entropies(batch.tokens, temperature)
+    others = forward(model, batch, reference).log_probs(batch.tokens, temperature)
+    return log_probs, others, entropies, own.states.float()

@@ -20,7 +20,7 @@ from torch.nn.functional import logsigmoid
 
 from posttrain.core import loop, processes
 from posttrain.core.loop import History, Stats, evaluating, rate_share
-from posttrain.generator.batches import collate, forward, token_log_probs
+from posttrain.generator.batches import collate, forward
 from posttrain.generator.data import Row
 from posttrain.generator.run import Run
 from posttrain.models.architecture import disable_dropout
@@ -102,7 +102,7 @@ def _log_probs(model: Generator, pairs: Sequence[Row]) -> Tensor:
     episodes = [pair[kind] for pair in pairs for kind in KINDS]
     rows = [row for episode in episodes for row in episode]
     batch = collate(rows, next(model.parameters()).device)
-    tokens = token_log_probs(forward(model, batch).logits, batch.tokens, 1.0)
+    tokens = forward(model, batch).log_probs(batch.tokens)
     counts = [sum(sum(row.lengths) for row in episode) for episode in episodes]
     sums = [part.sum() for part in torch.split(tokens, counts)]
     return torch.stack(sums).view(len(pairs), len(KINDS))

@@ -29,13 +29,14 @@ from posttrain.measures.episodes import episode_columns
 from posttrain.measures.named import means
 from posttrain.models.architecture import recompute_activations
 from posttrain.models.load import BASE, load_tokenizer, read_base
+from posttrain.models.precision import compute_in
 from posttrain.models.tokens import tokenize_prompts
 from posttrain.rollouts.engines import sampler
 from posttrain.rollouts.episode import Episode, completion_episode
 from posttrain.rollouts.play import Policy, play
 from posttrain.rollouts.record import score_completion, score_episode
 from posttrain.rollouts.rewards import RewardFunction
-from posttrain.rollouts.sampling import Completion, Sampler, greedy
+from posttrain.rollouts.sampling import BatchSize, Completion, Sampler, greedy
 from posttrain.rollouts.writer import Generator, load_generator, save_generator
 from posttrain.tasks import Example, Task, get_task
 
@@ -52,17 +53,19 @@ class Run(loop.Run):
 
     data: the rows that a method trains on. reward: of completions, given the index of their question in the examples.
     sample: samples completions of at most `max_new_tokens` tokens, `in_flight` at a time. batch_size: rows per pass.
-    accumulation: passes per optimizer step of SFT. task, params: needed where the task is an environment.
+    accumulation: passes per optimizer step of SFT. deterministic: see `loop.choose_kernels`. task, params: needed where the
+    task is an environment.
     """
 
     tokenizer: PreTrainedTokenizerBase
     data: Data
     reward: RewardFunction
     sample: Sampler
-    in_flight: int
+    in_flight: BatchSize
     max_new_tokens: int
     batch_size: int
     accumulation: int = 1
+    deterministic: bool = False
     task: Task | None = None
     params: Params | None = None
 
@@ -156,6 +159,7 @@ def load_policy(params: Params, policy: str, seed: int, trainable: bool = False)
         entry.quantization,
         lora=entry.lora if trainable else None,
     )
+    compute_in(model, entry)
     return model
 
 
@@ -361,6 +365,7 @@ def train_and_save(params: Params, policy: str, seed: int, method: ModuleType) -
         max_new_tokens=answers.max_new_tokens,
         batch_size=model.batch_size,
         accumulation=model.accumulation,
+        deterministic=model.deterministic,
         task=answers.task,
         params=params,
     )

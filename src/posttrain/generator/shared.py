@@ -49,7 +49,6 @@ class Trees:
             "input_ids": self.ids,
             "position_ids": self.positions,
             "attention_mask": mask[:, None],
-            "use_cache": False,
         }
 
 
@@ -76,10 +75,10 @@ def grow(ids: Tensor, groups: Sequence[Group], stops: Sequence[int]) -> Trees:
         branches.append(branch)
         first += rows
     places, real = (each.to(ids.device) for each in pad(sources))
-    branch = pad(branches, -1)[0].to(ids.device)
-    same = (branch[:, None, :] == branch[:, :, None]) | (branch[:, None, :] == 0)
+    part = pad(branches, -1)[0].to(ids.device)
+    same = (part[:, None, :] == part[:, :, None]) | (part[:, None, :] == 0)
     read = ids.flatten()[places].masked_fill(~real, 0)
-    return Trees(read, pad(positions)[0].to(ids.device), branch > 0, places, same.tril())
+    return Trees(read, pad(positions)[0].to(ids.device), part > 0, places, same.tril())
 
 
 def scores(model: Any, ids: Tensor, written: Tensor, groups: Sequence[Group]) -> dict[str, Tensor]:

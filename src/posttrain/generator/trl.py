@@ -46,6 +46,7 @@ from posttrain.core.loop import (
     at_step,
     check_finite,
     check_weights,
+    choose_kernels,
     device,
     evenly,
     validated,
@@ -54,6 +55,7 @@ from posttrain.core.settings import Optimization
 from posttrain.generator import shared
 from posttrain.generator.run import Run
 from posttrain.generator.settings import OnPolicy
+from posttrain.models.precision import autocasts
 from posttrain.models.sharding import check_trainable, distribute
 from posttrain.models.tokens import tokenize_prompts
 from posttrain.rollouts.groups import all_equal
@@ -143,8 +145,7 @@ def common_arguments(run: Run, settings: Optimization) -> dict[str, Any]:
         "weight_decay": settings.weight_decay,
         "max_grad_norm": settings.max_grad_norm,
         "use_cpu": not cuda,
-        "bf16": model.dtype == torch.bfloat16,
-        "fp16": model.dtype == torch.float16,
+        "bf16": model.dtype == torch.bfloat16 or autocasts(model),
         "activation_checkpointing": False,  # switched on in the model itself, where wanted
         "dataloader_pin_memory": cuda,
         "logging_steps": 1,
@@ -198,6 +199,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         self.best = Best(run.model, run.evaluate, best_by, patience)
         self.evaluations = evaluations
         self.report = run.report
+        self.deterministic = run.deterministic
         self.window = window
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **others: Any) -> None:
@@ -444,9 +446,7 @@ def refer_to(trainer: Any, reference: Any, kl_coef: float) -> None:
 
 def train(trainer: Any, watch: Watch) -> History:
     """Train from the start or from the last whole checkpoint; the model ends with its best weights."""
-    torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
-    # Filling new tensors with NaN, to show who reads them too early, takes a third of a small model's step.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    choose_kernels(watch.deterministic)
     logging.disable_progress_bar()
     trainer.remove_callback(PrinterCallback)
     checkpoint = _resume_from(Path(trainer.args.output_dir))

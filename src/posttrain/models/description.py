@@ -10,14 +10,19 @@ Estimate, in bytes, for one forward and backward pass over t tokens:
     gradients    T * g                      T trainable parameters; g = 4 with LoRA, else b
     optimizer    T * 8                      AdamW's two float32 moments
     activations  L * t * b * (10 h + 5 f)   L layers of width h and MLP width f
-               + a * V * 8                  float32 logits and their gradient, for a answer tokens and vocabulary V
+               + 12 min(a V, C)             logits, softmax and gradient in float32, for a answer tokens and vocabulary V,
+                                            in chunks of C (`models.head`)
     with gradient_checkpointing
-    activations  (L h + 10 h + 5 f) * t * b + a * V * 8
+    activations  (L h + 10 h + 5 f) * t * b + 12 min(a V, C)
 
 10 h + 5 f bounds what autograd keeps per layer and token, as measured in float32 (Llama 10 h + 4 f, GPT-2 8 h + 5 f).
 For the selector a = batch_size * K * max_candidate_tokens (0 for an encoder) and t = a + batch_size * max_prompt_tokens,
 as it reads the prompt once. With gradient_checkpointing or sharded weights it reads the prompt with each candidate:
-t = a + batch_size * K * max_prompt_tokens.
+t = a + batch_size * K * max_prompt_tokens. Of the generator's passes those of DPO are the largest, where K = 2 for a pair;
+in the others a row has one answer. Its RL also keeps a copy of what is trained, the reference, of T * 4 bytes.
+
+Sampling needs, when no pass does, a cache of 2 L k b bytes per token of prompt and answer, with keys of width k over all
+heads, for `sampling.batch_size` answers at the same time.
 
 Left out: attention scores and dropout masks of encoders, fragmentation of memory, CUDA's context (about 0.5 GB).
 """
@@ -25,7 +30,9 @@ Left out: attention scores and dropout masks of encoders, fragmentation of memor
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from typing import Any
 
 import torch
 from torch import nn
@@ -33,9 +40,10 @@ from transformers import PreTrainedConfig
 from transformers.pytorch_utils import Conv1D
 
 from posttrain.core.errors import UserError
-from posttrain.core.params import ALL_LINEAR, Lora, Model
+from posttrain.core.params import ALL_LINEAR, Lora, Model, ModelSettings
 from posttrain.models.architecture import is_causal
 from posttrain.models.check import skeleton
+from posttrain.models.head import CHUNK
 from posttrain.models.load import DTYPES, Dtype, max_positions
 from posttrain.models.lora import add_lora, auto_targets
 
@@ -46,6 +54,11 @@ LEAST_PROMPT = 256
 USABLE = 0.9
 # Bytes of a parameter and its share of the scales (Dettmers et al. 2023: 0.127 bits per parameter for 4 bits).
 QUANTIZED_BYTES = {"8bit": 1.0, "4bit": 0.52}
+
+# Learning rates of adapters; docs/adding-a-model.md has their sources.
+SFT_RATE = {"learning_rate": 2e-4}
+RL_RATE = {"learning_rate": 5e-5}
+DPO_RATE = {"learning_rate": 5e-6}
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,14 +111,14 @@ def count_parameters(config: PreTrainedConfig, lora: Lora | None) -> Parameters:
 def estimate_memory(
     config: PreTrainedConfig, counts: Parameters, entry: Model, candidates: int, processes: int = 1
 ) -> Memory:
-    """Memory per process of one training step of the selector with this entry and K candidates.
+    """Memory per process of one training step of the selector with this entry and K candidates; of the generator with K = 2.
 
     processes: the number that the frozen weights are sharded over (`models.sharding`).
     """
     size = DTYPES[entry.dtype].itemsize
     width, layers = int(config.hidden_size), int(config.num_hidden_layers)
     answers = entry.batch_size * candidates * entry.max_candidate_tokens
-    logits = answers * int(config.vocab_size) * 4 * 2 if is_causal(config) else 0
+    logits = min(answers * int(config.vocab_size), CHUNK) * 4 * 3 if is_causal(config) else 0
     inside = 10 * width + 5 * intermediate_size(config)  # of one layer
     recomputed = entry.gradient_checkpointing
     apart = recomputed or processes > 1
@@ -121,6 +134,25 @@ def estimate_memory(
         gradients=counts.trainable * (4 if counts.adapters is not None else size),
         optimizer=counts.trainable * 8,
         activations=(prompts + answers) * size * kept + logits,
+    )
+
+
+def estimate_generator(
+    config: PreTrainedConfig, counts: Parameters, entry: Model, processes: int = 1
+) -> Memory:
+    """Memory per process of a training step of DPO, the generator's largest, with the reference of RL."""
+    memory = estimate_memory(config, counts, entry, 2, processes)
+    return replace(memory, weights=memory.weights + 4 * (counts.trainable - counts.heads))
+
+
+def cache_bytes(config: PreTrainedConfig, entry: Model, in_flight: int) -> int:
+    """Bytes of the keys and values of the longest prompts and answers, as many as are sampled at the same time."""
+    heads = int(config.num_attention_heads)
+    shared = int(getattr(config, "num_key_value_heads", None) or heads)
+    width = int(getattr(config, "head_dim", None) or int(config.hidden_size) // heads)
+    tokens = in_flight * (entry.max_prompt_tokens + entry.max_candidate_tokens)
+    return (
+        2 * int(config.num_hidden_layers) * shared * width * DTYPES[entry.dtype].itemsize * tokens
     )
 
 
@@ -160,6 +192,10 @@ def propose_entry(config: PreTrainedConfig, source: Model, r: int, dtype: Dtype)
         max_candidate_tokens=answer,
         batch_size=4,
         accumulation=4,
+        settings=ModelSettings(
+            selector={"common": RL_RATE, "sft": SFT_RATE, "sft_plus": SFT_RATE},
+            generator={"common": RL_RATE, "sft": SFT_RATE, "sft_plus": SFT_RATE, "dpo": DPO_RATE},
+        ),
     )
 
 
@@ -171,6 +207,8 @@ def fit_memory(config: PreTrainedConfig, entry: Model, candidates: int, gib: flo
     counts = count_parameters(config, entry.lora)
     for smaller in _smaller(entry):
         needed = estimate_memory(config, counts, smaller, candidates).total
+        if is_causal(config):
+            needed = max(needed, estimate_generator(config, counts, smaller).total)
         if needed <= USABLE * gib * 2**30:
             return smaller
     raise UserError(
@@ -204,26 +242,31 @@ def _smaller(entry: Model) -> Iterator[Model]:
 def as_yaml(key: str, entry: Model) -> str:
     """The entry in the form of params.yaml, in which null is nothing after the colon."""
 
-    def scalar(value: object) -> str:
+    def scalar(value: Any) -> str:
         if isinstance(value, bool):
             return str(value).lower()
+        if isinstance(value, float):  # without an exponent, in which DVC leaves it
+            return f"{Decimal(repr(value)):f}" if value % 1 else f"{value:g}"
+        if isinstance(value, list):
+            return f"[{', '.join(map(scalar, value))}]"
         return "" if value is None else str(value)
 
-    lines = [f"  {key}:"]
-    for name, value in entry.model_dump(exclude_defaults=True).items():
-        if isinstance(value, dict):
-            targets = value["targets"]
-            listed = targets if isinstance(targets, str) else f"[{', '.join(targets)}]"
-            value = (
-                f"{{r: {value['r']}, alpha: {value['alpha']:g}, "
-                f"dropout: {value['dropout']:g}, targets: {listed}}}"
-            )
-        lines.append(f"    {name}: {scalar(value)}".rstrip())
-    return "\n".join(lines)
+    def lines(name: str, value: Any, depth: int) -> list[str]:
+        start = f"{'  ' * depth}{name}:"
+        if not isinstance(value, dict):
+            return [f"{start} {scalar(value)}".rstrip()]
+        if depth > 1 and not any(isinstance(inner, dict) for inner in value.values()):
+            pairs = ", ".join(f"{key}: {scalar(inner)}" for key, inner in value.items())
+            return [f"{start} {{{pairs}}}"]
+        return [start, *(line for item in value.items() for line in lines(*item, depth + 1))]
+
+    return "\n".join(lines(key, entry.model_dump(exclude_defaults=True), 1))
 
 
-def describe(config: PreTrainedConfig, title: str, key: str, entry: Model, candidates: int) -> str:
-    """The report as text."""
+def describe(
+    config: PreTrainedConfig, title: str, key: str, entry: Model, candidates: int, in_flight: int
+) -> str:
+    """The report as text. in_flight: completions sampled at the same time."""
     counts = count_parameters(config, entry.lora)
     memory = estimate_memory(config, counts, entry, candidates)
     auto = auto_targets(config)
@@ -248,11 +291,23 @@ def describe(config: PreTrainedConfig, title: str, key: str, entry: Model, candi
             f"{entry.dtype}",
             f"    weights {_gib(memory.weights)}, gradients {_gib(memory.gradients)}, "
             f"optimizer {_gib(memory.optimizer)}, activations {_gib(memory.activations)}",
+            *(_of_the_generator(config, counts, entry, in_flight) if is_causal(config) else []),
             "",
             "Entry for `models` in params.yaml:",
             as_yaml(key, entry),
         ]
     )
+
+
+def _of_the_generator(
+    config: PreTrainedConfig, counts: Parameters, entry: Model, in_flight: int
+) -> list[str]:
+    pairs = f"{entry.batch_size} pair{'s' if entry.batch_size > 1 else ''}"
+    cache = _gib(cache_bytes(config, entry, in_flight))
+    return [
+        f"  generator        {_gib(estimate_generator(config, counts, entry).total)} for a pass of DPO over {pairs}; "
+        f"in sampling, {cache} for {in_flight} answers at the same time",
+    ]
 
 
 def _gib(size: int) -> str:

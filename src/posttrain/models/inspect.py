@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--revision", help="commit of a hub model (default: main, not pinned)")
     parser.add_argument("--file", help="GGUF file in the hub repository or Python package")
     parser.add_argument("--rank", type=int, default=16, help="LoRA rank of the proposed entry")
-    parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], default="bfloat16")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="bfloat16")
     parser.add_argument("--candidates", type=int, default=8, help="K, for the memory estimate")
     parser.add_argument(
         "--memory", type=float, help="GiB of a GPU: propose lengths and batches that fit it"
@@ -86,7 +86,9 @@ def inspect(options: argparse.Namespace) -> str:
     if options.memory is not None:
         entry = description.fit_memory(config, entry, options.candidates, options.memory)
     check.check_entry(config, entry)
-    return description.describe(config, title, key, entry, options.candidates)
+    settings = entry.settings.sampling
+    in_flight = settings.get("batch_size", params.plain().sampling.batch_size if params else 128)
+    return description.describe(config, title, key, entry, options.candidates, in_flight)
 
 
 def named(model: str, revision: str | None, file: str | None) -> Model:

@@ -52,10 +52,14 @@ from posttrain.models.tokens import decode_answer, pad, special_ids
 from posttrain.rollouts.writer import Generator
 
 Engine = Literal["transformers", "vllm"]
+BatchSize = int | Literal["auto"]
 
 # Tokens of prompts that are read in one pass: what a CPU's cache holds of a small model, and what keeps a GPU busy.
 PREFILL_TOKENS = {"cpu": 4096}
 MAX_PREFILL_TOKENS = 32768
+
+# Completions in flight where params.yaml leaves it to the memory: more make a CPU no faster, nor a GPU much.
+ON_A_CPU, MOST = 128, 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +89,7 @@ class Sampler(Protocol):
         max_new_tokens: int,
         top_p: float,
         seed: int,
-        batch_size: int,
+        batch_size: BatchSize,
         keys: Sequence[str] | None = None,
     ) -> list[list[Completion]]: ...
 
@@ -103,20 +107,24 @@ def sample(
     max_new_tokens: int,
     top_p: float,
     seed: int,
-    batch_size: int,
+    batch_size: BatchSize,
     keys: Sequence[str] | None = None,
 ) -> list[list[Completion]]:
     """A completion of each prompt at each of the temperatures, in the order of both.
 
     Temperature 0 takes the most likely token at every step. At most `batch_size` completions are in flight at a time, but
-    always all of one prompt. keys: one for each prompt, from which and `seed` its random numbers derive; by default its
-    index. The model is in evaluation mode meanwhile, without gradients. Several processes, called with the same prompts,
-    share them, and each gets all completions. `UserError` if a prompt with its completion exceeds the model's positions.
+    always all of one prompt; auto: as many as `affordable` says. keys: one for each prompt, from which and `seed` its random
+    numbers derive; by default its index. The model is in evaluation mode meanwhile, without gradients. Several processes,
+    called with the same prompts, share them, and each gets all completions. `UserError` if a prompt with its completion
+    exceeds the model's positions.
     """
     ends = end_tokens(model, tokenizer)
     count = len(temperatures)
     check_request(model.config, prompt_ids, count, max_new_tokens)
     order = sorted(range(len(prompt_ids)), key=lambda index: (len(prompt_ids[index]), index))
+    if batch_size == "auto":
+        longest = max(map(len, prompt_ids), default=0)
+        batch_size = affordable(model, longest, count, max_new_tokens, _free_memory(_device(model)))
     size = max(1, batch_size // count)
     own: list[tuple[int, list[Completion]]] = []
     share_prefill = can_share(model.config, max(map(len, prompt_ids), default=0) + max_new_tokens)
@@ -144,7 +152,7 @@ def greedy(
     prompt_ids: Sequence[list[int]],
     *,
     max_new_tokens: int,
-    batch_size: int,
+    batch_size: BatchSize,
     sample: Sampler = sample,
 ) -> list[Completion]:
     """The completion of each prompt that takes the most likely token at every step."""
@@ -165,6 +173,35 @@ def can_share(config: PreTrainedConfig, length: int) -> bool:
     """Whether completions can share a prefill, where prompt and completion have at most `length` tokens."""
     window = sliding_window(config)
     return config.model_type in SHARED_PREFIX and (window is None or length <= window)
+
+
+def affordable(
+    model: Generator, prompt: int, count: int, max_new_tokens: int, free: int | None
+) -> int:
+    """Completions in flight that take half of `free` bytes of a GPU's memory; without a GPU, `ON_A_CPU`.
+
+    A completion takes the keys and values of its tokens and of its part of a prompt, and what choosing a token takes. With
+    `prompt` tokens, and `count` completions of each.
+    """
+    if free is None:
+        return ON_A_CPU
+    config, dtype = model.config, next(model.parameters()).dtype
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    per_token = 2 * config.num_hidden_layers * heads * size * dtype.itemsize
+    columns = max_new_tokens + -(-prompt // count)
+    # The mask, and logits in float32 twice, probabilities, and their sums in float64.
+    per_completion = columns * per_token + count * columns * dtype.itemsize
+    per_completion += 5 * 4 * config.vocab_size
+    return max(1, min(MOST, int(free // 2 // per_completion)))
+
+
+def _free_memory(device: torch.device) -> int | None:
+    """Bytes that this process can still take of a GPU; None for a CPU."""
+    if device.type != "cuda":
+        return None
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(torch.cuda.mem_get_info(device)[0]) + unused
 
 
 def decode_shared(

@@ -33,11 +33,12 @@ from transformers import PreTrainedTokenizerBase
 
 from posttrain.core.errors import UserError
 from posttrain.models.lora import save_adapter
-from posttrain.rollouts.sampling import Completion, check_request, complete, end_tokens
+from posttrain.rollouts.sampling import BatchSize, Completion, check_request, complete, end_tokens
 from posttrain.rollouts.writer import Generator
 
 # The model that is being trained or evaluated needs the rest of the same GPU.
 GPU_MEMORY = 0.5
+SEQUENCES = 256  # in flight, where params.yaml leaves it to the engine
 LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 
 
@@ -66,10 +67,11 @@ class VllmSampler:
         max_new_tokens: int,
         top_p: float,
         seed: int,
-        batch_size: int,
+        batch_size: BatchSize,
         keys: Sequence[str] | None = None,
     ) -> list[list[Completion]]:
         """The same as `sampling.sample`."""
+        batch_size = SEQUENCES if batch_size == "auto" else batch_size
         ends = end_tokens(model, tokenizer)
         check_request(model.config, prompt_ids, len(temperatures), max_new_tokens)
         if not prompt_ids:

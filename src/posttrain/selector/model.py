@@ -42,6 +42,7 @@ from posttrain.core import processes
 from posttrain.core.errors import UserError
 from posttrain.core.files import atomic_directory, write_json
 from posttrain.core.params import Lora
+from posttrain.models import head
 from posttrain.models.architecture import (
     SHARED_PREFIX,
     hidden_size,
@@ -125,11 +126,11 @@ class Selector(nn.Module):
         self.share_prefix = share_prefix and self.causal and config.model_type in SHARED_PREFIX
         self.score = ScoringHead(hidden_size(config))
         self.likelihood_weight = nn.Parameter(torch.tensor(FIRST_LIKELIHOOD_WEIGHT))
-        if self._language_model.get_output_embeddings() is not None:
+        if self.language_model.get_output_embeddings() is not None:
             nn.init.zeros_(self.score.outer.weight)
 
     @property
-    def _language_model(self) -> PreTrainedModel:
+    def language_model(self) -> PreTrainedModel:
         """The backbone without PEFT's wrapper, but with the adapters inside its layers."""
         wrapped = self.backbone
         model = wrapped.get_base_model() if isinstance(wrapped, PeftModel) else wrapped
@@ -155,7 +156,7 @@ class Selector(nn.Module):
 
     def encode_shared(self, batch: PoolBatch) -> Encoding:
         """Encode with each prompt read once; for causal backbones only."""
-        read = self._language_model.base_model
+        read = self.language_model.base_model
         # The prompt needs no mask: its pads are on the right, and the tree's mask below excludes them.
         prefix = read(input_ids=batch.prompt_ids, past_key_values=DynamicCache(), use_cache=True)
         tree = _grow(batch)
@@ -212,23 +213,11 @@ class Selector(nn.Module):
         before: from the states, those (n, d) that predict the tokens. The log-probabilities are None without a
         language-model head.
         """
-        model = self._language_model
-        head = model.get_output_embeddings()
-        if head is None:
+        model = self.language_model
+        if model.get_output_embeddings() is None:
             return model.base_model(**inputs).last_hidden_state, None
-        read: list[torch.Tensor] = []
-
-        def select(module: nn.Module, arguments: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor]:
-            read.append(arguments[0])
-            return (before(arguments[0])[None],)
-
-        # A hook keeps the model's own scale or soft cap of the logits; calling backbone and head apart would skip it.
-        handle = head.register_forward_pre_hook(select)
-        try:
-            logits = model(**inputs).logits[0].float()
-        finally:
-            handle.remove()
-        return read[0], -nn.functional.cross_entropy(logits, tokens, reduction="none")
+        states, scores = head.read(model, lambda: model(**inputs), before)
+        return states, scores.log_probs(tokens)
 
     def _can_share(self, batch: PoolBatch) -> bool:
         if not self.share_prefix:

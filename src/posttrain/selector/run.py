@@ -12,13 +12,14 @@ from posttrain.core import processes
 from posttrain.core.checkpoint import forget, work_folder
 from posttrain.core.curves import Progress, write_curves
 from posttrain.core.files import atomic_directory, read_jsonl
-from posttrain.core.loop import VALIDATION, choose, device
+from posttrain.core.loop import VALIDATION, choose, choose_kernels, device
 from posttrain.core.manifest import build_manifest, digest, write_model_manifest
 from posttrain.core.not_trained import why_not_trained, write_not_trained
 from posttrain.core.params import FINE_TUNED, UNTRAINED, Model, Params
 from posttrain.core.settings import Optimization
 from posttrain.models.architecture import recompute_activations
 from posttrain.models.load import BASE, load_tokenizer, read_base
+from posttrain.models.precision import compute_in
 from posttrain.rollouts.groups import all_equal
 from posttrain.selector.data import make_pools
 from posttrain.selector.model import Selector, load_selector, save_selector
@@ -46,6 +47,7 @@ def load_policy(policy: str, seed: int, model: Model, trainable: bool = False) -
         model.quantization,
         lora=model.lora if trainable else None,
     )
+    compute_in(selector.language_model, model)
     return selector
 
 
@@ -116,7 +118,7 @@ def train_and_save(
         reason = f"in each of the {len(data)} training pools all candidates have the same reward"
         _leave_out(policy, seed, reason, manifest)
         return
-    torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
+    choose_kernels(model.deterministic)
     selector, data, schedule = prepare(data, model)
     if model.gradient_checkpointing:
         recompute_activations(selector.backbone)

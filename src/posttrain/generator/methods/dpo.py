@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 import torch
 from datasets import Dataset
+from peft import PeftModel
 from safetensors.torch import save
 from torch import Tensor
 from trl.trainer import dpo_trainer
@@ -36,6 +37,7 @@ from posttrain.generator import preferred, shared, trl
 from posttrain.generator.data import IGNORED, Row
 from posttrain.generator.run import Run
 from posttrain.generator.settings import RL
+from posttrain.models import head
 from posttrain.models.tokens import pad
 
 
@@ -189,16 +191,17 @@ def _log_probs(model: Any, sequences: Sequence[tuple[list[int], list[int]]]) -> 
     """Sum of the completion's token log-probabilities for each (prompt ids, completion ids)."""
     device = next(model.parameters()).device
     ids, mask = pad([prompt + completion for prompt, completion in sequences])
-    ids, mask = ids.to(device), mask.to(device)
-    keep = max(len(completion) for _, completion in sequences)
-    # The last positions hold every completion, the padding behind the shorter ones included.
-    keep += ids.shape[1] - min(len(prompt) + len(completion) for prompt, completion in sequences)
-    keep = min(keep, ids.shape[1] - 1)
-    output = model(input_ids=ids, attention_mask=mask.long(), logits_to_keep=keep + 1)
-    log_policy = output.logits[:, :-1].float().log_softmax(dim=-1)
-    tokens = log_policy.gather(2, ids[:, -keep:, None])[..., 0]
-    completion = torch.zeros_like(mask)
+    before = torch.zeros_like(mask)
     for row, (prompt, answer) in enumerate(sequences):
-        completion[row, len(prompt) : len(prompt) + len(answer)] = True
-    sums: Tensor = (tokens * completion[:, -keep:]).sum(dim=1)
+        before[row, len(prompt) - 1 : len(prompt) + len(answer) - 1] = True
+    ids, mask, before = ids.to(device), mask.to(device), before.to(device)
+    inner = model.get_base_model() if isinstance(model, PeftModel) else model
+    _, scores = head.read(
+        inner,
+        lambda: model(input_ids=ids, attention_mask=mask.long()),
+        lambda states: states[before],
+        model,
+    )
+    log_probs = scores.log_probs(ids.roll(-1, dims=1)[before])
+    sums = torch.zeros(before.shape, device=device).masked_scatter(before, log_probs).sum(dim=1)
     return sums.cpu()

@@ -27,7 +27,6 @@ from posttrain.generator.batches import (
     forward,
     in_batches,
     prompt_batches,
-    token_log_probs,
 )
 from posttrain.generator.data import IGNORED
 from posttrain.generator.run import Run
@@ -106,7 +105,7 @@ def _accumulate(model: Generator, rows: Sequence[Row], batch_size: int) -> Stats
     count, total = sum(sum(row.lengths) for row in rows), 0.0
     for part, counts in processes.share(in_batches(model, rows, batch_size)):
         batch = collate(part, device)
-        log_probs = token_log_probs(forward(model, batch).logits, batch.tokens, 1.0)
+        log_probs = forward(model, batch).log_probs(batch.tokens)
         loss = -log_probs.sum() / count * counts
         loss.backward()  # type: ignore[no-untyped-call]
         total += float(loss.detach())
