@@ -151,7 +151,7 @@ def test_gguf_is_named_where_a_folder_has_nothing_else(beside: list[str], tmp_pa
         (tmp_path / name).write_text("{}", encoding="utf-8")
     read = load.hash_weights if beside else locate
     for path, function in ((tmp_path, read), (tmp_path / "weights.gguf", locate)):
-        with pytest.raises(UserError, match=rf"{path}: .*GGUF files are not read; take a folder"):
+        with pytest.raises(UserError, match=rf"{path}: .*stage base converts a GGUF file"):
             function(path)
 
 
@@ -401,7 +401,7 @@ def test_the_proposed_entry_fits_the_memory_that_is_given(gib: float) -> None:
     sizes = {"hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "head_dim": 64}
     heads = {"num_attention_heads": 9, "num_key_value_heads": 3, "max_position_embeddings": 8192}
     config = LlamaConfig(vocab_size=49152, **sizes, **heads, tie_word_embeddings=True)
-    first = description.propose_entry(config, "a/b", None, 16, "bfloat16")
+    first = description.propose_entry(config, inspect.named("a/b", None, None), 16, "bfloat16")
     entry = description.fit_memory(config, first, 8, gib)
     counts = description.count_parameters(config, entry.lora)
     needed = description.estimate_memory(config, counts, entry, 8).total / 2**30

@@ -179,6 +179,7 @@ def test_a_killed_training_resumes_and_ends_with_the_same_bytes(
 def test_a_killed_generator_training_resumes_and_ends_with_the_same_bytes(
     project: Path, killed: Path
 ) -> None:
+    must(killed, "dvc", "repro", "demonstrations")
     kill_at_checkpoint(killed, "generator_sft@0", "*/checkpoint-*/best.safetensors")
     assert not (killed / "models/generator/sft/0").exists()
     assert ran(must(killed, "dvc", "repro", "generator_sft@0")) == {"generator_sft@0"}

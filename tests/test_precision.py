@@ -31,7 +31,7 @@ from posttrain.selector.batch import collate as collate_pools
 from posttrain.selector.model import Selector
 
 ENTRY = PARAMS.models["pocket"]
-EPISODES = [completion_episode(prompt, [3, 7, 4, 1], 0.0) for prompt in TOKEN_PROMPTS[:3]]
+ROWS = [completion_episode(prompt, [3, 7, 4, 1], 0.0).rows[0] for prompt in TOKEN_PROMPTS[:3]]
 
 # Of RL, and of SFT.
 ONE_STEP: list[dict[str, int]] = [{"evaluations": 1, "steps": 1}, {"evaluations": 1, "epochs": 1}]
@@ -59,7 +59,7 @@ def test_a_float32_model_on_a_cpu_computes_in_float32_unless_its_entry_says_othe
 
 
 def test_weights_gradients_and_log_probs_are_float32_and_products_bfloat16() -> None:
-    model, batch = mixed(token_model()), collate(EPISODES)
+    model, batch = mixed(token_model()), collate(ROWS)
     products = []
     for layer in model.model.layers:
         layer.mlp.up_proj.register_forward_hook(lambda *args: products.append(args[-1].dtype))
@@ -74,7 +74,7 @@ def test_weights_gradients_and_log_probs_are_float32_and_products_bfloat16() -> 
 
 def test_a_copy_computes_alike_with_its_own_weights() -> None:
     """TRL's reference is such a copy, and the penalty on the KL to it would be 0 if it were the policy."""
-    model, batch = mixed(token_model()), collate(EPISODES)
+    model, batch = mixed(token_model()), collate(ROWS)
     reference = copy.deepcopy(model)
     assert autocasts(reference)
     with torch.no_grad():
@@ -147,7 +147,7 @@ def test_in_chunks_are_the_same_log_probs_entropies_and_gradients(
     model_type: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     changes: Any = {"final_logit_softcapping": 0.5} if model_type == "gemma2" else {}
-    batch, results = collate(EPISODES), []
+    batch, results = collate(ROWS), []
     for chunk in (head.CHUNK, 3 * 23):
         monkeypatch.setattr(head, "CHUNK", chunk)
         model = token_model(model_type, vocab_size=23, **changes)

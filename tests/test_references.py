@@ -20,10 +20,11 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from trl.trainer.utils import add_fused_lm_head
 
 from posttrain.generator import shared
-from posttrain.generator.batches import collate as collate_episodes
+from posttrain.generator.batches import collate as collate_rows
 from posttrain.generator.batches import forward
+from posttrain.generator.shared import Group
 from posttrain.models.lora import add_lora
-from posttrain.rollouts.episode import completion_episode
+from posttrain.rollouts.episode import Row
 from posttrain.rollouts.sampling import can_share, greedy
 from posttrain.selector.batch import TokenizedPool, collate
 from posttrain.selector.model import Encoding
@@ -153,19 +154,21 @@ def test_a_generator_has_the_logits_and_gradients_of_the_plain_model(name: str, 
     expected = torch.cat([plain(model, prompt, one)[0] for one in answers])
     tokens = torch.tensor([token for one in answers for token in one])
     wanted = gradients(model, torch.nn.functional.cross_entropy(expected, tokens))
-    batch = collate_episodes([completion_episode(prompt, one, 1.0) for one in answers])
+    batch = collate_rows(
+        [Row.masked([*prompt, *one], [False] * len(prompt) + [True] * len(one)) for one in answers]
+    )
     assert shared.reads_once(model, batch.ids.shape[1]) == ("window" not in name)
-    for each in (batch, replace(batch, prompt=0)):
+    alone = [Group(1, 0, len(prompt))] * len(answers)
+    for each in (batch, replace(batch, groups=alone)):
         found = forward(model, each).logits
         assert_same(found, expected)
         assert_same(gradients(model, torch.nn.functional.cross_entropy(found, tokens)), wanted)
     scored = copy.deepcopy(model)
     add_fused_lm_head(scored.get_base_model() if lora else scored)
-    rows = collate([TokenizedPool("", prompt, answers)])
-    ids, real = rows.candidate_ids[0], rows.candidate_mask[0]
     if can_share(model.config, batch.ids.shape[1]):
-        found = shared.scores(scored, torch.tensor(prompt), ids, real)["log_probs"]
-        assert_same(found[real], log_probs(expected, tokens.tolist()))
+        written = batch.before_action.roll(1, dims=1)
+        found = shared.scores(scored, batch.ids, written, batch.groups)["log_probs"]
+        assert_same(found[written], log_probs(expected, tokens.tolist()))
 
 
 @pytest.mark.parametrize("lora", [False, True])

@@ -27,9 +27,9 @@ from workspace import set_params
 
 from posttrain.core.cost import READ
 from posttrain.core.params import load_params
+from posttrain.generator import shared
 from posttrain.generator.batches import prompt_batches
 from posttrain.generator.data import prompt_completion_rows
-from posttrain.models.architecture import recompute_activations
 from posttrain.selector import train as selector_train
 from posttrain.selector.methods import sft, sft_plus
 from posttrain.selector.train import steps_of_batches
@@ -51,11 +51,11 @@ def rows_read(model: Any) -> list[tuple[int, ...]]:
 
 @pytest.mark.parametrize(("inner_epochs", "minibatches"), [(1, 1), (2, 2)])
 def test_the_generator_reads_the_gold_answers_of_the_questions_that_its_settings_state(
-    inner_epochs: int, minibatches: int, tmp_path: Path
+    inner_epochs: int, minibatches: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`steps` batches of `prompts_per_step` questions, each `inner_epochs` times, and nothing else."""
     model = colour_llama()
-    recompute_activations(model)  # without it equal prompts are read once
+    monkeypatch.setattr(shared, "reads_once", lambda *arguments: False)  # of equal prompts
     read = rows_read(model)
     own = {"prompts_per_step": 4, "inner_epochs": inner_epochs, "minibatches": minibatches}
     history = train_on_colours("sft_plus", tmp_path, model, steps=3, **own)

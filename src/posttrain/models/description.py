@@ -177,7 +177,7 @@ def propose_entry(config: PreTrainedConfig, source: Model, r: int, dtype: Dtype)
     return Model(
         source=source.source,
         name=source.name,
-        revision=source.revision,
+        revision=(source.revision or "main") if source.source == "hub" else None,
         file=source.file,
         sha256=source.sha256,
         dtype=dtype,

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from gguf import GGUFReader
 from huggingface_hub import hf_hub_download
 from tokenizers import pre_tokenizers
 from transformers import (
@@ -69,7 +70,7 @@ def _hub_file(entry: Model) -> Path:
         )
     except (OSError, ValueError) as error:
         raise UserError(
-            f"model {entry.name} at revision {entry.revision}: {entry.file} cannot be reached: {first_line(error)}"
+            f"model {entry.name}: {entry.file} cannot be reached: {first_line(error)}"
         ) from error
 
 
@@ -121,6 +122,14 @@ def convert(file: Path, directory: Path, dtype: Dtype) -> None:
     for kind, names in told.items():  # weights of the model that the file lacks would be random
         if names:
             raise UserError(f"{file}: cannot be converted: {kind}: {min(map(str, names))}")
+    tensors = _read(file, lambda named: GGUFReader(file).tensors)
+    unread = sum(int(each.n_elements) for each in tensors) - model.num_parameters()
+    if (
+        unread
+    ):  # such as the factors of Llama 3's positions, without which its long texts are others
+        raise UserError(
+            f"{file}: cannot be converted: holds {unread:,} numbers that transformers does not read"
+        )
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     again = AutoTokenizer.from_pretrained(directory)

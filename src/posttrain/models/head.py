@@ -76,7 +76,7 @@ class TokenScores:
         ]
 
     def _logits(self, states: Tensor) -> Tensor:
-        backbone, read = vars(self.model.base_model), self.output(last_hidden_state=states[None])
+        backbone, read = vars(self.model.get_decoder()), self.output(last_hidden_state=states[None])
         # What nn.Module calls in place of its forward and all hooks, as after `compile`: nothing is read here.
         name = "_compiled_call_impl"
         before = {name: backbone[name]} if name in backbone else {}
@@ -112,7 +112,7 @@ def read(
 
     handles = (
         model.get_output_embeddings().register_forward_pre_hook(skip),
-        model.base_model.register_forward_hook(note),
+        model.get_decoder().register_forward_hook(note),
     )
     try:
         run()

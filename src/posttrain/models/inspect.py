@@ -97,8 +97,7 @@ def named(model: str, revision: str | None, file: str | None) -> Model:
     source = "path" if local else "package" if "==" in model else "hub"
     if (source == "package") > (file is not None):
         raise UserError(f"{model}: is a package; name a GGUF file in it by --file")
-    pinned = revision or "main" if source == "hub" else None
-    return Model.model_construct(source=source, name=model, revision=pinned, file=file)
+    return Model.model_construct(source=source, name=model, revision=revision, file=file)
 
 
 def free_key(name: str, taken: Container[str]) -> str:

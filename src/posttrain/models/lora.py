@@ -292,9 +292,9 @@ def save_adapter(directory: Path, model: PeftModel, base: str, revision: str | N
     PEFT's own `save_pretrained` also writes a model card, the base's path on this machine, and module names in the order
     of a hash set. `PeftModel.from_pretrained` reads either format.
     """
-    tensors = {
-        k: v.detach().cpu().contiguous() for k, v in get_peft_model_state_dict(model).items()
-    }
+    # No vocabulary grows here. Asked to find that out, PEFT looks for the base on the hub.
+    state = get_peft_model_state_dict(model, save_embedding_layers=False)
+    tensors = {k: v.detach().cpu().contiguous() for k, v in state.items()}
     with atomic_write(directory / "adapter_model.safetensors", "wb") as file:
         file.write(save(tensors, metadata={"format": "pt"}))
     config = model.peft_config["default"].to_dict()

@@ -150,7 +150,7 @@ class VllmSampler:
 
     def _adapter(self, model: PeftModel) -> Any:
         """The `LoRARequest` for the adapter's present weights; the same one until they change."""
-        key = fingerprint(get_peft_model_state_dict(model))
+        key = fingerprint(get_peft_model_state_dict(model, save_embedding_layers=False))
         if key != self.adapter_key:
             folder = self._new_folder()
             save_adapter(folder, model, model.name_or_path, None)
