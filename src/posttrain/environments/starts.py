@@ -1,4 +1,4 @@
-"""The examples: the games of stage `fetch`, with the expert's first answer in the form that is asked for."""
+"""Starts of episodes: the games of stage `fetch`, with the expert's first answer in the form that is asked for."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def examples(params: Params, split: str, source: Path) -> Iterator[dict[str, Any
 
 
 def measure(examples: Iterable[Example]) -> dict[str, Any]:
-    """Games of each depth, and means over one split."""
+    """Games of each kind, and means over one split."""
     rows = [*examples]
     kinds = Counter(row["kind"] for row in rows)
     return {
