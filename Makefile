@@ -22,7 +22,7 @@ repro demo: export MALLOC_TOP_PAD_ ?= 67108864
 help:
 	@echo "make demo    run the pipeline in small, from raw data to the open report (two to three minutes)"
 	@echo "make repro   run the pipeline (dvc repro) and show what came of it"
-	@echo "make quick   lint, and run the tests that start no process (three minutes)"
+	@echo "make quick   lint, and run the tests that start no process (four minutes)"
 	@echo "make test    lint, type check and run the tests"
 	@echo "make check   lint and type check only"
 	@echo "make clean   remove the virtual environment and tool caches"
