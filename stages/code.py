@@ -1,4 +1,4 @@
-"""Check all of params.yaml, say what differs from the commit and what the model's entry sets, and write to data/code a
+"""Check all of params.yaml, say what differs from the commit and what the chosen entries set, and write to data/code a
 digest of each stage's code.
 
 python stages/code.py
@@ -23,24 +23,23 @@ def main(params: Params) -> None:
 
 
 def differences(params: Params) -> list[str]:
-    """What differs from the commit, and whether the selected model's `settings` leave it without effect."""
+    """What differs from the commit, and whether an entry's `settings` leave it without effect."""
     lines = []
     for line in settings_that_differ():
-        family, _, rest = line.split(":")[0].partition(".")
-        section, _, key = rest.partition(".")
-        own = params.selected_model.settings.model_dump().get(family, {})
-        sets = family == "sampling" and rest in own
-        sets = sets or any(key and key in own.get(name, {}) for name in (section, "common"))
-        note = f" (without effect: the model {params.model} sets it)" if sets else ""
+        section, _, key = line.split(":")[0].rpartition(".")
+        family = section.split(".")[0]
+        by = params.settings.get(f"{section}.{key}") or params.settings.get(
+            f"{family}.common.{key}"
+        )
+        note = f" (without effect: {by[0]} sets it)" if by else ""
         lines.append(f"differs from the commit: {line}{note}")
     return lines
 
 
 def settings_that_apply(params: Params) -> list[str]:
-    """A line for each parameter that the selected model's `settings` set, and one that says how to change them."""
-    found = params.selected_model.settings.leaves()
-    lines = [f"the model {params.model} sets: {name}: {value}" for name, value in found.items()]
-    change = f"(to change one of these: -S models.{params.model}.settings.NAME=VALUE)"
+    """A line for each parameter that the selected entries' `settings` set, and one that says how to change them."""
+    lines = [f"{entry} sets: {name}: {value}" for name, (entry, value) in params.settings.items()]
+    change = "(to change one of these: -S ENTRY.settings.NAME=VALUE)"
     return [*lines, change] if lines else []
 
 

@@ -1,9 +1,9 @@
 """Look at what DVC does not, and write to data/inputs
 
     dataset.json, model.json    a digest of the files of the data set's folder and of the model's, which params.yaml names
-    entry.json                  the model's entry without its settings
-    settings                    the model's settings by the part of the pipeline that reads them, so that another learning
-                                rate of one method reruns that method alone
+    entries                     the data set's entry and the model's, without their settings
+    settings                    these settings by the part of the pipeline that reads them, so that another learning rate of
+                                one method reruns that method alone
     tuning.json                 a copy of metrics/tuning.json, or {} where there is none
 
 python stages/inputs.py
@@ -26,11 +26,14 @@ def main(params: Params) -> None:
     with atomic_directory(Path("data/inputs")) as directory:
         for name, files in digests.items():
             write_json(directory / f"{name}.json", files)
-        write_json(directory / "entry.json", params.sections("model")["model"])
-        for part, settings in settings_by_part(params).items():
-            file = directory / "settings" / f"{part}.json"
+        parts = {
+            f"entries/{name}": entry for name, entry in params.sections("dataset", "model").items()
+        }
+        parts |= {f"settings/{part}": found for part, found in settings_by_part(params).items()}
+        for part, values in parts.items():
+            file = directory / f"{part}.json"
             file.parent.mkdir(parents=True, exist_ok=True)
-            write_json(file, settings)
+            write_json(file, values)
         record = read_json(TUNING) if TUNING.is_file() else {}
         write_json(directory / TUNING.name, record)
 

@@ -122,9 +122,19 @@ def data_set(params: Params) -> str:
     return f"{', '.join(told)} questions{sampled}"
 
 
-def _settings(params: Params) -> str:
-    found = params.selected_model.settings.leaves()
-    return ", ".join(f"{name} {value}" for name, value in found.items())
+def _settings(params: Params) -> dict[str, str]:
+    """What the selected entries set, by the words for each."""
+    entries = {
+        f"datasets.{params.dataset}": "set by the data set",
+        f"models.{params.model}": "set by the model",
+    }
+    return {
+        words: ", ".join(
+            f"{name} {value}" for name, (by, value) in params.settings.items() if by == entry
+        )
+        for entry, words in entries.items()
+        if any(by == entry for by, _ in params.settings.values())
+    }
 
 
 def facts(task: Task, params: Params) -> list[list[str]]:
@@ -134,7 +144,7 @@ def facts(task: Task, params: Params) -> list[list[str]]:
     named = {
         "data set": f"{params.dataset}: {data_set(params)}",
         "base model": f"{params.model} ({model.name}{revision})",
-        **({"set by the model": _settings(params)} if model.settings.leaves() else {}),
+        **_settings(params),
         **task.describe(params),
         "seeds": ", ".join(map(str, params.seeds)),
         "machine": "all that is trained is of one machine, and differs on another by about as much as between seeds; data, "

@@ -124,12 +124,12 @@ def prepare(params: Params, family: str, name: str) -> Method:
     sections = [f"{family}.common", f"{family}.{FINE_TUNED}", "examples", "pools", "reward"]
     sections += ["sampling", *(f"generator.{part}" for part in ("sample", "pairs"))]
     parts = [
-        params.selected_dataset.model_dump(exclude={"test"}),
-        params.selected_model.model_dump(),
+        params.selected_dataset.model_dump(exclude={"test", "settings"}),
+        params.selected_model.model_dump(exclude={"settings"}),
         params.sections(*sections),
         [params.tuning.seeds, questions, settings],
         [digest(stage, *params.tasks) for stage in (f"{family}_sft", f"{family}_rl/{name}")],
-        *(params.datasets[part].model_dump() for part in params.parts),
+        *(params.datasets[part].model_dump(exclude={"settings"}) for part in params.parts),
     ]
     sha = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
     # Without the section `tuning`, whose seeds must not be those of a run.
@@ -140,11 +140,14 @@ def prepare(params: Params, family: str, name: str) -> Method:
 
 
 def _override(params: Params, family: str, name: str, key: str, value: Any) -> str:
-    """DVC's override of a method's setting, which its section may have or not; where the model sets it, of the model's."""
-    brought, section = getattr(params.selected_model.settings, family), f"{family}.{name}"
-    own = params.family(family).sections[name]
-    if key in brought.get(name, {}) or key in brought.get("common", {}):
-        own, section = brought.get(name, {}), f"models.{params.model}.settings.{section}"
+    """DVC's override of a method's setting, which its section may have or not; where an entry sets it, of the entry's."""
+    section = f"{family}.{name}"
+    own = params.plain().family(family).sections[name]
+    by = params.settings.get(f"{section}.{key}") or params.settings.get(f"{family}.common.{key}")
+    if by is not None:
+        kind, entry = by[0].split(".", 1)
+        own = getattr(getattr(params, kind)[entry].settings, family).get(name, {})
+        section = f"{by[0]}.settings.{section}"
     return f"{'' if key in own else '+'}{section}.{key}={json.dumps(value)}"
 
 

@@ -1,4 +1,4 @@
-"""What stages depend on beside keys of params.yaml: the files in folders that it names, and the settings of a model.
+"""What stages depend on beside keys of params.yaml: the files in folders that it names, and the settings of an entry.
 
 DVC does not look into the folder `path` of a data set, a folder that one of its options names, or `name` of a local
 model. Stage `inputs`, which runs each time, writes the SHA-256 of their files to data/inputs, on which stages `fetch` and
@@ -61,7 +61,7 @@ def hash_inputs(params: Params) -> dict[str, Digest]:
     model = params.selected_model
     found: dict[str, Digest] = {"dataset": _hash_folders(params), "model": {}}
     for part in params.parts:
-        key, entry = f"datasets.{part}", params.datasets[part].model_dump_json()
+        key, entry = f"datasets.{part}", params.datasets[part].model_dump_json(exclude={"settings"})
         found["dataset"][key] = hashlib.sha256(entry.encode()).hexdigest()
         files = _hash_folders(params.of_part(part))
         found["dataset"] |= {f"{key}/{name}": sha for name, sha in files.items()}
@@ -89,19 +89,18 @@ def _hash_folders(params: Params) -> Digest:
 
 
 def settings_by_part(params: Params) -> dict[str, dict[str, Any]]:
-    """The selected model's settings that each part of the pipeline reads, by section: of `selector/ppo`, `selector.common`
-    and `selector.ppo`. Empty for a part to which the model brings nothing.
+    """What the selected entries' settings set for each part of the pipeline, by section: of `selector/ppo`,
+    `selector.common` and `selector.ppo`. Empty for a part for which they set nothing.
     """
-    leaves = params.selected_model.settings.leaves()
 
     def under(*sections: str) -> dict[str, Any]:
         return {
             name: value
-            for name, value in leaves.items()
+            for name, (_, value) in params.settings.items()
             if name.startswith(tuple(f"{section}." for section in sections))
         }
 
-    found = {"sampling": under("sampling")}
+    found = {"sampling": under("sampling"), "episodes": under("episodes")}
     for family in FAMILIES:
         shared = ["sampling"] if family == "generator" else []
         for name in params.family(family).trained:

@@ -10,7 +10,8 @@ from itertools import product
 from typing import Any
 
 from posttrain.core.errors import UserError
-from posttrain.core.params import FAMILIES, Params, blaming_model, method_names
+from posttrain.core.overlay import blaming
+from posttrain.core.params import FAMILIES, Params, method_names
 from posttrain.core.schema import Section, check, nearest
 
 
@@ -85,13 +86,15 @@ def _check_tuning(params: Params, family: str) -> None:
 
 def check_methods(params: Params) -> None:
     """`UserError` for the first wrong key of a method's section, or for a key of `common` that no method has; also with the
-    settings of each model.
+    settings of each entry.
     """
     _check_sections(params.plain())
-    for name, entry in params.models.items():
-        if entry.settings.leaves():
-            with blaming_model(name):
-                _check_sections(params.of_model(name))
+    for kind in ("datasets", "models"):
+        for name, entry in getattr(params, kind).items():
+            if entry.settings.model_fields_set:
+                with blaming(f"{kind}.{name}"):
+                    _check_sections(params.with_settings_of(kind, name))
+    _check_sections(params)
     for family in FAMILIES:
         _check_tuning(params, family)
 

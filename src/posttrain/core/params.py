@@ -10,8 +10,7 @@ from __future__ import annotations
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -25,6 +24,7 @@ from pydantic import (
 )
 
 from posttrain.core.errors import UserError
+from posttrain.core.overlay import DatasetSettings, ModelSettings, blaming, lay_over
 from posttrain.core.schema import (
     Fraction,
     NonNegative,
@@ -66,6 +66,7 @@ class GeneratedDataset(Section):
     val: Positive
     test: Positive
     options: Annotated[dict[str, Any], Field(default_factory=dict)]
+    settings: DatasetSettings = DatasetSettings()
 
 
 class StoredDataset(Section):
@@ -86,6 +87,7 @@ class StoredDataset(Section):
     test: Positive | None = None
     seed: Seed = 0
     options: Annotated[dict[str, Any], Field(default_factory=dict)]
+    settings: DatasetSettings = DatasetSettings()
 
     @model_validator(mode="after")
     def _path_is_named(self) -> StoredDataset:
@@ -118,29 +120,6 @@ class Lora(Section):
     alpha: Rate
     dropout: Annotated[float, Field(ge=0, lt=1)]
     targets: Targets
-
-
-Settings = dict[str, dict[str, Any]]  # section of a family -> key -> value
-
-
-class ModelSettings(Section):
-    """Parameters that a model brings with it, by their names in params.yaml; `_lay_over` says what they win over."""
-
-    selector: Settings = Field(default_factory=dict)
-    generator: Settings = Field(default_factory=dict)
-    sampling: dict[str, Any] = Field(default_factory=dict)
-
-    def leaves(self) -> dict[str, Any]:
-        """The value of each parameter, by its dotted name."""
-        return dict(_leaves(self.model_dump()))
-
-
-def _leaves(values: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    if not isinstance(values, dict):
-        yield name, values
-        return
-    for key, value in values.items():
-        yield from _leaves(value, f"{name}.{key}" if name else key)
 
 
 class Model(Section):
@@ -382,7 +361,7 @@ class Report(Section):
 class Params(Section):
     """All of params.yaml; `selected_dataset` and `selected_model` are the presets of this run.
 
-    The `settings` of the selected model are laid over `selector`, `generator` and `sampling`.
+    The `settings` of both are laid over the sections that they name (`core/overlay.py`).
     """
 
     _written: dict[str, Any] = PrivateAttr(default_factory=dict)  # the values of params.yaml
@@ -439,21 +418,39 @@ class Params(Section):
         section: Family = getattr(self, name)
         return section
 
-    def of_model(self, name: str) -> Params:
-        """The params of a run of another model; `UserError` if its `settings` cannot be laid over the sections."""
-        return _of_model({**self._written, "model": name}, "params.yaml")
+    @property
+    def settings(self) -> dict[str, tuple[str, Any]]:
+        """What the selected entries set, by dotted name: the entry, such as `models.pocket`, and the value."""
+        of_model = self.selected_model.settings.leaves()
+        found = {name: (f"models.{self.model}", value) for name, value in of_model.items()}
+        for name, value in self.selected_dataset.settings.leaves().items():
+            section, _, key = name.rpartition(".")
+            common = f"{section.split('.')[0]}.common.{key}"
+            if name not in found and common not in found:
+                found[name] = (f"datasets.{self.dataset}", value)
+        return found
+
+    def with_settings_of(self, kind: Literal["datasets", "models"], name: str) -> Params:
+        """The params with the settings of that entry, and of no other."""
+        settings = getattr(self, kind)[name].settings
+        return check(
+            Params, _over(self._written, f"{kind}.{name}", settings, "params.yaml"), "params.yaml"
+        )
 
     def plain(self) -> Params:
-        """The params without the settings of any model."""
+        """The params without the settings of any entry."""
         params = check(Params, self._written, "params.yaml")
         params._written = self._written
         return params
 
     def sections(self, *names: str) -> dict[str, Any]:
-        """Plain values of the named sections; `model` is the selected entry of `models` without its `settings`, which are
-        in the other sections.
+        """Plain values of the named sections; `dataset` and `model` are the selected entries without their `settings`, which
+        are in the other sections.
         """
-        values = self.model_dump() | {"model": self.selected_model.model_dump(exclude={"settings"})}
+        values = self.model_dump() | {
+            "dataset": self.selected_dataset.model_dump(exclude={"settings"}),
+            "model": self.selected_model.model_dump(exclude={"settings"}),
+        }
         found = {}
         for name in names:
             value: Any = values
@@ -519,62 +516,28 @@ def check_params(values: Any, source: str = "params.yaml") -> Params:
             )
     for family in FAMILIES:
         _check_family(params.family(family), family, source)
-    for name in params.models:
-        _of_model({**values, "model": name}, source)
-    return _of_model(values, source)
+    for kind in ("datasets", "models"):
+        for name, entry in getattr(params, kind).items():
+            _over(values, f"{kind}.{name}", entry.settings, source)
+    over = _over(values, f"datasets.{params.dataset}", params.selected_dataset.settings, source)
+    over = _over(over, f"models.{params.model}", params.selected_model.settings, source)
+    found = check(Params, over, source)
+    found._written = dict(values)
+    return found
 
 
-def _of_model(values: Mapping[str, Any], source: str) -> Params:
-    """The checked params with the settings of the selected model; `UserError` if they do not fit the sections."""
-    name = values["model"]
-    entry = check(Model, values["models"][name], source, f"models.{name}")
-    with blaming_model(name, source):
-        params = check(Params, _lay_over(values, entry.settings, source), source)
+def _over(
+    values: Mapping[str, Any], entry: str, settings: ModelSettings, source: str
+) -> dict[str, Any]:
+    """params.yaml with the settings of an entry; `UserError` if they do not fit the sections."""
+    if not settings.model_fields_set:
+        return dict(values)
+    with blaming(entry, source):
+        methods = {family: method_names(family) for family in FAMILIES}
+        found = lay_over(values, settings, methods, source)
+        params = check(Params, found, source)
         for family in FAMILIES:
             _check_family(params.family(family), family, source)
-    params._written = dict(values)
-    return params
-
-
-@contextmanager
-def blaming_model(name: str, source: str = "params.yaml") -> Iterator[None]:
-    """Let a `UserError` about a section, which is right without them, name the `settings` of a model instead."""
-    try:
-        yield
-    except UserError as error:
-        where, message = f"{source}: ", str(error)
-        raise UserError(f"{where}models.{name}.settings.{message.removeprefix(where)}") from error
-
-
-def _lay_over(values: Mapping[str, Any], settings: ModelSettings, source: str) -> dict[str, Any]:
-    """params.yaml with a model's settings, which win over each section that they name.
-
-    Its own for `common` win over the methods' sections as well, except for those that it has for a method.
-    """
-    found = dict(values)
-    found["sampling"] = {**values["sampling"], **settings.sampling}
-    for family in FAMILIES:
-        section: dict[str, Any] = dict(values[family])
-        own: Settings = getattr(settings, family)
-        methods = method_names(family)
-        known = [key for key in section if key not in ("methods", "policies")]
-        for key in own:
-            if key not in known:
-                hint = nearest(key, known)
-                raise UserError(
-                    f"{source}: {family}.{key}: not a section that a model can set{hint}"
-                )
-        common = own.get("common", {})
-        for key in known:
-            kept = section[key]
-            if key in methods and isinstance(kept, dict):
-                kept = {name: value for name, value in kept.items() if name not in common}
-            section[key] = {**kept, **own.get(key, {})} if isinstance(kept, dict) else kept
-        found[family] = section
-    if "variants" in settings.generator.get("sample", {}):
-        raise UserError(
-            f"{source}: generator.sample.variants: not a parameter that a model can set, as the data depends on it"
-        )
     return found
 
 

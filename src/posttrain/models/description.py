@@ -40,7 +40,8 @@ from transformers import PreTrainedConfig
 from transformers.pytorch_utils import Conv1D
 
 from posttrain.core.errors import UserError
-from posttrain.core.params import ALL_LINEAR, Lora, Model, ModelSettings
+from posttrain.core.overlay import ModelSettings
+from posttrain.core.params import ALL_LINEAR, Lora, Model
 from posttrain.models.architecture import is_causal
 from posttrain.models.check import skeleton
 from posttrain.models.head import CHUNK
