@@ -48,7 +48,7 @@ from posttrain.core.manifest import check_files
 from posttrain.core.not_trained import why_not_trained
 from posttrain.core.params import Lora, Model
 from posttrain.models import chat
-from posttrain.models.lora import add_lora, lighten
+from posttrain.models.lora import add_lora
 from posttrain.models.sharding import shard
 from posttrain.models.tokens import special_ids
 
@@ -273,7 +273,6 @@ def load_saved(
         if saved["weights"] == "adapter":
             adapter = directory / "adapter"
             model = PeftModel.from_pretrained(model, adapter, is_trainable=trainable)
-            lighten(model)
         elif lora is not None:
             model = add_lora(model, **lora.model_dump(), task_type=task_type)
     except UNLOADABLE as error:

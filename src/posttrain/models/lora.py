@@ -3,9 +3,8 @@
 `targets: auto` means the projections listed below for the architecture (of attention and MLP in decoders: adapting all
 of them learns more per parameter than attention alone), or else PEFT's default.
 
-A trained adapter is cheap in arithmetic, and yet PEFT's layer takes three times as long as a plain one in a small model,
-most of it in Python and in launching operations. `merged` adds the adapters to the weights while nothing is trained, and
-`lighten` gives the plain case of a layer a forward and backward pass of fewer operations.
+An adapter is cheap in arithmetic, and yet PEFT's layer takes three times as long as a plain one in a small model, most of it
+in Python and in launching operations. `merged` adds the adapters to the weights while nothing is trained.
 
 Left out: DoRA; adapters on embeddings and on the language-model head; naming the experts of a mixture, which are one
 tensor (`all-linear` adapts them).
@@ -24,7 +23,6 @@ from peft.tuners.lora.layer import Linear
 from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 from safetensors.torch import save
 from torch import Tensor, nn
-from torch.nn.functional import linear
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
@@ -113,11 +111,9 @@ def add_lora(
     """Freeze `model` and insert trainable adapters, which at first change no output."""
     config = make_lora_config(model, r, alpha, dropout, targets, task_type)
     try:
-        adapted = get_peft_model(model, config)
+        return get_peft_model(model, config)
     except ValueError as error:  # such as layers whose adapter the model's own kernels would skip
         raise UserError(f"lora: {str(error).strip().splitlines()[0]}") from error
-    lighten(adapted)
-    return adapted
 
 
 @contextmanager
@@ -145,78 +141,6 @@ def merged(model: nn.Module) -> Iterator[None]:
             setattr(parent, name, layer)
         for layer, weight in weights.items():
             layer.get_base_layer().weight = weight
-
-
-def lighten(model: nn.Module) -> None:
-    """Let plain layers (`_adapter`) compute the same in fewer operations; they stay PEFT's in all else."""
-    for module in model.modules():
-        if type(module) is Linear:
-            module.__class__ = _Light
-
-
-class _Light(Linear):  # type: ignore[misc]
-    """PEFT's layer, with a shorter way through the plain case in which all tensors have one precision."""
-
-    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        name = None if args or kwargs else _adapter(self)
-        if name is None or self.base_layer.weight.requires_grad:
-            return super().forward(x, *args, **kwargs)  # type: ignore[no-any-return]
-        base, a, b = self.base_layer, self.lora_A[name].weight, self.lora_B[name].weight
-        weight, bias, dropout = base.weight, base.bias, self.lora_dropout[name]
-        if torch.is_autocast_enabled(x.device.type):
-            dtype = torch.get_autocast_dtype(x.device.type)
-            x, weight, a, b = (each.to(dtype) for each in (x, weight, a, b))
-            bias = bias if bias is None else bias.to(dtype)
-        elif not x.dtype == weight.dtype == a.dtype == b.dtype:
-            return super().forward(x)  # type: ignore[no-any-return]
-        read = dropout(x) if self.training and not isinstance(dropout, nn.Identity) else None
-        y: Tensor = _Adapted.apply(  # type: ignore[no-untyped-call]
-            x, read, weight.t() if self.fan_in_fan_out else weight, bias, a, b, self.scaling[name]
-        )
-        return y
-
-
-class _Adapted(torch.autograd.Function):
-    """y = W x + bias + scale B A read, of x and read (..., in); None stands for a `read` that is x.
-
-    Gradients are those of x, read, A and B.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        read: Tensor | None,
-        weight: Tensor,
-        bias: Tensor | None,
-        a: Tensor,
-        b: Tensor,
-        scale: float,
-    ) -> Tensor:
-        read = x if read is None else read
-        inner = linear(read, a)
-        y = linear(x, weight, bias)
-        y.view(-1, len(b)).addmm_(inner.view(-1, len(a)), b.t(), alpha=scale)
-        ctx.save_for_backward(read, weight, a, b, inner)
-        ctx.scale, ctx.dropped = scale, read is not x
-        return y
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        read, weight, a, b, inner = ctx.saved_tensors
-        of_x, of_read = ctx.needs_input_grad[:2]
-        of_y = grads[0].reshape(-1, len(b))
-        of_inner = torch.mm(of_y, b).mul_(ctx.scale)
-        of_b = torch.mm(of_y.t(), inner.view(-1, len(a))).mul_(ctx.scale)
-        of_a = torch.mm(of_inner.t(), read.reshape(-1, read.shape[-1]))
-        x_grad = torch.mm(of_y, weight) if of_x else None
-        read_grad = torch.mm(of_inner, a).view_as(read) if of_read else None
-        if x_grad is not None:
-            if not ctx.dropped:
-                x_grad.addmm_(of_inner, a)
-            x_grad = x_grad.view_as(read)
-        return x_grad, read_grad, None, None, of_a, of_b, None
 
 
 def _adapter(layer: Linear) -> str | None:
