@@ -444,7 +444,7 @@ def test_an_edit_of_form_or_order_is_no_difference(repository: Path) -> None:
 
 
 @pytest.mark.parametrize("committed", [None, "a: [1", "\udcff", "", "just text"])
-def test_without_a_readable_commit_nothing_differs_or_all_does(
+def test_without_a_readable_commit_nothing_differs(
     committed: str | None, repository: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """No repository, and a file that is broken, not UTF-8, empty or without sections in the commit."""
@@ -467,8 +467,15 @@ def test_without_a_readable_commit_nothing_differs_or_all_does(
     ]
     subprocess.run(command, cwd=repository, check=True)
     path.write_text(TEXT, encoding="utf-8")
-    differing = settings_that_differ(path)
-    assert differing == [] or "dataset: (none) → sample" in differing
+    assert settings_that_differ(path) == []
+
+
+def test_a_section_that_is_taken_out_is_one_line(repository: Path) -> None:
+    apply_overrides(repository / "params.yaml", ["~datasets.sat", "+pools.more={a: 1, b: 2}"])
+    assert settings_that_differ(repository / "params.yaml") == [
+        "datasets.sat: {...} → (none)",
+        "pools.more: (none) → {...}",
+    ]
 
 
 def test_without_git_nothing_differs(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:

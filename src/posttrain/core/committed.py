@@ -21,22 +21,25 @@ def settings_that_differ(path: str | Path = "params.yaml") -> list[str]:
     command = ["git", "-C", str(path.parent), "show", f"HEAD:./{path.name}"]
     try:
         shown = subprocess.run(command, capture_output=True, check=True)
-        committed = dict(_leaves(YAML(typ="safe", pure=True).load(shown.stdout)))
+        committed = YAML(typ="safe", pure=True).load(shown.stdout)
     except (FileNotFoundError, subprocess.CalledProcessError, YAMLError):
         return []
-    now = dict(_leaves(read_yaml(path)))
-    keys = dict.fromkeys((*committed, *now))
-    return [
-        f"{key}: {committed.get(key, ABSENT)} → {now.get(key, ABSENT)}"
-        for key in keys
-        if committed.get(key, ABSENT) != now.get(key, ABSENT)
-    ]
+    if not isinstance(committed, dict):
+        return []
+    return list(_differences(committed, read_yaml(path)))
 
 
-def _leaves(values: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """(dotted key, value as text) of every setting; a list is one value."""
-    if isinstance(values, dict) and values:
-        for name, value in values.items():
-            yield from _leaves(value, f"{key}.{name}" if key else str(name))
-    else:
-        yield key, "null" if values is None else str(values).replace("'", "")
+def _differences(before: Any, now: Any, key: str = "") -> Iterator[str]:
+    """A line for each setting, and for each section that only one of both has; a list is one value."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for name in dict.fromkeys((*before, *now)):
+            place = f"{key}.{name}" if key else str(name)
+            yield from _differences(before.get(name, ABSENT), now.get(name, ABSENT), place)
+    elif before != now:
+        yield f"{key}: {_text(before)} → {_text(now)}"
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict) and value:
+        return "{...}"
+    return "null" if value is None else str(value).replace("'", "")
