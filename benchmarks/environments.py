@@ -1,9 +1,10 @@
 """How fast environments are, how long the expert's episodes are, and what players without a model reach.
 
-    python benchmarks/environments.py [textcraft babyai] [--seconds 3]
+    python benchmarks/environments.py [textcraft babyai sciworld] [--seconds 3]
 
 Each name is a data set of params.yaml whose task is an environment, and its test split is made anew. Steps are random legal
-actions, resets and the list of legal actions not counted. Tokens are those of pocket. All of it in one process.
+actions, resets and the list of legal actions not counted; in the engine they are the expert's, resets counted. Tokens are
+those of pocket. All of it in one process, and for sciworld the Java machine that it starts, whose time is counted too.
 """
 
 from __future__ import annotations
@@ -18,11 +19,14 @@ from statistics import fmean
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from posttrain.core.params import check_params
+import psutil
+
+from posttrain.core.params import Params, check_params
 from posttrain.core.schema import read_yaml
 from posttrain.environments import Environment, write_action
-from posttrain.environments.scripted import random_legal, success_rates
+from posttrain.environments.scripted import expert, random_legal, success_rates
 from posttrain.models.load import load_tokenizer
+from posttrain.rollouts.play import Scripted, play
 from posttrain.tasks import Task, get_task
 
 
@@ -45,6 +49,8 @@ def main() -> None:
         print(
             f"{name}: {resets:.0f} resets/s, {steps:.0f} steps/s; games of all splits {made:.1f} s"
         )
+        for line in in_engine(task, params, rows):
+            print(line)
         reached = success_rates(environment, rows)
         print(", ".join(f"{player} {rate:.3f}" for player, rate in reached.items()))
         print(
@@ -77,6 +83,26 @@ def speed(
         if sum(taken) > seconds:
             break
     return counts[0] / taken[0], counts[1] / taken[1]
+
+
+def in_engine(task: Task, params: Params, rows: list[dict[str, Any]]) -> Iterator[str]:
+    """A line for each number of slots: turns per second, and processor time of a turn."""
+    values = params.model_dump()
+    starts = [(row, 0) for row in rows]
+    for slots in (1, 4, 8):
+        values["episodes"]["slots"] = slots
+        began, used = time.perf_counter(), processor_seconds()
+        episodes = play(Scripted(expert, params.episodes.form), task, check_params(values), starts)
+        seconds, used = time.perf_counter() - began, processor_seconds() - used
+        turns = sum(len(episode.steps) for episode in episodes)
+        yield f"{slots} slots: {turns / seconds:.0f} turns/s, {1000 * used / turns:.1f} ms CPU each"
+
+
+def processor_seconds() -> float:
+    """Of this process and those that it started."""
+    here = psutil.Process()
+    times = [each.cpu_times() for each in (here, *here.children(recursive=True))]
+    return float(sum(each.user + each.system for each in times))
 
 
 def lengths(task: Task, environment: Environment, rows: list[dict[str, Any]]) -> Iterator[str]:

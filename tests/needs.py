@@ -1,4 +1,5 @@
-"""What some tests need: without it they are skipped, unless REQUIRE_SANDBOX or REQUIRE_ENVIRONMENTS is set, as in CI."""
+"""What some tests need: without it they are skipped, unless REQUIRE_SANDBOX, REQUIRE_ENVIRONMENTS or
+REQUIRE_JAVA is set, as in CI."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ import pytest
 
 from posttrain.core.errors import UserError
 from posttrain.environments.babyai.engine import levels
+from posttrain.environments.sciworld.engine import machine
 from posttrain.tasks.sandbox import run
 
 
@@ -27,5 +29,15 @@ def need_minigrid() -> None:
         levels()
     except UserError as error:
         if os.environ.get("REQUIRE_ENVIRONMENTS"):
+            raise
+        pytest.skip(str(error))
+
+
+def need_scienceworld() -> None:
+    """Skip the test where there is no Java, or the packages of requirements-environments.txt are not installed."""
+    try:
+        machine()
+    except UserError as error:
+        if os.environ.get("REQUIRE_JAVA"):
             raise
         pytest.skip(str(error))

@@ -1,0 +1,25 @@
+"""The prompt: the actions, the form of an answer, and the first observation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from posttrain.core.params import Variant
+from posttrain.environments import FORMS
+from posttrain.tasks import Example
+
+_RULES = """Actions: look around | look at X | look in X | inventory | go to X | open X | close X | pick up X | put down X |
+move X to Y | pour X in Y | dunk X in Y | mix X | use X on Y | activate X | deactivate X | connect X to Y | disconnect X |
+read X | eat X | flush X | focus on X | wait | wait1
+A wrong focus ends the game.
+"""
+_ASKS: Mapping[Variant, str] = {
+    "direct": "",
+    "reflective": "Check that you have found what you focus on.\n",
+    "deliberative": "First think which room has what the task needs.\n",
+}
+
+
+def prompt(example: Example, variant: Variant = "direct") -> str:
+    """The prompt of an example; it ends where the first answer begins."""
+    return f"{_RULES}{_ASKS[variant]}Answer: {FORMS[example['form']]}\n{example['question']}"
