@@ -1,17 +1,20 @@
 """How fast environments are, how long the expert's episodes are, and what players without a model reach.
 
-    python benchmarks/environments.py [textcraft babyai sciworld] [--seconds 3]
+    python benchmarks/environments.py [textcraft babyai sciworld webshop] [--seconds 3]
 
 Each name is a data set of params.yaml whose task is an environment, and its test split is made anew. Steps are random legal
-actions, resets and the list of legal actions not counted; in the engine they are the expert's, resets counted. Tokens are
-those of pocket. All of it in one process, and for sciworld the Java machine that it starts, whose time is counted too.
+actions, resets and the list of legal actions not counted. Tokens are those of pocket. In the engine the expert plays, with
+1, 4 and 8 slots; the shares of the time are those of resets, steps and the expert. All of it in one process, and for
+sciworld the Java machine that it starts, whose processor time is counted, too.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
 from random import Random
@@ -27,12 +30,12 @@ from posttrain.environments import Environment, write_action
 from posttrain.environments.scripted import expert, random_legal, success_rates
 from posttrain.models.load import load_tokenizer
 from posttrain.rollouts.play import Scripted, play
-from posttrain.tasks import Task, get_task
+from posttrain.tasks import Example, Task, get_task
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("names", nargs="*", default=["textcraft", "babyai"])
+    parser.add_argument("names", nargs="*", default=["textcraft", "babyai", "webshop"])
     parser.add_argument("--seconds", type=float, default=3.0, help="of each measurement")
     options = parser.parse_args()
     for name in options.names:
@@ -49,10 +52,10 @@ def main() -> None:
         print(
             f"{name}: {resets:.0f} resets/s, {steps:.0f} steps/s; games of all splits {made:.1f} s"
         )
-        for line in in_engine(task, params, rows):
-            print(line)
         reached = success_rates(environment, rows)
         print(", ".join(f"{player} {rate:.3f}" for player, rate in reached.items()))
+        for slots in (1, 4, 8):
+            print(engine(task, params, rows, slots))
         print(
             "| kind | games | expert's turns, mean and most | characters | tokens | of the prompt |"
         )
@@ -85,17 +88,46 @@ def speed(
     return counts[0] / taken[0], counts[1] / taken[1]
 
 
-def in_engine(task: Task, params: Params, rows: list[dict[str, Any]]) -> Iterator[str]:
-    """A line for each number of slots: turns per second, and processor time of a turn."""
+class Timed:
+    """An environment, and the seconds spent in each of its methods, over all that are timed."""
+
+    def __init__(self, environment: Environment, spent: dict[str, float]) -> None:
+        self._environment, self._spent = environment, spent
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._environment, name)
+
+        def timed(*arguments: Any) -> Any:
+            start = time.perf_counter()
+            try:
+                return method(*arguments)
+            finally:
+                self._spent[name] += time.perf_counter() - start
+
+        return timed
+
+
+def engine(task: Task, params: Params, rows: list[dict[str, Any]], slots: int) -> str:
+    """Turns per second of the expert in the engine, processor time of a turn, and where the time goes."""
+    spent: dict[str, float] = defaultdict(float)
+    opened = task.open
+    assert opened is not None
+
+    def timed(params: Params, row: Example) -> Any:
+        return Timed(opened(params, row), spent)
+
     values = params.model_dump()
-    starts = [(row, 0) for row in rows]
-    for slots in (1, 4, 8):
-        values["episodes"]["slots"] = slots
-        began, used = time.perf_counter(), processor_seconds()
-        episodes = play(Scripted(expert, params.episodes.form), task, check_params(values), starts)
-        seconds, used = time.perf_counter() - began, processor_seconds() - used
-        turns = sum(len(episode.steps) for episode in episodes)
-        yield f"{slots} slots: {turns / seconds:.0f} turns/s, {1000 * used / turns:.1f} ms CPU each"
+    values["episodes"]["slots"] = slots
+    player = Scripted(expert, params.episodes.form)
+    start, used = time.perf_counter(), processor_seconds()
+    episodes = play(
+        player, replace(task, open=timed), check_params(values), [(row, 0) for row in rows]
+    )
+    taken, used = time.perf_counter() - start, processor_seconds() - used
+    turns = sum(len(episode.steps) for episode in episodes)
+    shares = ", ".join(f"{name} {spent[name] / taken:.0%}" for name in ("reset", "step", "expert"))
+    each = 1000 * used / turns
+    return f"engine, {slots} slots: {turns / taken:.0f} turns/s, {each:.1f} ms CPU each; {shares}"
 
 
 def processor_seconds() -> float:

@@ -1,4 +1,4 @@
-"""Players without a model in both environments: the honest one wins, and no trick earns anything or more than it."""
+"""Players without a model in all environments: the honest one wins, and no trick earns anything or more than it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 import pytest
-from needs import need_minigrid
+from needs import need_minigrid, need_webshop
 from toys import PARAMS, ROOT
 
 from posttrain.core.errors import UserError
@@ -26,8 +26,10 @@ from posttrain.environments.scripted import expert, first_legal, play_one, rando
 from posttrain.models.load import load_tokenizer
 from posttrain.tasks import Task, get_task
 
-ENVIRONMENTS = ("textcraft", "babyai")
+ENVIRONMENTS = ("textcraft", "babyai", "webshop")
 JUNK = ("", "get", "win", "craft", "go to", "reward 1", "Action: inventory", "get -1 x", "9" * 30)
+
+BUY = "click[buy now]"  # of webshop, which ends an episode
 
 Answer = Callable[[Environment, Random], str]  # a whole answer, with its `Action:` or not
 
@@ -39,11 +41,21 @@ def chosen(name: str, **sizes: Any) -> Params:
     return check_params(values | {"dataset": name})
 
 
+def need(name: str) -> None:
+    """Skip the test where the environment's packages are not installed."""
+    {"textcraft": lambda: None, "babyai": need_minigrid, "webshop": need_webshop}[name]()
+
+
+def task_of(row: dict[str, Any]) -> Task:
+    """The environment of a row."""
+    fields = {"recipes": "textcraft", "level": "babyai", "shop": "webshop"}
+    return next(get_task(name) for field, name in fields.items() if field in row)
+
+
 @cache
 def rows_of(name: str, folder: Path) -> tuple[Params, Task, list[dict[str, Any]]]:
     """An environment and the examples of all splits."""
-    if name == "babyai":
-        need_minigrid()
+    need(name)
     params, task = chosen(name), get_task(name)
     task.fetch(params, folder / name)
     splits = ("train", "val", "test")
@@ -91,7 +103,9 @@ def test_the_expert_finds_its_way_after_random_actions(game: Any) -> None:
         wander = iter(range(3))
 
         def choose(environment: Environment, random: Random, wander: Any = wander) -> str | None:
-            return (expert if next(wander, None) is None else random_legal)(environment, random)
+            if next(wander, None) is None:
+                return expert(environment, random)
+            return random.choice([each for each in environment.legal() or () if each != BUY])
 
         long = row | {"turns": 60}
         # Of a door that random actions opened, minigrid's bot does not know.
@@ -206,7 +220,7 @@ def test_each_game_is_in_one_split_and_differs_from_all_others(game: Any) -> Non
 def test_a_prompt_is_short_and_ends_with_the_first_observation(game: Any) -> None:
     _, rows = game
     tokenizer = load_tokenizer(str(ROOT / "pretrain/pocket"), None)
-    task = get_task("babyai" if "level" in rows[0] else "textcraft")
+    task = task_of(rows[0])
     for row in rows:
         texts = {v: task.prompt(row, v) for v in ("direct", "reflective", "deliberative")}
         assert len({*texts.values()}) == 3
@@ -218,10 +232,10 @@ def test_a_prompt_is_short_and_ends_with_the_first_observation(game: Any) -> Non
 
 def test_measures_and_baselines_know_what_players_reach(game: Any) -> None:
     _, rows = game
-    task = get_task("babyai" if "level" in rows[0] else "textcraft")
+    task = task_of(rows[0])
     found = task.baselines(rows)
     assert found["expert"] == 1 and found["first_legal"] < found["expert"]
-    assert 0 < found["random_legal"] < 0.6
+    assert 0 <= found["random_legal"] < 0.6
     assert sum(task.measure(rows)["kinds"].values()) == len(rows)
 
 
@@ -236,7 +250,8 @@ for name, values in json.load(sys.stdin).items():
 
 
 def test_the_games_do_not_depend_on_the_order_of_hashes(tmp_path: Path) -> None:
-    need_minigrid()
+    for name in ENVIRONMENTS:
+        need(name)
     values = {name: chosen(name, train=8, val=1, test=1).model_dump() for name in ENVIRONMENTS}
     for seed in ("1", "2"):
         env = os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT / "src")}
@@ -250,13 +265,22 @@ def test_the_games_do_not_depend_on_the_order_of_hashes(tmp_path: Path) -> None:
 
 
 def test_options_that_are_wrong_are_one_line(tmp_path: Path) -> None:
-    need_minigrid()
+    for name in ENVIRONMENTS:
+        need(name)
     for name, options, problem in (
         ("textcraft", {"depth": [3, 2]}, r"options: depth: depth must be \[fewest, most\]|fewest"),
         ("textcraft", {"deep": 3}, "options: deep: unknown parameter"),
         ("textcraft", {"recipes": "nowhere"}, "options.recipes: nowhere is not a folder"),
         ("babyai", {"levels": ["GoToObjj"]}, "is not a level of minigrid; did you mean 'GoToObj'"),
         ("babyai", {"levels": ["KeyInBox"]}, "KeyInBox: minigrid's bot cannot solve it"),
+        ("webshop", {"text": "long"}, "options: text: 'long' is not one of"),
+        ("webshop", {"size": 29}, "options: size: "),
+        ("webshop", {"products": "nowhere"}, "options.products: nowhere is not a folder"),
+        (
+            "webshop",
+            {"tagger": "no_such_model"},
+            "'no_such_model' is neither 'textblob' nor a spaCy model",
+        ),
     ):
         with pytest.raises(UserError, match=problem):
             get_task(name).fetch(chosen(name, options=options), tmp_path / "out")
