@@ -1,6 +1,6 @@
 """How fast environments are, how long the expert's episodes are, and what players without a model reach.
 
-    python benchmarks/environments.py [textcraft babyai sciworld webshop] [--seconds 3]
+    python benchmarks/environments.py [textcraft babyai sciworld webshop alfworld] [--seconds 3]
 
 Each name is a data set of params.yaml whose task is an environment, and its test split is made anew. Steps are random legal
 actions, resets and the list of legal actions not counted. Tokens are those of pocket. In the engine the expert plays, with

@@ -30,7 +30,7 @@ SLOW = {
     "test_stage",
     "test_storage",
 }
-REAL_DATA = {"finqa_dir", "gsm8k_dir", "oracle_path"}
+REAL_DATA = {"finqa_dir", "gsm8k_dir", "oracle_path", "alfworld_dir"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -54,6 +54,11 @@ def finqa_dir() -> Path:
 @pytest.fixture(scope="session")
 def gsm8k_dir() -> Path:
     return _shared("datasets/gsm8k")
+
+
+@pytest.fixture(scope="session")
+def alfworld_dir() -> Path:
+    return _shared("datasets/alfworld")
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,7 @@
-"""What some tests need: without it they are skipped, unless REQUIRE_SANDBOX, REQUIRE_ENVIRONMENTS or
-REQUIRE_JAVA is set, as in CI."""
+"""What some tests need: without it they are skipped, unless a variable says that they must not be.
+
+CI sets REQUIRE_ENVIRONMENTS, and REQUIRE_SANDBOX and REQUIRE_JAVA where it has them; REQUIRE_ALFWORLD is for one's own use.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +11,7 @@ from collections.abc import Callable
 import pytest
 
 from posttrain.core.errors import UserError
+from posttrain.environments.alfworld.engine import check_installed
 from posttrain.environments.babyai.engine import levels
 from posttrain.environments.sciworld.engine import machine
 from posttrain.environments.webshop.nouns import TEXTBLOB, get_nouns
@@ -19,12 +22,7 @@ from posttrain.tasks.sandbox import run
 
 def need_sandbox() -> None:
     """Skip the test where there is no bwrap, or where it may not make namespaces."""
-    try:
-        run("", "")
-    except UserError as error:
-        if os.environ.get("REQUIRE_SANDBOX"):
-            raise
-        pytest.skip(str(error))
+    _need(lambda: run("", ""), "REQUIRE_SANDBOX")
 
 
 def need_minigrid() -> None:
@@ -39,20 +37,20 @@ def need_webshop() -> None:
     _need(lambda: token_set_ratio("", ""))
 
 
-def _need(use: Callable[[], object]) -> None:
+def need_scienceworld() -> None:
+    """Skip the test where there is no Java, or the packages of requirements-environments.txt are not installed."""
+    _need(machine, "REQUIRE_JAVA")
+
+
+def need_alfworld() -> None:
+    """Skip the test where the packages of requirements-alfworld.txt are not installed."""
+    _need(check_installed, "REQUIRE_ALFWORLD")
+
+
+def _need(use: Callable[[], object], required: str = "REQUIRE_ENVIRONMENTS") -> None:
     try:
         use()
     except UserError as error:
-        if os.environ.get("REQUIRE_ENVIRONMENTS"):
-            raise
-        pytest.skip(str(error))
-
-
-def need_scienceworld() -> None:
-    """Skip the test where there is no Java, or the packages of requirements-environments.txt are not installed."""
-    try:
-        machine()
-    except UserError as error:
-        if os.environ.get("REQUIRE_JAVA"):
+        if os.environ.get(required):
             raise
         pytest.skip(str(error))

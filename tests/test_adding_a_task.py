@@ -155,8 +155,8 @@ def test_a_task_that_is_not_there_is_one_line_with_the_nearest_name(project: Pat
     (project / "params.yaml").write_text(before)
     assert done.returncode == 1
     assert done.stderr.strip() == (
-        "fetch: params.yaml: datasets.sums.task: not one of the tasks abd, babyai, ded, finqa, gsm8k, mixture, sat, "
-        "sciworld, sums, textcraft, webshop; did you mean 'sums'? (found 'sum')"
+        "fetch: params.yaml: datasets.sums.task: not one of the tasks abd, alfworld, babyai, ded, finqa, gsm8k, mixture, "
+        "sat, sciworld, sums, textcraft, webshop; did you mean 'sums'? (found 'sum')"
     )
 
 

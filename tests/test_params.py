@@ -132,7 +132,7 @@ def test_the_projects_own_file_is_valid() -> None:
         ("models.llama-3-8b.lora.targets", ["all-linear", "q_proj"], "models.llama-3-8b.lora.targets: all-linear stands for every linear layer, so it must stand alone"),
         ("models.llama-3-8b.revision", None, "models.llama-3-8b: source is hub, so revision must pin a commit"),
         ("datasets.finqa.source", "path", "datasets.finqa.path: source is path, so path must name a folder"),
-        ("datasets.finqa.task", "finka", "datasets.finqa.task: not one of the tasks abd, babyai, ded, finqa, gsm8k, mixture, sat, sciworld, textcraft, webshop; did you mean 'finqa'?"),
+        ("datasets.finqa.task", "finka", "datasets.finqa.task: not one of the tasks abd, alfworld, babyai, ded, finqa, gsm8k, mixture, sat, sciworld, textcraft, webshop; did you mean 'finqa'?"),
         ("datasets.gsm8k.vall", 5, "datasets.gsm8k.vall: unknown parameter; did you mean 'val'?"),
         ("datasets.finqa.commit", "main", "datasets.finqa.commit: "),
         ("examples.context", "retreived", "examples.context: 'retreived' is not one of 'full', 'retrieved' or 'gold'; did you mean 'retrieved'?"),
@@ -362,6 +362,7 @@ LISTS = (
     "tuning.seeds", "tuning.selector.learning_rate", "tuning.generator.learning_rate",
     "datasets.sat.options.variables", "datasets.sat.options.share",
     "datasets.textcraft.options.depth", "datasets.babyai.options.levels", "datasets.sciworld.options.tasks",
+    "datasets.alfworld.options.kinds",
     "evaluate.generator.temperatures",
 )  # fmt: skip
 
