@@ -214,7 +214,7 @@ def train_ppo(model: Generator) -> list[float]:
         model, reference, episodes, settings, ROWS, credit, with_states=True
     )
     optimizer = torch.optim.AdamW(parameters)
-    step = lambda: on_policy.take_steps(model, optimizer, made, settings, 0.0, 0)  # noqa: E731
+    step = lambda: on_policy.take_steps(model, optimizer, made, settings, on_policy.Terms(), 0)  # noqa: E731
     return [seconds(step) for _ in range(STEPS)][1:]
 
 

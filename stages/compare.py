@@ -20,7 +20,12 @@ from posttrain.report.critic import critic_sentences
 from posttrain.report.curves import plot_curves, read_panels
 from posttrain.report.effort import read_effort
 from posttrain.report.episodes import episodes_section
-from posttrain.report.findings import headline, left_out_sentences, not_trained_sentences
+from posttrain.report.findings import (
+    EXPERT,
+    headline,
+    left_out_sentences,
+    not_trained_sentences,
+)
 from posttrain.report.parts import Parts, figures_by_policy, measure_parts, rows, sentences
 from posttrain.report.parts import sections as parts_sections
 from posttrain.report.plots import plot_comparison
@@ -38,6 +43,7 @@ from posttrain.report.temperatures import (
     temperature_table,
 )
 from posttrain.report.training import plateau_sentences
+from posttrain.tasks import is_question
 
 FAMILIES = ("selector", "generator")
 OUTPUT = Path("plots/compare")
@@ -112,15 +118,21 @@ def read_parts(params: Params, family: str, runs: Sequence[Run]) -> Parts | None
     """The figures of the policies by part of the data set; None if it has no parts."""
     if not params.parts:
         return None
-    part_of = {row["id"]: row["part"] for row in iterate_jsonl("data/examples/test.jsonl")}
+    part_of, played = dict[str, str](), set[str]()
+    for row in iterate_jsonl("data/examples/test.jsonl"):
+        part_of[row["id"]] = row["part"]
+        if "turns" in row and not is_question(row):
+            played.add(row["part"])
     blind = {part: read_blind(family, part) for part in params.parts}
-    return measure_parts(runs, part_of, params.part_weights, blind, params.compare.bootstrap)
+    resamples = params.compare.bootstrap
+    return measure_parts(runs, part_of, params.part_weights, blind, resamples, played)
 
 
 def read_blind(family: str, part: str | None = None) -> dict[str, float]:
     """Test accuracy of each blind baseline: of stage pools, or those that the task offers for written answers.
 
-    part: of the data set, where it has some. Over all parts, the one for written answers is the best baseline of each.
+    part: of the data set, where it has some. Over all parts, the one for written answers is the best baseline of each, not
+    counting an environment's expert.
     """
     path = BLIND[family]
     try:
@@ -134,7 +146,10 @@ def read_blind(family: str, part: str | None = None) -> dict[str, float]:
                 found = found[part]
             elif parts:
                 counts = [
-                    (of["examples"], max(found[name].values(), default=0.0))
+                    (
+                        of["examples"],
+                        max((x for key, x in found[name].items() if key != EXPERT), default=0.0),
+                    )
                     for name, of in parts.items()
                 ]
                 right = sum(count * best for count, best in counts)

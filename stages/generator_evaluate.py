@@ -5,7 +5,8 @@ python stages/generator_evaluate.py POLICY SEED        POLICY: base (untrained),
 Writes data/generator_evaluate/POLICY/SEED: greedy.jsonl (val, test), samples.jsonl (test, at temperature 1), tempered.jsonl
 (test, at the fitted and other temperatures), predictions.jsonl (for the comparison), summary.json (metrics with intervals),
 temperatures.json (the fitted temperature, and a curve over temperatures on test) and manifest.json; not_trained.json for
-a policy that was not. In an environment an answer is an episode, and the metrics have `episodes`: their measures.
+a policy that was not. In an environment an answer is an episode, and the metrics have `episodes`: their measures, without
+the questions of a mixture.
 """
 
 from pathlib import Path
@@ -111,7 +112,8 @@ def main(params: Params, policy: str, seed_text: str) -> None:
             "values": metrics[split],
             "intervals": intervals(columns, settings.intervals, settings.bootstrap),
         }
-        if answers.task.open is not None:
+        if played := answers.played(read_examples(split)):
+            records = [record for record in records if record["id"] in played]
             found = summarise_episodes(records, settings.intervals, settings.bootstrap)
             metrics[split] = {**metrics[split], "episodes": found["values"]}
             summary[split]["episodes"] = found

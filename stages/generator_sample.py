@@ -13,6 +13,7 @@ from posttrain.core.loop import choose
 from posttrain.core.manifest import build_manifest, write_manifest
 from posttrain.core.params import FINE_TUNED, Params, Variant
 from posttrain.core.stage import read_seed, run
+from posttrain.generator.data import of_parts
 from posttrain.generator.run import (
     EXAMPLES,
     Answers,
@@ -33,7 +34,8 @@ def main(params: Params, seed_text: str) -> None:
         [BASE, model_directory(FINE_TUNED, seed), EXAMPLES / "train.jsonl", *answers.inputs],
         seed=seed,
     )
-    chosen = choose(read_examples("train"), settings.questions, f"{seed}/sample")
+    asked = of_parts(read_examples("train"), settings.parts)
+    chosen = choose(asked, settings.questions, f"{seed}/sample")
     variants: list[Variant] = settings.variants if answers.task.open is None else ["direct"]
     examples = answers.fitting(chosen, variants)
     print(f"{len(examples)} questions, {len(chosen) - len(examples)} dropped as too long")

@@ -17,7 +17,7 @@ from posttrain.report.browser import browser_data, generator_policy, selector_po
 from posttrain.report.compare import Run, read_left_out, read_runs
 from posttrain.report.page import html_report, markdown_report
 from posttrain.report.tables import MAIN, sections_of, table
-from posttrain.tasks import SPLITS, Task, get_task
+from posttrain.tasks import SPLITS, Task, get_task, is_question
 
 PLOTS, POOLS = Path("plots"), Path("data/pools")
 FAMILIES = {
@@ -38,7 +38,8 @@ def main(params: Params) -> None:
     weights = params.reward.weights
     if task.open is not None:
         pools = [{"id": example["id"], "candidates": []} for example in examples]
-        weights = {RETURN: 1.0}
+        asked = any(is_question(example) for example in examples)
+        weights = {RETURN: 1.0} | (weights if asked else {})
     runs = {family: read_family(params, family) for family in FAMILIES}
     policies = [selector_policy(one, pools) for one in runs["selector"]]
     policies += [generator_policy(one) for one in runs["generator"]]

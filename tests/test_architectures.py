@@ -34,7 +34,7 @@ from transformers import (
 from workspace import ROOT, copy_project, set_params
 
 from posttrain.core.manifest import MANIFEST
-from posttrain.core.params import FAMILIES, FINE_TUNED, UNTRAINED, load_params, method_names
+from posttrain.core.params import FAMILIES, FINE_TUNED, UNTRAINED, load_params
 from posttrain.generator.data import IGNORED, prompt_completion_rows
 from posttrain.models.load import load_config
 from posttrain.models.lora import TARGETS
@@ -47,9 +47,7 @@ from posttrain.tasks.rendering import render
 SEED = 0
 SIZES: dict[str, Any] = {"train": 8, "val": 4, "test": 4}
 CONTEXT = "gold"  # the shortest prompts
-METHODS = {
-    family: [name for name in method_names(family) if name != FINE_TUNED] for family in FAMILIES
-}
+METHODS = {family: load_params(ROOT / "params.yaml").family(family).methods for family in FAMILIES}
 POLICIES = {family: [UNTRAINED, FINE_TUNED, *METHODS[family]] for family in FAMILIES}
 CHANGES = {
     "seeds": [0],

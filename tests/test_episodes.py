@@ -23,6 +23,7 @@ from posttrain.generator import on_policy
 from posttrain.generator.batches import collate, prompt_batches
 from posttrain.generator.methods import grpo, ppo, rloo
 from posttrain.generator.run import Run
+from posttrain.generator.settings import Curriculum
 from posttrain.models.tokens import decode_answer, tokenize_observations, tokenize_prompts
 from posttrain.rollouts import sampling
 from posttrain.rollouts.credit import (
@@ -556,11 +557,18 @@ def test_training_finds_the_door(method: str, changes: dict[str, Any], tmp_path:
     ].keys()
 
 
-@pytest.mark.parametrize("method", ["ppo", "rloo"])
+@pytest.mark.parametrize(
+    ("method", "more"),
+    [
+        ("ppo", {"curriculum": Curriculum(by="side", reward=0.05)}),
+        ("ppo_affine", {}),
+        ("rloo", {}),
+    ],
+)
 def test_killed_inside_an_episode_and_resumed_is_as_if_not_killed(
-    method: str, tmp_path: Path
+    method: str, more: dict[str, Any], tmp_path: Path
 ) -> None:
-    changes = {"steps": 3, "prompts_per_step": 2, "samples": 2}
+    changes = {"steps": 3, "prompts_per_step": 2, "samples": 2, **more}
     whole, history = train(method, tmp_path / "whole", **changes)
     with pytest.raises(Killed):
         train(method, tmp_path / "killed", die_at=("2", "2"), **changes)
@@ -569,6 +577,9 @@ def test_killed_inside_an_episode_and_resumed_is_as_if_not_killed(
     assert its_history == history
     expected = trainable_state(whole)
     assert all(torch.equal(t, expected[name]) for name, t in trainable_state(resumed).items())
+    columns = {key for row in history.train for key in row}
+    assert ("open_groups" in columns) == (method == "ppo")
+    assert ("value_loss" in columns) == (method == "ppo_affine")
 
 
 def test_caps_rise_over_the_training(tmp_path: Path) -> None:

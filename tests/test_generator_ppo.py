@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -38,7 +39,7 @@ from posttrain.models.architecture import recompute_activations, recomputes
 from posttrain.models.lora import add_lora
 from posttrain.rollouts import sampling
 from posttrain.rollouts.credit import token_gae
-from posttrain.rollouts.critic import Critic, explained_variance
+from posttrain.rollouts.critic import Critic, ValueHead, explained_variance
 from posttrain.rollouts.episode import Episode, Row, Step, Turn, completion_episode
 from posttrain.rollouts.groups import whiten
 
@@ -350,6 +351,17 @@ def test_episodes_of_one_prompt_stand_together() -> None:
     assert rows[-1].prompt == () and rows[5].prompt == (7,)
 
 
+def test_a_row_of_several_turns_beside_answers_to_one_prompt_is_read_as_if_alone() -> None:
+    model, row = token_model(), Row((9, 3, 4, 5, 6, 7), (Turn(2, 4, 0.5), Turn(5, 6, 1.0)))
+    answers = [Row((7, 4, 10), (Turn(1, 3, 1.0),)), Row((7, 5, 5), (Turn(1, 3, 1.0),))]
+    for rows in ([row, *answers], [*answers, row]):
+        batch = collate(rows)
+        assert len(batch.groups) == 2
+        found = forward(model, batch).log_probs(batch.tokens)
+        alone = [forward(model, each).log_probs(each.tokens) for each in map(collate, zip(rows))]
+        torch.testing.assert_close(found, torch.cat(alone), atol=1e-5, rtol=1e-4)
+
+
 @pytest.mark.parametrize(
     "make",
     [
@@ -387,6 +399,74 @@ def test_a_prompt_that_is_read_once_changes_neither_rollout_nor_gradient(
     assert own == pytest.approx(other, rel=1e-4, abs=1e-5)
     for name, gradient in gradients.items():
         torch.testing.assert_close(gradient, others[name], atol=1e-5, rtol=1e-3)
+
+
+@pytest.mark.parametrize("credit", ["token", "turn"])
+def test_the_loss_of_a_value_head_and_of_entropy_is_that_of_the_formula(credit: str) -> None:
+    """Against the whole batch in plain torch; the gradient of the value reaches the policy."""
+    model, config = token_model(), token_settings(value_coef=0.5, entropy_coef=0.3, credit=credit)
+    head = ValueHead(32)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        head.layer.weight.normal_()
+    episodes = several_answers(2)
+    made, _ = on_policy.rollout(
+        model, {}, episodes, config, 3, partial(ppo.credit, head, config), True
+    )
+    made = replace(made, returns=head.returns)
+    terms = on_policy.Terms(entropy=0.3, value=0.5, head=head)
+    found = accumulate_gradients(model, made, config, terms)
+    gradients = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+
+    other, count = token_model(), len(made.advantages)
+    total, errors, place = torch.zeros(()), torch.zeros(()), 0
+    for batch in made.batches:
+        for row, before in zip(batch.ids, batch.before_action, strict=True):
+            out = other(input_ids=row[None], output_hidden_states=True)
+            log_policy = torch.log_softmax(out.logits[0][before].float(), dim=-1)
+            tokens = row.roll(-1)[before]
+            own = slice(place, place + len(tokens))
+            place += len(tokens)
+            chosen = log_policy.gather(1, tokens[:, None]).squeeze(1)
+            losses, _ = loss(chosen, made.old_log_probs[own], made.advantages[own], 0.2)
+            values = out.hidden_states[-1][0][before] @ head.layer.weight[0].detach()
+            assert made.returns is not None
+            squares = (values - made.returns[own]).square()
+            entropies = -(log_policy.exp() * log_policy).sum(dim=1)
+            total = total + (losses + 0.5 * squares - 0.3 * entropies).sum() / count
+            errors = errors + squares.sum() / count
+    total.backward()
+    assert found["policy_loss"] == pytest.approx(float(total.detach()), rel=1e-4)
+    assert found["value_loss"] == pytest.approx(float(errors.detach()), rel=1e-4)
+    assert head.layer.weight.grad is not None and float(head.layer.weight.grad.abs().sum()) > 0
+    for name, parameter in other.named_parameters():
+        if parameter.grad is not None:
+            torch.testing.assert_close(gradients[name], parameter.grad, atol=1e-5, rtol=1e-3)
+
+
+def test_a_value_head_is_fitted_to_the_advantage_above_its_value() -> None:
+    """At lambda 1 and gamma 1 that is the return, whatever the head says; at lambda 0 the value of the next token."""
+    episodes = several_answers(3)
+    for gae_lambda in (1.0, 0.0):
+        config = token_settings(value_coef=0.5, gae_lambda=gae_lambda, gamma=1.0, kl_coef=0.0)
+        head = ValueHead(32)
+        with torch.no_grad():
+            head.layer.weight.fill_(0.1)
+        seen: list[Any] = []
+
+        def credit(acted: Any, head: Any = head, config: Any = config, seen: Any = seen) -> Any:
+            seen.append(acted)
+            return ppo.credit(head, config, acted)
+
+        on_policy.rollout(token_model(), {}, episodes, config, 3, credit, True)
+        (acted,) = seen
+        for number, episode in enumerate(acted.episodes):
+            if len(episode.steps) > 1:
+                continue
+            found = acted.of(number, head.returns).tolist()
+            values = acted.of(number, head(acted.states)).tolist()
+            rest = [episode.score] * len(found) if gae_lambda else [*values[1:], episode.score]
+            assert found == pytest.approx(rest, abs=1e-5)
 
 
 # ------------------------------------------------------------------------------------------ training

@@ -247,7 +247,7 @@ def test_what_fetch_stands_on_changes_with_a_part_and_with_no_other_data_set() -
     assert hash_inputs(plain)["dataset"] == {} and plain.tasks == [plain.selected_dataset.task]
 
 
-def test_a_mixture_of_environments_is_one_and_of_both_kinds_is_refused(
+def test_a_mixture_is_an_environment_if_a_part_is_and_scores_the_questions_of_the_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def offered(name: str) -> Any:
@@ -259,6 +259,6 @@ def test_a_mixture_of_environments_is_one_and_of_both_kinds_is_refused(
     monkeypatch.setattr("posttrain.tasks.import_module", offered)
     assert get_task("mixture", "rooms", "woods").open is not None
     assert get_task("mixture", "sat", "ded").open is None
-    told = r"mixture of sat, rooms: environments \(rooms\) and tasks of one turn cannot be parts"
-    with pytest.raises(UserError, match=told):
-        get_task("mixture", "sat", "rooms")
+    both = get_task("mixture", "sat", "rooms")
+    assert both.open is print and both.score is print
+    assert get_task("mixture", "rooms").score is not print

@@ -88,7 +88,7 @@ def test_the_projects_own_file_is_valid() -> None:
         ("model", "llama-3-2-1bb", "model: 'llama-3-2-1bb' is not one of models; did you mean 'llama-3-2-1b'?"),
         ("dataset", "finka", "dataset: 'finka' is not one of datasets; did you mean 'finqa'?"),
         ("selector.methods", ["ppo", "grop"], "selector.methods: 'grop' is not one of dpo, exact, grpo, ppo, rloo, sft_plus; did you mean 'grpo'?"),
-        ("generator.methods", ["exact"], "generator.methods: 'exact' is not one of dpo, grpo, ppo, rloo, sft_plus"),
+        ("generator.methods", ["exact"], "generator.methods: 'exact' is not one of dpo, grpo, ppo, ppo_affine, rloo, sft_plus"),
         ("selector.methods", ["sft", "ppo"], "selector.methods: 'sft' is not one of dpo, exact, grpo, ppo, rloo, sft_plus"),
         ("selector.methods", ["ppo", "ppo"], "selector.methods: an entry is listed twice"),
         ("generator.methods", ["ppo", "ppo"], "generator.methods: an entry is listed twice"),
@@ -235,18 +235,25 @@ def test_the_operand_form_is_the_models_unless_the_examples_set_it() -> None:
 def test_a_method_is_a_file_and_its_settings_are_in_it() -> None:
     for family in FAMILIES:
         names = {path.stem for path in ROOT.glob(f"src/posttrain/{family}/methods/[!_]*.py")}
-        assert set(method_names(family)) == names == {"sft", *PARAMS.family(family).methods}
+        assert set(method_names(family)) == names == PARAMS.family(family).sections.keys()
+        assert names - {"ppo_affine"} == {"sft", *PARAMS.family(family).methods}
         for name in names:
             module = load_method(family, name)
             assert module.__name__ == f"posttrain.{family}.methods.{name}"
             assert type(settings(family, name)) is module.Settings
+    ppo, affine = settings("generator", "ppo"), settings("generator", "ppo_affine")
+    assert (ppo.value_coef, ppo.entropy_coef) == (0, 0)
+    assert (affine.inner_epochs, affine.clip_range, affine.value_coef) == (4, 0.2, 0.5)
+    assert (affine.entropy_coef, affine.gae_lambda, affine.gamma) == (0.01, 0.95, 0.99)
+    assert affine.max_grad_norm == 1.0 and affine.kl_coef == ppo.kl_coef
 
 
 def test_a_name_without_a_file_is_refused() -> None:
     with pytest.raises(UserError, match=r"^method 'grop': expected one of dpo, exact, grpo, ppo"):
         load_method("selector", "grop")
     with pytest.raises(
-        UserError, match=r"^method 'exact': expected one of dpo, grpo, ppo, rloo, sft, sft_plus"
+        UserError,
+        match=r"^method 'exact': expected one of dpo, grpo, ppo, ppo_affine, rloo, sft, sft_plus",
     ):
         load_method("generator", "exact")
 

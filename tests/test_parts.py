@@ -164,6 +164,35 @@ def test_the_report_has_a_table_for_each_part_beside_its_blind_baselines() -> No
     assert "| PPO " in over and "a 3, b 1" in over
 
 
+def test_an_environment_has_its_episodes_beside_its_rates_and_a_mean_with_its_kind() -> None:
+    turn = {"valid": True, "finished": True}
+    wrong = turn | {"valid": False}
+    runs = policy("sft", (5, 9))
+    for row in runs[0].predictions:
+        right = row["correct"]
+        row |= {"turns": [turn] if right else [turn, wrong], "end": "goal" if right else "limit"}
+    found = measure_parts(runs, PART_OF, WEIGHTS, {"b": {"expert": 1.0}}, 100, played={"b"})
+    assert found.parts[0].episodes == {}
+    assert found.parts[1].episodes["sft"] == pytest.approx(
+        {"turns": 1.1, "invalid": 0.05, "cut": 0, "limit": 0.1, "error": 0}
+    )
+    assert found.kinds["questions"]["sft"].success.value == 0.25
+    assert found.kinds["environments"]["sft"].success.value == 0.9
+    table = part_table(found.parts[1]).splitlines()
+    scripted, sft = ([cell.strip() for cell in line.split("|")] for line in table[2:])
+    assert scripted[1:3] == ["expert (scripted)", "100.0"]
+    assert sft[-6:-1] == ["1.1", "5.0", "0.0", "10.0", "0.0"]
+    told = {metric: estimate.value for _, metric, estimate in rows(found)}
+    assert told["b/turns"] == pytest.approx(1.1) and told["environments/accuracy"] == 0.9
+    heads = next(iter(sections(found).values())).splitlines()[0].split("|")
+    assert [head.strip() for head in heads[4:8]] == [
+        "questions",
+        "environments",
+        "all",
+        "by weight",
+    ]
+
+
 def test_the_long_table_has_the_parts_as_metrics() -> None:
     runs = [*policy("sft", (15, 2)), *policy("ppo", (16, 2))]
     text = long_table(compare_runs("selector", runs, 50), rows(parts(*runs)))
@@ -181,7 +210,7 @@ def test_the_best_blind_baseline_of_each_part_stands_for_all(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     counted = {"a": {"examples": 30}, "b": {"examples": 10}, "c": {"examples": 10}}
-    known = {"a": {"x": 0.1, "y": 0.2}, "b": {"z": 0.4}, "c": {}}
+    known = {"a": {"x": 0.1, "y": 0.2}, "b": {"z": 0.4, "expert": 1.0}, "c": {}}
     write_json("metrics/examples.json", {"test": {"parts": counted, "baselines": known}})
     assert read_blind("generator", "a") == {"x": 0.1, "y": 0.2}
     assert read_blind("generator") == {"best of each part": pytest.approx(0.2)}

@@ -11,7 +11,7 @@ from typing import Any
 
 from posttrain.core.errors import UserError
 from posttrain.core.overlay import blaming
-from posttrain.core.params import FAMILIES, Params, method_names
+from posttrain.core.params import FAMILIES, PACKAGE, Params, method_names
 from posttrain.core.schema import Section, check, nearest
 
 
@@ -99,12 +99,28 @@ def check_methods(params: Params) -> None:
         _check_tuning(params, family)
 
 
+def _check_parts(params: Params, parts: Any, section: str) -> None:
+    """`UserError` for parts to train on that the chosen data set does not have."""
+    where = f"params.yaml: {section}.parts"
+    if parts == "environments":
+        if not any((PACKAGE / "environments" / task).is_dir() for task in params.tasks):
+            raise UserError(f"{where}: {params.dataset} has no environments; write all")
+    elif parts != "all":
+        for name in parts:
+            if name not in params.parts:
+                hint = nearest(name, params.parts)
+                raise UserError(f"{where}: {name!r} is not a part of {params.dataset}{hint}")
+
+
 def _check_sections(params: Params) -> None:
+    _check_parts(params, params.generator.sample.parts, "generator.sample")
     for family in FAMILIES:
         section, known = params.family(family), set[str]()
         for name in section.sections:
             method = load_method(family, name)
-            settings_of(params, family, name, method)
+            settings = settings_of(params, family, name, method)
+            if name in section.trained:
+                _check_parts(params, getattr(settings, "parts", "all"), f"{family}.{name}")
             known |= method.Settings.model_fields.keys()
         for key in section.common:
             if key not in known:

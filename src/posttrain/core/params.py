@@ -28,6 +28,7 @@ from posttrain.core.overlay import DatasetSettings, ModelSettings, blaming, lay_
 from posttrain.core.schema import (
     Fraction,
     NonNegative,
+    Parts,
     Positive,
     Rate,
     Section,
@@ -288,7 +289,10 @@ class Family(Section):
 
 
 class Sample(Section):
+    """parts: of a mixture, those whose questions are sampled."""
+
     questions: Positive
+    parts: Parts = "all"
     count: Annotated[int, Field(ge=2, le=64)]
     temperature: Temperature
     top_p: Annotated[float, Field(gt=0, le=1)]
@@ -431,10 +435,11 @@ class Params(Section):
         return found
 
     def with_settings_of(self, kind: Literal["datasets", "models"], name: str) -> Params:
-        """The params with the settings of that entry, and of no other."""
+        """The params with that entry chosen, and with its settings alone."""
         settings = getattr(self, kind)[name].settings
+        values = self._written | {kind.removesuffix("s"): name}
         return check(
-            Params, _over(self._written, f"{kind}.{name}", settings, "params.yaml"), "params.yaml"
+            Params, _over(values, f"{kind}.{name}", settings, "params.yaml"), "params.yaml"
         )
 
     def plain(self) -> Params:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
@@ -24,6 +24,7 @@ NonNegative = Annotated[float, Field(ge=0, le=1e30)]
 Rate = Annotated[float, Field(gt=0, le=1e30)]
 Temperature = Annotated[float, Field(ge=1e-6, le=1e6)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Parts = Literal["all", "environments"] | Annotated[list[str], Field(min_length=1)]  # of a mixture
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 

@@ -22,13 +22,14 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 End = Literal["goal", "failed", "limit", "error"]
-Form = Literal["short", "thought"]
+Form = Literal["short", "thought", "answer"]
 
 _ACTION = re.compile(r"^\s*Action:\s*(.*?)\s*$", re.DOTALL)
 _THOUGHT = re.compile(r"^\s*Thought:(.*?)^Action:\s*(.*?)\s*$", re.DOTALL | re.MULTILINE)
 FORMS = {
     "short": "Action: <action>",
     "thought": "Thought: <thought>\nAction: <action>",
+    "answer": "<action>",
 }
 
 
@@ -82,8 +83,10 @@ def read_action(answer: str, form: Form) -> Action:
     """The one action of an answer.
 
     short: `Action: go north`. thought: `Thought: ...`, and on a later line `Action: go north`. An answer with more than one
-    `Action:` has none, so that nobody has to choose; an action is one line.
+    `Action:` has none, so that nobody has to choose; an action is one line. answer: all of it, whatever it is.
     """
+    if form == "answer":
+        return Action(answer)
     count = len(re.findall(r"\bAction:", answer))
     if count != 1:
         return Action(None, f"expected one 'Action:', found {count}")

@@ -67,10 +67,10 @@ def collate(rows: Sequence[Row], device: torch.device | str = "cpu") -> TokenBat
     actions, _ = pad([row.actions for row in rows])
     is_action = actions.bool()
     before_action = is_action.roll(-1, dims=1)
-    # A row of several turns has no prompt, and stands alone.
+    # A row of several turns has no prompt, and stands alone, from its first token on.
     prompts = groupby(enumerate(rows), key=lambda place: place[1].prompt or place[0])
     answered = [[row for _, row in group] for _, group in prompts]
-    groups = [Group(len(group), 0, len(group[0].prompt)) for group in answered]
+    groups = [Group(len(group), 0, len(group[0].prompt) or 1) for group in answered]
     return TokenBatch(ids.to(device), before_action.to(device), ids[is_action].to(device), groups)
 
 

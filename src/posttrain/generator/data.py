@@ -5,7 +5,8 @@
     DPO        {"prompt_ids", "chosen_ids", "rejected_ids"}
 
 Of an environment the rows of SFT are those of the demonstrations, with labels on the expert's turns alone, and pairs are
-of episodes: {"chosen", "rejected"}, lists of `rollouts.episode.Row`.
+of episodes: {"chosen", "rejected"}, lists of `rollouts.episode.Row`. So they are where questions stand beside environments;
+the demonstration of a question is its gold answer.
 
 Token ids follow `models.tokens`: prompt and completion are tokenised apart, and a completion ends with EOS, or the end of
 a turn. TRL would tokenise them together, and ":" and "\\n" would become one token in some vocabularies. Nothing is
@@ -27,10 +28,11 @@ from posttrain.core.errors import UserError
 from posttrain.core.files import read_jsonl
 from posttrain.core.not_trained import NothingToTrain
 from posttrain.core.params import Episodes, Model
+from posttrain.core.schema import Parts
 from posttrain.models.tokens import tokenize_answers, tokenize_prompts
 from posttrain.rollouts import episode
 from posttrain.rollouts.preferences import questions_by_verdict
-from posttrain.tasks import Example
+from posttrain.tasks import Example, is_question
 
 DEMONSTRATIONS = Path("data/demonstrations")
 IGNORED = -100
@@ -39,7 +41,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Data:
-    """The training questions, and the SFT generator's answers to them for one seed, as rows for trainers.
+    """The questions to train on, and the SFT generator's answers to them for one seed, as rows for trainers.
 
     samples, pairs_folder: outputs of the stages generator_sample and generator_pairs. episodes: how an environment is
     played, None in a task of one turn.
@@ -112,6 +114,7 @@ class Data:
                 pair["rejected"],
             )
             for pair in read_jsonl(path)
+            if pair["id"] in by_id
         ]
         # A text may tokenise to more tokens than were sampled, and an unfinished one gets EOS here.
         limits = self.model.max_prompt_tokens, 2 * self.model.max_candidate_tokens
@@ -130,11 +133,12 @@ class Data:
     def _pairs_of_episodes(self, path: Path, part: str, settings: Episodes) -> list[Row]:
         """The pairs of `path`, whose texts name two episodes from the same start."""
         samples = read_jsonl(self.samples / "samples.jsonl")
-        pairs = read_jsonl(path)
+        own = {example["id"] for example in self.examples}
+        pairs = [pair for pair in read_jsonl(path) if pair["id"] in own]
         named = {(pair["id"], pair[kind]) for pair in pairs for kind in ("chosen", "rejected")}
         records = {(row["id"], row["text"]): row for row in samples}
         asked = [records[key] for key in sorted(named)]
-        played = as_played(asked, self.examples, self.tokenizer, settings)
+        played = as_played(asked, self.examples, self.tokenizer, self.model, settings)
         rows_of = dict(zip(sorted(named), (one.rows for one in played), strict=True))
         rows = [
             {kind: rows_of[pair["id"], pair[kind]] for kind in ("chosen", "rejected")}
@@ -146,21 +150,31 @@ class Data:
         return rows
 
 
+def of_parts(examples: Sequence[Example], parts: Parts) -> list[Example]:
+    """The examples of a mixture's `parts`."""
+    if parts == "all":
+        return list(examples)
+    if parts == "environments":
+        return [example for example in examples if "turns" in example and not is_question(example)]
+    return [example for example in examples if example.get("part") in parts]
+
+
 def as_played(
     records: Sequence[Row],
     examples: Sequence[Example],
     tokenizer: PreTrainedTokenizerBase,
+    model: Model,
     settings: Episodes,
 ) -> list[episode.Episode]:
     """Recorded episodes with their token ids."""
     by_id = {example["id"]: example for example in examples}
-    texts = [by_id[record["id"]]["prompts"]["direct"] for record in records]
-    prompts = tokenize_prompts(texts, tokenizer)
-    limits = settings.context, settings.turn_tokens
-    return [
-        episode.read_record(record, prompt, tokenizer, *limits)
-        for record, prompt in zip(records, prompts, strict=True)
-    ]
+    asked = [by_id[record["id"]] for record in records]
+    prompts = tokenize_prompts([example["prompts"]["direct"] for example in asked], tokenizer)
+    played = []
+    for record, example, prompt in zip(records, asked, prompts, strict=True):
+        limits = episode.limits(example, prompt, settings, model.max_candidate_tokens)
+        played.append(episode.read_record(record, prompt, tokenizer, *limits))
+    return played
 
 
 def read_episodes(
@@ -170,7 +184,7 @@ def read_episodes(
     model: Model,
     settings: Episodes,
 ) -> list[episode.Episode]:
-    """The demonstrations of those examples whose prompts fit the model's entry; `UserError` if there are none."""
+    """The demonstrations of those examples that fit the model's entry; `UserError` if there are none."""
     rows, dropped = prompt_rows(examples, tokenizer, model.max_prompt_tokens)
     wanted = {examples[row["example"]]["id"] for row in rows}
     records = [record for record in read_jsonl(path) if record["id"] in wanted]
@@ -178,7 +192,13 @@ def read_episodes(
         raise UserError(
             f"{path}: no demonstration of the {len(examples)} starts, of which {len(dropped)} are too long"
         )
-    return as_played(records, examples, tokenizer, settings)
+    limit = model.max_prompt_tokens + model.max_candidate_tokens
+    questions = {example["id"] for example in examples if is_question(example)}
+    return [
+        one
+        for one in as_played(records, examples, tokenizer, model, settings)
+        if one.id not in questions or len(one.rows[0].ids) <= limit
+    ]
 
 
 def labelled(row: episode.Row) -> Row:

@@ -3,8 +3,10 @@
     play episodes -> log-probabilities of their actions -> advantages, which are the method's own -> inner_epochs updates
 
     ratio = policy(a_t) / policy_old(a_t)        d_t = log SFT(a_t) - log policy(a_t)
-    objective = mean_t min(ratio A, clip(ratio, 1 - eps, 1 + eps) A) - loss_kl ratio (exp(d_t) - d_t - 1)
+    objective = mean_t min(ratio A, clip(ratio, 1 - eps, 1 + eps) A) - kl ratio (exp(d_t) - d_t - 1)
+                       + entropy H(policy before a_t) - value (V(s_t) - R_t)^2
 
+The last three are further terms, by default 0 (`Terms`).
 Every token that the policy wrote is an action, in whatever row of its episode; prompts and observations have no logits
 here at all. The mean is over all actions of the rollout batch. All log-probabilities, the reference's too, are those of
 the sampling distribution, softmax(logits / temperature). Dropout is off throughout, as the ratio must compare two
@@ -17,19 +19,19 @@ Batches go by row; rewards, KL and advantages by episode. Episodes that ended wi
 neither the loss nor a mean; more than 1 % of them end the training.
 
 `turn_caps`: the most turns of an episode in each of as many equal parts of the training, as in ScalingInter-RL (Xi et al.,
-"AgentGym-RL", 2025).
+"AgentGym-RL", 2025). `curriculum`: groups of questions that are asked from later on (`generator.curriculum`).
 
 All randomness of a step derives from (seed, step), so a resumed run repeats the uninterrupted one. Several processes
 (`posttrain.core.processes`) play the episodes of a step together, share the passes over them, combine the results of
 `rollout`, and step on the sum of their gradients.
 
-Left out: an entropy bonus, early stopping by KL.
+Left out: early stopping by KL.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, chain
 
 import torch
@@ -44,12 +46,14 @@ from posttrain.generator.batches import (
     in_batches,
     prompt_batches,
 )
+from posttrain.generator.curriculum import Groups
 from posttrain.generator.run import Run
 from posttrain.generator.settings import OnPolicy
 from posttrain.models.architecture import disable_dropout, hidden_size
 from posttrain.models.sharding import check_trainable
 from posttrain.models.tokens import tokenize_prompts
 from posttrain.rollouts.credit import equal_groups
+from posttrain.rollouts.critic import ValueHead
 from posttrain.rollouts.episode import Episode
 from posttrain.rollouts.play import check_errors, successes
 from posttrain.rollouts.writer import Generator
@@ -102,11 +106,22 @@ class Rollout:
     old_log_probs: Tensor
     reference_log_probs: Tensor
     advantages: Tensor
+    returns: Tensor | None = None  # what a value head is fitted to
 
     @property
     def sizes(self) -> list[int]:
         """Actions in each batch."""
         return [len(batch.tokens) for batch in self.batches]
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """Weights of further terms of the loss: the KL to the reference, the entropy, and the squared error of `head`."""
+
+    kl: float = 0.0
+    entropy: float = 0.0
+    value: float = 0.0
+    head: ValueHead | None = None
 
 
 Credit = Callable[[Acted], tuple[Tensor, Stats]]  # advantages (M,), and statistics
@@ -193,15 +208,15 @@ def train(
     settings: OnPolicy,
     credit: Credit,
     *,
-    loss_kl: float = 0.0,
+    terms: Terms = Terms(),
     with_states: bool = False,
     state: Mapping[str, Tensor] = {},
 ) -> History:
     """Train `run.model` in place; it ends with the weights of its best validation.
 
-    credit: gives the actions of a step their advantages. loss_kl: weight of the KL in the loss. state: tensors that `credit`
-    changes in place. run.batch_size: rows per forward pass; the gradient is that of the mean over all actions of the
-    rollout batch, however many passes that takes.
+    credit: gives the actions of a step their advantages, and a value head the returns that it is fitted to. state: tensors
+    that `credit` changes in place. run.batch_size: rows per forward pass; the gradient is that of the mean over all actions
+    of the rollout batch, however many passes that takes.
     """
     steps = settings.steps
     rows = run.data.prompts(settings.prompts)
@@ -212,17 +227,30 @@ def train(
     reference = {
         name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad
     }
-    parameters = [p for p in model.parameters() if p.requires_grad]
+    trained: dict[str, nn.Module] = {"model": model}
+    trained |= {"value": terms.head} if terms.head is not None else {}
+    parameters = [p for each in trained.values() for p in each.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, weight_decay=settings.weight_decay)
-    batches = prompt_batches(prompts, settings.prompts_per_step, steps, run.seed)
+    groups, batches = None, list[list[int]]()
+    if settings.curriculum.by is None:
+        batches = prompt_batches(prompts, settings.prompts_per_step, steps, run.seed)
+    else:
+        asked = [run.data.examples[row["example"]] for row in rows]
+        groups = Groups(settings.curriculum, asked, steps)
+        state = {**state, "curriculum": groups.state}
     played = torch.zeros(2, dtype=torch.int64)  # episodes so far with an error, and all
 
     def take_step(step: int) -> Stats:
         disable_dropout(model)
         caps = settings.turn_caps
+        batch = (
+            groups.ask(settings.prompts_per_step, run.seed, step)
+            if groups is not None
+            else batches[step]
+        )
         episodes = run.play(
             model,
-            [rows[row] for row in batches[step]],
+            [rows[row] for row in batch],
             settings.samples,
             settings.temperature,
             run.seed,
@@ -235,11 +263,14 @@ def train(
         made, stats = rollout(
             model, reference, episodes, settings, run.batch_size, credit, with_states
         )
-        return stats | take_steps(model, optimizer, made, settings, loss_kl, step)
+        if terms.head is not None:
+            made = replace(made, returns=terms.head.returns)
+        stats |= take_steps(model, optimizer, made, settings, terms, step)
+        return stats | (groups.learn(batch, episodes) if groups is not None else {})
 
     return loop.train(
         run,
-        {"model": model},
+        trained,
         optimizer,
         settings,
         steps,
@@ -253,7 +284,7 @@ def take_steps(
     optimizer: torch.optim.Optimizer,
     made: Rollout,
     settings: OnPolicy,
-    loss_kl: float,
+    terms: Terms,
     step: int,
 ) -> Stats:
     """Take `inner_epochs` optimizer steps on a rollout batch; statistics are means over them."""
@@ -263,7 +294,7 @@ def take_steps(
         progress = (step + epoch / settings.inner_epochs) / settings.steps
         group["lr"] = settings.learning_rate * rate_share(progress, settings.warmup)
         optimizer.zero_grad()
-        stats = accumulate_gradients(model, made, settings, loss_kl)
+        stats = accumulate_gradients(model, made, settings, terms)
         norm = nn.utils.clip_grad_norm_(group["params"], settings.max_grad_norm)
         optimizer.step()
         for name, number in {
@@ -276,25 +307,42 @@ def take_steps(
 
 
 def accumulate_gradients(
-    model: Generator, made: Rollout, settings: OnPolicy, loss_kl: float = 0.0
+    model: Generator, made: Rollout, settings: OnPolicy, terms: Terms = Terms()
 ) -> Stats:
     """Add up the gradients of the mean loss over all actions, batch by batch and over all processes."""
     count = len(made.advantages)
     totals = {"policy_loss": 0.0, "clip_fraction": 0.0}
-    numbers = (made.old_log_probs, made.reference_log_probs, made.advantages)
+    returns = torch.zeros_like(made.advantages) if made.returns is None else made.returns
+    numbers = (made.old_log_probs, made.reference_log_probs, made.advantages, returns)
     parts = zip(made.batches, *(torch.split(each, made.sizes) for each in numbers), strict=True)
-    for (batch, old_log_probs, reference_log_probs, advantages), counts in processes.share(
-        list(parts)
-    ):
-        log_probs = forward(model, batch).log_probs(batch.tokens, settings.temperature)
+    for (
+        batch,
+        old_log_probs,
+        reference_log_probs,
+        advantages,
+        expected,
+    ), counts in processes.share(list(parts)):
+        own = forward(model, batch)
+        if terms.entropy:
+            log_probs, entropies = own.with_entropies(batch.tokens, settings.temperature)
+        else:
+            log_probs, entropies = own.log_probs(batch.tokens, settings.temperature), None
         losses, outside = loss(log_probs, old_log_probs, advantages, settings.clip_range)
-        if loss_kl:
-            losses = losses + loss_kl * kl_loss(log_probs, old_log_probs, reference_log_probs)
+        if terms.kl:
+            losses = losses + terms.kl * kl_loss(log_probs, old_log_probs, reference_log_probs)
+        if entropies is not None:
+            losses = losses - terms.entropy * entropies
+        if terms.head is not None:
+            errors = (terms.head(own.states) - expected).square()
+            losses = losses + terms.value * errors
+            value_loss = float(errors.detach().sum()) / count * counts
+            totals["value_loss"] = totals.get("value_loss", 0.0) + value_loss
         part = losses.sum() / count * counts
         part.backward()  # type: ignore[no-untyped-call]
         totals["policy_loss"] += float(part.detach())
         totals["clip_fraction"] += float(outside.sum()) / count * counts
-    processes.total_gradients(p for p in model.parameters() if p.requires_grad)
+    trained = [model, *([terms.head] if terms.head is not None else [])]
+    processes.total_gradients(p for each in trained for p in each.parameters() if p.requires_grad)
     return processes.total_stats(totals)
 
 

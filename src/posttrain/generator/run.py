@@ -23,7 +23,7 @@ from posttrain.core.manifest import build_manifest, digest, write_model_manifest
 from posttrain.core.methods import settings_of
 from posttrain.core.not_trained import NothingToTrain, write_not_trained
 from posttrain.core.params import FINE_TUNED, UNTRAINED, Params, Variant
-from posttrain.generator.data import DEMONSTRATIONS, Data, Row
+from posttrain.generator.data import DEMONSTRATIONS, Data, Row, of_parts
 from posttrain.measures.answers import greedy_metrics
 from posttrain.measures.episodes import episode_columns
 from posttrain.measures.named import means
@@ -38,7 +38,7 @@ from posttrain.rollouts.record import score_completion, score_episode
 from posttrain.rollouts.rewards import RewardFunction
 from posttrain.rollouts.sampling import BatchSize, Completion, Sampler, greedy
 from posttrain.rollouts.writer import Generator, load_generator, save_generator
-from posttrain.tasks import Example, Task, get_task
+from posttrain.tasks import Example, Task, get_task, is_question
 
 EXAMPLES = Path("data/examples")
 CURVES = Path("plots/curves/generator")
@@ -188,6 +188,12 @@ class Answers:
         """What a stage reads for its task beside the examples."""
         return [DEMONSTRATIONS] if self.task.open is not None else []
 
+    def played(self, examples: Sequence[Example]) -> set[str]:
+        """The ids of those that are episodes of many turns."""
+        if self.task.open is None:
+            return set()
+        return {example["id"] for example in examples if not is_question(example)}
+
     def prompts(self, examples: Sequence[Example], variant: Variant = "direct") -> list[list[int]]:
         """Token ids of the questions' prompts; `UserError` if one is longer than the model's entry allows."""
         prompts = self._tokenize(examples, variant)
@@ -322,7 +328,7 @@ def train_and_save(params: Params, policy: str, seed: int, method: ModuleType) -
     model, answers = params.selected_model, Answers(params)
     start = UNTRAINED if policy == FINE_TUNED else FINE_TUNED
     data = Data(
-        read_examples("train"),
+        of_parts(read_examples("train"), settings.parts),
         answers.tokenizer,
         model,
         Path("data/generator_sample") / str(seed),
@@ -406,6 +412,7 @@ def validation(
     It also prints one of the answers, to show what is being learned.
     """
     examples = choose(read_examples("val"), count, VALIDATION)
+    played = answers.played(examples)
 
     def evaluate(model: Any) -> dict[str, float]:
         records = answers.greedy(model, examples)
@@ -413,6 +420,7 @@ def validation(
         metrics = greedy_metrics(records)
         kept = ("reward", "execution_accuracy", "program_accuracy", "format_valid", "tokens")
         found = {name: float(metrics[name]) for name in kept}
-        return found | means(episode_columns(records)) if answers.task.open is not None else found
+        episodes = [record for record in records if record["id"] in played]
+        return found | means(episode_columns(episodes)) if episodes else found
 
     return evaluate, examples

@@ -38,14 +38,21 @@ def episode_columns(records: Sequence[Row]) -> Columns:
     }
 
 
+def episode_means(records: Sequence[Row]) -> dict[str, float]:
+    """The mean of each measure over all episodes, and the share of errors."""
+    return {
+        name: value for part in _columns(records) if part for name, value in means(part).items()
+    }
+
+
 def summarise_episodes(
     records: Sequence[Row], levels: Sequence[float], resamples: int
 ) -> dict[str, Any]:
     """`values` of the measures over all episodes, and `intervals` of them by level: Jeffreys for rates, else bootstrap."""
-    parts = [episode_columns(records), {"error": verdicts(r["end"] == "error" for r in records)}]
+    parts = _columns(records)
     return {
         "episodes": len(records),
-        "values": {name: value for part in parts if part for name, value in means(part).items()},
+        "values": episode_means(records),
         "intervals": {
             name: found
             for part in parts
@@ -53,6 +60,10 @@ def summarise_episodes(
             for name, found in intervals(part, levels, resamples).items()
         },
     }
+
+
+def _columns(records: Sequence[Row]) -> list[Columns]:
+    return [episode_columns(records), {"error": verdicts(r["end"] == "error" for r in records)}]
 
 
 def _share(record: Row, name: str) -> float:

@@ -27,8 +27,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from posttrain.measures.answers import RIGHT, failure_class
+from posttrain.measures.episodes import RETURN
 from posttrain.report.compare import REFERENCE, Run, check_same_questions
-from posttrain.tasks import Example, Explanation, Line, Piece, Task
+from posttrain.tasks import Example, Explanation, Line, Piece, Task, is_question
 
 Row = Mapping[str, Any]
 DIGITS = 3  # of logits and rewards
@@ -80,7 +81,7 @@ def browser_data(
     """
     check_same_questions("data/pools", pools, "data/examples", examples)
     scored = [each for pool in pools for each in pool["candidates"][:1]]
-    scored += [row for one in policies for row in one.predictions[:1]]
+    scored += [row for one in policies for row in one.predictions]
     offered = {name for row in scored for name in row.get("parts", ())}
     weights = {name: weight for name, weight in weights.items() if name in offered}
     for policy in policies:
@@ -110,7 +111,11 @@ def browser_data(
             {
                 "id": example["id"],
                 "text": example["question"],
-                **({"prompt": example["prompts"]["direct"]} if task.open is not None else {}),
+                **(
+                    {"prompt": example["prompts"]["direct"]}
+                    if task.open is not None and not is_question(example)
+                    else {}
+                ),
                 "page": page_parts(explained),
                 "gold": {
                     **_answer(explained),
@@ -183,12 +188,12 @@ def _row(
     if "chosen" in prediction:
         logits = [round(logit, DIGITS) for logit in prediction["logits"]]
         return {"chosen": prediction["chosen"], "logits": logits}
-    answer = _scored(task, example, prediction, prediction["parts"], weights)
-    if "turns" in prediction:
-        shown = ("text", "action", "valid", "reward", "observation")
-        turns = [[turn[name] for name in shown] for turn in prediction["turns"]]
-        answer |= {"turns": turns, "end": prediction["end"]}
-    return {"answer": answer}
+    if "turns" not in prediction or is_question(example):
+        return {"answer": _scored(task, example, prediction, prediction["parts"], weights)}
+    answer = _scored(task, example, prediction, {RETURN: prediction["reward"]}, weights)
+    shown = ("text", "action", "valid", "reward", "observation")
+    turns = [[turn[name] for name in shown] for turn in prediction["turns"]]
+    return {"answer": answer | {"turns": turns, "end": prediction["end"]}}
 
 
 def _scored(

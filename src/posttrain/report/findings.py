@@ -31,7 +31,7 @@ from posttrain.measures.named import Measure
 from posttrain.report.compare import REFERENCE, Comparison, Estimate
 
 MINUS, SPACE = "−", "\u00a0"  # no line breaks at this space
-LABELS = {"base": "base", "exact": "exact", CONTROL: "SFT+"}
+LABELS = {"base": "base", "exact": "exact", CONTROL: "SFT+", "ppo_affine": "PPO (Affine)"}
 _CLOSE = 1e-9
 # The measures of which the sentences on temperature speak.
 GREEDY, FITTED, AT_ONE = "accuracy", "fitted_accuracy", "sample_accuracy"

@@ -4,9 +4,11 @@
     of the method  with three seeds and more, a 95 % interval over other trainings too (`measures.crossed`), which is made to
                    hold Jeffreys': answers that are all wrong have no spread
     score          mean reward with bootstrap intervals, and the deviation and median of the rewards of single answers
+    episodes       of an environment, their turns, and the shares that `measures.episodes` defines
     all            every question counts the same
     by weight      sum of weight * mean over the parts, each part a stratum: intervals of the share from posteriors like
                    Jeffreys' (`weighted_rate_interval`), of the score from a bootstrap within parts
+    questions, environments    the same over the parts of one turn alone, and over the others, where there are both
 
 One policy dominates another on points if it has at least its share right on every part and more on one. It is shown to
 dominate it if its 95 % interval lies above the other's on one part, and below it on none; intervals are of the method
@@ -15,13 +17,14 @@ where there are enough seeds.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from posttrain.measures.crossed import LEAST_SEEDS, crossed
+from posttrain.measures.episodes import episode_means
 from posttrain.measures.intervals import (
     Array,
     Interval,
@@ -33,7 +36,7 @@ from posttrain.measures.intervals import (
 )
 from posttrain.measures.named import DIGITS, MEASURES
 from posttrain.report.compare import INNER_LEVEL, LEVEL, Estimate, Run, tables
-from posttrain.report.findings import joined, label
+from posttrain.report.findings import EXPERT, joined, label
 from posttrain.report.pareto import dominated, shown_dominated
 from posttrain.report.tables import BLIND, VALUES, table
 
@@ -41,6 +44,11 @@ SUCCESS, SCORE = (
     next(m for m, one in enumerate(MEASURES) if one.name == name) for name in ("accuracy", "reward")
 )
 NOT_DOMINATED = "none"  # in the metrics
+OF_EPISODES = (
+    "Invalid and cut are shares of turns, limit and error of episodes; see docs/comparison.md."
+)
+QUESTIONS, ENVIRONMENTS = "questions", "environments"  # kinds of parts
+SHOWN = ("turns", "invalid", "cut", "limit", "error")  # of `measures.episodes`
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,22 +76,27 @@ class Figures:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A part, its weight, and by name the figures of policies and the accuracies of blind baselines."""
+    """A part, its weight, and by name the figures of policies and the accuracies of blind baselines.
+
+    episodes: of an environment, the means of its measures by policy.
+    """
 
     name: str
     questions: int
     weight: float
     figures: Mapping[str, Figures]
     blind: Mapping[str, float] = field(default_factory=dict)
+    episodes: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """The parts, and by policy the figures over all questions and by weight."""
+    """The parts, and by policy the figures over all questions and by weight; and those of each kind of parts, by name."""
 
     parts: Sequence[Part]
     all: Mapping[str, Figures]
     by_weight: Mapping[str, Figures]
+    kinds: Mapping[str, Mapping[str, Figures]] = field(default_factory=dict)
 
     @property
     def of_methods(self) -> bool:
@@ -100,10 +113,12 @@ def measure_parts(
     weights: Mapping[str, float],
     blind: Mapping[str, Mapping[str, float]],
     resamples: int,
+    played: Collection[str] = (),
 ) -> Parts:
     """The figures of all policies that have `runs`.
 
-    part_of: part by id of the question. weights: by part, in the order in which they are shown. blind: by part.
+    part_of: part by id of the question. weights: by part, in the order in which they are shown. blind: by part. played: the
+    parts that are environments.
     """
     asked = np.array([part_of[row["id"]] for row in runs[0].predictions])
     values = tables(runs)
@@ -114,6 +129,20 @@ def measure_parts(
         }
         for policy, of in values.items()
     }
+
+    def over_parts(names: Collection[str]) -> dict[str, Figures]:
+        return {
+            policy: figures_of(
+                [(w, of[:, strata[part]]) for part, w in weights.items() if part in names],
+                resamples,
+            )
+            for policy, of in values.items()
+        }
+
+    kinds = {
+        QUESTIONS: [part for part in weights if part not in played],
+        ENVIRONMENTS: [part for part in weights if part in played],
+    }
     return Parts(
         [
             Part(
@@ -122,15 +151,29 @@ def measure_parts(
                 weight,
                 {policy: of[part] for policy, of in figures.items()},
                 blind.get(part, {}),
+                _episodes(runs, part_of, part) if part in played else {},
             )
             for part, weight in weights.items()
         ],
         {policy: figures_of([(1.0, of)], resamples) for policy, of in values.items()},
-        {
-            policy: figures_of([(w, of[:, strata[part]]) for part, w in weights.items()], resamples)
-            for policy, of in values.items()
-        },
+        over_parts(weights),
+        {kind: over_parts(names) for kind, names in kinds.items()} if all(kinds.values()) else {},
     )
+
+
+def _episodes(
+    runs: Sequence[Run], part_of: Mapping[str, str], part: str
+) -> dict[str, dict[str, float]]:
+    """By policy, the means over seeds of the measures of its episodes in a part."""
+    found: dict[str, list[dict[str, float]]] = {}
+    for run in runs:
+        own = [row for row in run.predictions if part_of[row["id"]] == part]
+        means = episode_means([{**row, "score": row["reward"]} for row in own])
+        found.setdefault(run.policy, []).append(means)
+    return {
+        policy: {name: float(np.mean([one.get(name, 0.0) for one in each])) for name in SHOWN}
+        for policy, each in found.items()
+    }
 
 
 def figures_of(strata: Sequence[tuple[float, Array]], resamples: int) -> Figures:
@@ -254,12 +297,14 @@ def _front(found: Parts, beaten: Mapping[str, str]) -> str:
 
 def over_table(found: Parts) -> str:
     """Markdown: by policy, the share right on each part and over them, and the mean scores over them."""
-    heads = ["right answers, % [95 %]", *(part.name for part in found.parts), "all", "by weight"]
+    heads = ["right answers, % [95 %]", *(part.name for part in found.parts), *found.kinds]
+    heads += ["all", "by weight"]
     scored = all(one.score for one in found.by_weight.values())
     heads += ["mean score, all", "mean score, by weight"] if scored else []
     rows = []
     for policy in found.all:
-        ways = [*(part.figures for part in found.parts), found.all, found.by_weight]
+        ways = [*(part.figures for part in found.parts), *found.kinds.values()]
+        ways += [found.all, found.by_weight]
         row = [label(policy), *(_share(way[policy].success) for way in ways)]
         if scored:
             row += [_mean(way[policy].score) for way in (found.all, found.by_weight)]
@@ -272,10 +317,12 @@ def part_table(part: Part) -> str:
     of_methods = any(figures.of_method for figures in part.figures.values())
     heads = ["", "right, %", "80 %", "95 %", *(["95 %, of the method"] if of_methods else [])]
     heads += ["mean score [95 %]", "deviation", "median"]
-    rows = [
-        [f"{BLIND}: {name.replace('_', ' ')}", f"{100 * rate:.1f}", *("" for _ in heads[2:])]
-        for name, rate in part.blind.items()
-    ]
+    heads += ["turns", *(f"{name}, %" for name in SHOWN[1:])] if part.episodes else []
+    rows = []
+    for name, rate in part.blind.items():
+        told = name.replace("_", " ")
+        told = f"{told} (scripted)" if EXPERT in part.blind else f"{BLIND}: {told}"
+        rows.append([told, f"{100 * rate:.1f}", *("" for _ in heads[2:])])
     for policy, figures in part.figures.items():
         success = figures.success
         shown = [success.inner_interval, success.interval]
@@ -292,6 +339,9 @@ def part_table(part: Part) -> str:
                 ),
             ]
         )
+        if part.episodes:
+            turns, *shares = (part.episodes[policy][name] for name in SHOWN)
+            rows[-1] += [f"{turns:.1f}", *(f"{100 * share:.1f}" for share in shares)]
     return table(heads, rows)
 
 
@@ -303,10 +353,13 @@ def sections(found: Parts) -> dict[str, str]:
         "A policy is dominated as measured by one with at least its share on every part and more on one; by intervals, by "
         "one whose interval lies above its own on one part, and below it on none."
     )
+    if found.kinds:
+        note += " Questions and environments: by weight, over the parts of one turn and over those of many."
     told = {f"{VALUES} over the parts": f"{over_table(found)}\n\n{note}"}
     for part in found.parts:
         told[f"Part {part.name}, {part.questions} test questions"] = (
             f"{part_table(part)}\n\nDeviation and median are of the rewards of single answers."
+            + (f" {OF_EPISODES}" if part.episodes else "")
         )
     return told
 
@@ -322,8 +375,9 @@ def figures_by_policy(found: Parts) -> dict[str, dict[str, Any]]:
                 }
                 for part in found.parts
             },
-            "by_weight": {
-                name: round(one.value, DIGITS) for name, one in _named(found.by_weight[policy])
+            **{
+                name: {key: round(one.value, DIGITS) for key, one in _named(figures[policy])}
+                for name, figures in {**found.kinds, "by_weight": found.by_weight}.items()
             },
             "dominated_by": {
                 "points": points.get(policy, NOT_DOMINATED),
@@ -349,8 +403,12 @@ def rows(found: Parts) -> list[tuple[str, str, Estimate]]:
             for name in ("deviation", "median"):
                 if (value := getattr(figures, name)) is not None:
                     told.append((policy, f"{part.name}/reward_{name}", Estimate(value)))
-        weighted = _named(found.by_weight[policy])
-        told += [(policy, f"by_weight/{name}", one) for name, one in weighted]
+            told += [
+                (policy, f"{part.name}/{name}", Estimate(value))
+                for name, value in part.episodes.get(policy, {}).items()
+            ]
+        for kind, of in {**found.kinds, "by_weight": found.by_weight}.items():
+            told += [(policy, f"{kind}/{name}", one) for name, one in _named(of[policy])]
     return told
 
 

@@ -14,6 +14,8 @@ Implementation Details of PPO" (2022) find of no use. The states in x have lengt
 means the same. No gradient reaches the policy. The policy changes under the critic, but little from step to step.
 
 Left out: forgetting old steps.
+
+`ValueHead` is the other one, that most code has: a layer on the states, trained with the policy and through it.
 """
 
 from __future__ import annotations
@@ -52,6 +54,26 @@ class Critic:
     def tensors(self) -> dict[str, Tensor]:
         """What a checkpoint must hold."""
         return {"gram": self.gram, "moment": self.moment}
+
+
+class ValueHead(nn.Module):
+    """V(s) = w . h(s) + b on the policy's own hidden states (n, d), trained by the gradient of its squared error.
+
+    It is 0 everywhere at first. The gradient reaches the policy too. returns: of the last step's actions, that it is to be
+    fitted to.
+    """
+
+    def __init__(self, width: int, device: torch.device | str = "cpu") -> None:
+        super().__init__()
+        self.layer = nn.Linear(width, 1, device=device)
+        nn.init.zeros_(self.layer.weight)
+        nn.init.zeros_(self.layer.bias)
+        self.returns = torch.zeros(0)
+
+    def forward(self, states: Tensor, confidence: Tensor | None = None) -> Tensor:
+        """Values (n,), float32."""
+        found: Tensor = self.layer(states.float())
+        return found.squeeze(-1)
 
 
 def _inputs(states: Tensor, confidence: Tensor) -> Tensor:

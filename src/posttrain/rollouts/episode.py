@@ -18,8 +18,10 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from posttrain.core.errors import UserError
+from posttrain.core.params import Episodes
 from posttrain.environments import End
 from posttrain.models.tokens import tokenize_answers, tokenize_observations
+from posttrain.tasks import Example, Score, is_question
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +100,8 @@ class Episode:
     """One play of the example `id`; `sample` counts those of the same example.
 
     rows: empty for scripted players, and where the end is an error. end: None in a task of one turn. score: the sum of
-    the rewards. error: what went wrong, if the end is an error.
+    the rewards. error: what went wrong, if the end is an error. verdict: on the answer to a question, where a data set has
+    environments too.
     """
 
     id: str
@@ -108,6 +111,7 @@ class Episode:
     end: End | None
     score: float
     error: str | None = None
+    verdict: Score | None = None
 
     def record(self, policy: str) -> dict[str, Any]:
         """The episode as a JSON object, without token ids."""
@@ -142,6 +146,18 @@ def read_record(
         window.write(ids if step.finished else ids[:-1])
     rows = window.rows(steps)
     return Episode(record["id"], record["sample"], rows, steps, record["end"], record["score"])
+
+
+def limits(
+    example: Example, prompt: Sequence[int], settings: Episodes, answer_tokens: int
+) -> tuple[int, int]:
+    """The `context` and `turn_tokens` of an example's `Window`.
+
+    answer_tokens: the most tokens of an answer to a question, whose one row has no other limit.
+    """
+    if is_question(example):
+        return len(prompt) + answer_tokens, answer_tokens
+    return settings.context, settings.turn_tokens
 
 
 def completion_episode(

@@ -6,6 +6,9 @@
 Random numbers are keyed by (seed, step, id, sample, turn), so an episode depends on neither its slot, nor the order or
 number of the others. Several processes sample together, and each carries out the steps of its share of the environments.
 
+A question of a task of one turn, in a data set that has environments too, is an episode of one turn: its action is the
+whole answer, of at most the model's `max_candidate_tokens`. Those of a round are scored together.
+
 An answer without the one action in its form is answered with what is wrong, costs its turn and earns nothing; so is one
 that was cut off at `turn_tokens`, as the action in it may be half of one. An episode ends when the environment says so, or
 with `limit` after the row's `turns`. An environment that raises or takes longer than `episodes.seconds` is opened anew, and
@@ -46,19 +49,21 @@ from posttrain.environments import (
     read_action,
     write_action,
 )
+from posttrain.environments.question import Question
 from posttrain.environments.scripted import Choose, expert, random_legal
 from posttrain.models.tokens import tokenize_observations, tokenize_prompts
-from posttrain.rollouts.episode import Episode, Step, Window
+from posttrain.rollouts.episode import Episode, Step, Window, limits
 from posttrain.rollouts.sampling import Sampler
 from posttrain.rollouts.writer import Generator
-from posttrain.tasks import Example, Task
+from posttrain.tasks import Example, Score, Task, is_question
 
 MOST_ERRORS = 0.01  # share of the episodes
 
 Item = TypeVar("Item")
 Start = tuple[Example, int]  # and the number of the sample
-# The step that was taken, the end of the episode if that is reached, and what went wrong if that is an error.
-_Outcome = tuple[Step | None, End | None, str | None]
+# The step that was taken, the end of the episode if that is reached, what went wrong if that is an error, and the verdict
+# on the answer to a question.
+_Outcome = tuple[Step | None, End | None, str | None, Score | None]
 
 
 @dataclass(slots=True)
@@ -66,7 +71,8 @@ class Playing:
     """An episode that is being played.
 
     mine: whether this process has its environment, which is None in the others. window: the rows so far, of a player that
-    writes tokens. repeated: whether the environment has failed and its actions were repeated.
+    writes tokens. repeated: whether the environment has failed and its actions were repeated. verdict: on the answer to a
+    question.
     """
 
     example: Example
@@ -76,11 +82,17 @@ class Playing:
     steps: list[Step] = field(default_factory=list)
     window: Window | None = None
     repeated: bool = False
+    verdict: Score | None = None
 
     @property
     def turn(self) -> int:
         """Turns taken."""
         return len(self.steps)
+
+    def form(self, otherwise: Form) -> Form:
+        """The form of its answers: that of its row, if that has one."""
+        form: Form = self.example.get("form", otherwise)
+        return form
 
     def key(self, step: int) -> str:
         """The key of the next turn's random numbers."""
@@ -126,27 +138,30 @@ class Policy:
     ) -> None:
         self.model, self.tokenizer, self.sampler = model, tokenizer, sampler
         self.episodes, self.batch_size = params.episodes, params.sampling.batch_size
+        self.answer_tokens = params.selected_model.max_candidate_tokens
         self.temperature, self.top_p, self.seed, self.step = temperature, top_p, seed, step
 
     def act(self, live: Sequence[Playing]) -> list[Written]:
         """Sample an answer to each episode's present row, and append it there."""
         windows = self._read(live)
-        groups = self.sampler(
-            self.model,
-            self.tokenizer,
-            [window.ids for window in windows],
-            temperatures=[self.temperature],
-            max_new_tokens=self.episodes.turn_tokens,
-            top_p=self.top_p,
-            seed=self.seed,
-            batch_size=self.batch_size,
-            keys=[each.key(self.step) for each in live],
-        )
-        written = []
-        for window, (completion,) in zip(windows, groups, strict=True):
-            window.write(completion.ids)
-            written.append(Written(completion.text, completion.finished))
-        return written
+        written: dict[int, Written] = {}
+        for most in sorted({window.turn_tokens for window in windows}):
+            places = [n for n, window in enumerate(windows) if window.turn_tokens == most]
+            groups = self.sampler(
+                self.model,
+                self.tokenizer,
+                [windows[place].ids for place in places],
+                temperatures=[self.temperature],
+                max_new_tokens=most,
+                top_p=self.top_p,
+                seed=self.seed,
+                batch_size=self.batch_size,
+                keys=[live[place].key(self.step) for place in places],
+            )
+            for place, (completion,) in zip(places, groups, strict=True):
+                windows[place].write(completion.ids)
+                written[place] = Written(completion.text, completion.finished)
+        return [written[place] for place in range(len(live))]
 
     def _read(self, live: Sequence[Playing]) -> list[Window]:
         prompts = [e.example["prompts"]["direct"] for e in live if e.window is None]
@@ -156,8 +171,9 @@ class Policy:
         windows = []
         for each in live:
             if each.window is None:
-                limits = self.episodes.context, self.episodes.turn_tokens
-                each.window = Window(next(starts), *limits)
+                ids = next(starts)
+                most = limits(each.example, ids, self.episodes, self.answer_tokens)
+                each.window = Window(ids, *most)
             else:
                 each.window.read(next(observations))
             windows.append(each.window)
@@ -167,7 +183,8 @@ class Policy:
 class Scripted:
     """A player that needs no model; it writes the actions of `choose`, which gets the environment and random numbers.
 
-    off_path: probability that a turn, after none but such turns, is a random legal action in place of the chosen one.
+    off_path: probability that a turn, after none but such turns, is a random legal action in place of the chosen one, where
+    such actions are known.
     """
 
     def __init__(self, choose: Choose, form: Form, *, off_path: float = 0.0, seed: int = 0) -> None:
@@ -185,8 +202,11 @@ class Scripted:
     def _write(self, each: Playing, environment: Environment) -> Written:
         numbers = random.Random(f"{self.seed}/{each.key(0)}")
         explored = all(step.explored for step in each.steps) and numbers.random() < self.off_path
-        action = (random_legal if explored else self.choose)(environment, numbers)
-        return Written("" if action is None else write_action(action, self.form), explored=explored)
+        action = random_legal(environment, numbers) if explored else None
+        if action is None:
+            explored, action = False, self.choose(environment, numbers)
+        text = "" if action is None else write_action(action, each.form(self.form))
+        return Written(text, explored=explored)
 
 
 def off_path(epsilon: float, form: Form, seed: int = 0) -> Scripted:
@@ -225,15 +245,17 @@ def play(
             outcomes = {place: found for place, found in tried.items() if found is not None}
             acting = [(place, each) for place, each in live.items() if place not in outcomes]
             written = player.act([each for _, each in acting])
+            own = [
+                (place, each, answer)
+                for (place, each), answer in zip(acting, written, strict=True)
+                if each.mine
+            ]
+            world.judge([(each, answer) for _, each, answer in own])
             outcomes |= _together(
-                [
-                    (place, world.take(each, answer, turns))
-                    for (place, each), answer in zip(acting, written, strict=True)
-                    if each.mine
-                ]
+                [(place, world.take(each, answer, turns)) for place, each, answer in own]
             )
             for place, each in list(live.items()):
-                step, end, error = outcomes[place]
+                step, end, error, each.verdict = outcomes[place]
                 if step is not None:
                     each.steps.append(step)
                 if end is not None:
@@ -283,13 +305,20 @@ class _World:
             try:
                 self._open(each)
             except Exception as error:
-                return None, "error", _told(error)
+                return None, "error", _told(error), None
         return None
+
+    def judge(self, answered: Sequence[tuple[Playing, Written]]) -> None:
+        """Score the answers to questions."""
+        asked = [(each, answer.text) for each, answer in answered if is_question(each.example)]
+        scores = self.task.scores([text for _, text in asked], [each.example for each, _ in asked])
+        for (each, _), score in zip(asked, scores, strict=True):
+            each.verdict = score
 
     def take(self, each: Playing, written: Written, turns: int | None) -> _Outcome:
         """Carry out the action of an answer, if it has one."""
-        found = read_action(written.text, self.params.episodes.form)
-        if not written.finished:
+        found = read_action(written.text, each.form(self.params.episodes.form))
+        if not written.finished and not is_question(each.example):
             found = Action(None, f"cut off after {self.params.episodes.turn_tokens} tokens")
         if found.text is None:
             outcome = Outcome(f"Invalid answer: {found.error}.", valid=False)
@@ -299,7 +328,7 @@ class _World:
             except UserError:
                 raise
             except Exception as error:
-                return None, "error", _told(error)
+                return None, "error", _told(error), None
         end: End | None = outcome.end
         if end is None and each.turn + 1 >= min(each.example["turns"], turns or math.inf):
             end = "limit"
@@ -312,7 +341,7 @@ class _World:
             written.finished,
             written.explored,
         )
-        return step, end, None
+        return step, end, None, each.verdict
 
     def _step(self, each: Playing, action: str) -> Outcome:
         try:
@@ -333,12 +362,18 @@ class _World:
 
     def _act(self, each: Playing, action: str) -> Outcome:
         assert each.environment is not None
+        if isinstance(each.environment, Question):
+            return each.environment.judged(each.verdict)
         with time_limit(self.params.episodes.seconds):
             return each.environment.step(action)
 
     def _open(self, each: Playing) -> None:
         assert self.task.open is not None
         each.close()
+        if is_question(each.example):
+            each.environment = Question(self.task, self.params.reward.weights)
+            each.environment.reset(each.example)
+            return
         with time_limit(self.params.episodes.seconds):
             each.environment = self.task.open(self.params, each.example)
             first = each.environment.reset(each.example)
@@ -390,7 +425,16 @@ def _episode(each: Playing, end: End, error: str | None) -> Episode:
     whole = each.window is not None and end != "error"
     rows = each.window.rows(each.steps) if whole and each.window is not None else ()
     score = sum(step.reward for step in each.steps)
-    return Episode(each.example["id"], each.sample, rows, tuple(each.steps), end, score, error)
+    return Episode(
+        each.example["id"],
+        each.sample,
+        rows,
+        tuple(each.steps),
+        end,
+        score,
+        error,
+        each.verdict,
+    )
 
 
 def _told(error: Exception) -> str:

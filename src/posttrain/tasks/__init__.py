@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 SPLITS = ("train", "val", "test")
 NEEDED = (("examples",), ("prompt",), ("score", "open"))  # one of each group
+ANSWER = "answer"  # `form` of a row whose one answer ends its episode, see `is_question`
 
 Example = Mapping[str, Any]
 Options = TypeVar("Options", bound=Section)
@@ -258,11 +259,16 @@ def read_options(params: Params, kind: type[Options]) -> Options:
     return check(kind, params.selected_dataset.options, source)
 
 
+def is_question(example: Example) -> bool:
+    """Whether an example of a data set with environments is of a task of one turn."""
+    return example.get("form") == ANSWER
+
+
 def get_task(name: str, *parts: str) -> Task:
     """The task or environment of that name; `UserError` if its module lacks a required function.
 
-    parts: the tasks of the parts of a mixture, as in `Params.tasks`. It is an environment if they are; `UserError` if only
-    some are.
+    parts: the tasks of the parts of a mixture, as in `Params.tasks`. It is an environment if one of them is, and then has
+    `score` for the questions of the others.
     """
     folder = "tasks" if (PACKAGE / "tasks" / name).is_dir() else "environments"
     module = import_module(f"posttrain.{folder}.{name}.task")
@@ -275,11 +281,8 @@ def get_task(name: str, *parts: str) -> Task:
                 f"src/posttrain/{folder}/{name}/task.py: has no function {' or '.join(group)}"
             )
     if parts:
-        played = {part: get_task(part).open is not None for part in parts}
-        if len({*played.values()}) > 1:
-            raise UserError(
-                f"{name} of {', '.join(parts)}: environments ({', '.join(p for p in parts if played[p])}) and tasks of "
-                "one turn cannot be parts of the same data set"
-            )
-        offered.pop("score" if all(played.values()) else "open", None)
+        played = [get_task(part).open is not None for part in parts]
+        for function, wanted in (("open", any(played)), ("score", not all(played))):
+            if not wanted:
+                offered.pop(function, None)
     return Task(**offered)

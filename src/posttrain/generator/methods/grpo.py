@@ -14,7 +14,7 @@ one. An unfinished completion is trained on like any other, with the reward of i
 
 For an episode, r is its return, the prompt's completions are the episodes of one start, and t counts all tokens that the
 policy wrote in it. TRL's trainer stays for tasks of one turn: it reads a question once for all its completions with a
-fused head, and is tested against the formulas here; it knows no turns with rewards of their own.
+fused head, and is tested against the formulas here; it knows no turns with rewards of their own, and no curriculum.
 """
 
 from __future__ import annotations
@@ -62,8 +62,9 @@ def credit(settings: Settings, acted: Acted) -> tuple[Tensor, Stats]:
 
 def train(run: Run, settings: Settings) -> History:
     """Train `run.model` in place; it ends with the weights of its best validation."""
-    if run.plays:
-        return on_policy.train(run, settings, partial(credit, settings), loss_kl=settings.kl_coef)
+    if run.plays or settings.curriculum.by:
+        terms = on_policy.Terms(kl=settings.kl_coef)
+        return on_policy.train(run, settings, partial(credit, settings), terms=terms)
     rows = run.data.prompts(settings.prompts)
     watch = trl.Watch(run, "reward", settings.evaluations, settings.inner_epochs)
     reference = trl.reference_of(run.model, settings.kl_coef)

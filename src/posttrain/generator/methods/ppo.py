@@ -15,6 +15,13 @@ V is the critic of `posttrain.rollouts.critic`, on the hidden states from which 
 answer so far was to the policy: its probability, and the geometric mean of those of its tokens. It is fitted to the steps
 before; at the first it is 0.
 
+With `value_coef` above 0 V is a layer on these states instead, trained by gradient with the policy and through it
+(`rollouts.critic.ValueHead`), as most code has it:
+
+    loss = - objective + value_coef mean_t (V(s_t) - (A_t + V_old(s_t)))^2 - entropy_coef mean_t H(policy(s_t))
+
+where A is not whitened. Neither that nor a bonus for entropy is on by default; `ppo_affine` has both.
+
 The states alone say next to nothing about returns: what the last layer keeps decides the next token. How much the critic
 explains is on the curve `explained_variance`, and in the findings of a comparison.
 """
@@ -29,26 +36,30 @@ import torch
 from torch import Tensor
 
 from posttrain.core.loop import History, Stats
-from posttrain.core.schema import Fraction
+from posttrain.core.schema import Fraction, NonNegative
 from posttrain.generator import on_policy
 from posttrain.generator.on_policy import Acted
 from posttrain.generator.run import Run
 from posttrain.generator.settings import OnPolicy
 from posttrain.models.architecture import hidden_size
 from posttrain.rollouts.credit import returns_to_go, token_gae, turn_gae
-from posttrain.rollouts.critic import Critic, explained_variance
+from posttrain.rollouts.critic import Critic, ValueHead, explained_variance
 from posttrain.rollouts.groups import whiten
 
 
 class Settings(OnPolicy):
-    """credit: whether an action of GAE is a token or a turn."""
+    """credit: whether an action of GAE is a token or a turn. value_coef: of a value head's loss; 0: the fitted critic.
+    entropy_coef: of the entropy of the next token.
+    """
 
     gamma: Fraction
     gae_lambda: Fraction
     credit: Literal["token", "turn"] = "token"
+    value_coef: NonNegative = 0.0
+    entropy_coef: NonNegative = 0.0
 
 
-def credit(critic: Critic, settings: Settings, acted: Acted) -> tuple[Tensor, Stats]:
+def credit(critic: Critic | ValueHead, settings: Settings, acted: Acted) -> tuple[Tensor, Stats]:
     """Whitened advantages (M,), and how much of the returns the critic explained; `critic` learns from them."""
     gae = token_gae if settings.credit == "token" else turn_gae
     penalties = settings.kl_coef * (acted.log_probs - acted.reference_log_probs)
@@ -65,13 +76,20 @@ def credit(critic: Critic, settings: Settings, acted: Acted) -> tuple[Tensor, St
         expected = acted.of(number, values).tolist()
         advantages.append(gae(rewards, expected, lengths, settings.gamma, settings.gae_lambda))
         returns.append(returns_to_go(rewards, lengths, settings.gamma))
-    found, states = acted.spread(returns), acted.states
+    found, states, estimated = acted.spread(returns), acted.states, acted.spread(advantages)
     if settings.credit == "turn":
         starts = torch.tensor([0, *accumulate(acted.turns)][:-1], device=found.device)
-        states, likely, values, found = (x[starts] for x in (states, likely, values, found))
-    critic.learn(states, likely, found)
-    stats = {"explained_variance": explained_variance(values, found)}
-    return whiten(acted.spread(advantages)), stats
+        states, likely, before, found = (x[starts] for x in (states, likely, values, found))
+        lengths_of = torch.tensor(acted.turns, device=found.device)
+        spread = before.repeat_interleave(lengths_of)
+    else:
+        before = spread = values
+    if isinstance(critic, ValueHead):
+        critic.returns = estimated + spread
+    else:
+        critic.learn(states, likely, found)
+    stats = {"explained_variance": explained_variance(before, found)}
+    return whiten(estimated), stats
 
 
 def _confidence(log_probs: Tensor) -> Tensor:
@@ -83,12 +101,19 @@ def _confidence(log_probs: Tensor) -> Tensor:
 
 def train(run: Run, settings: Settings) -> History:
     """Train `run.model` in place; it ends with the weights of its best validation."""
-    model = run.model
-    critic = Critic(hidden_size(model.config), 2, next(model.parameters()).device)
+    width, place = hidden_size(run.model.config), next(run.model.parameters()).device
+    critic: Critic | ValueHead
+    if settings.value_coef:
+        critic = ValueHead(width, place)
+        head, state = critic, dict[str, Tensor]()
+    else:
+        critic, head = Critic(width, 2, place), None
+        state = {f"critic/{name}": tensor for name, tensor in critic.tensors().items()}
     return on_policy.train(
         run,
         settings,
         partial(credit, critic, settings),
+        terms=on_policy.Terms(entropy=settings.entropy_coef, value=settings.value_coef, head=head),
         with_states=True,
-        state={f"critic/{name}": tensor for name, tensor in critic.tensors().items()},
+        state=state,
     )

@@ -9,7 +9,7 @@ that of REINFORCE. An unfinished completion is trained on like any other, with t
 For an episode, r is its return and t counts all tokens that the policy wrote in it. The ratio there is that of a token,
 and the mean is over tokens: the ratio of hundreds of tokens together would leave the range after one update. TRL's
 trainer stays for tasks of one turn: it reads a question once for all its completions with a fused head, and is tested
-against the formulas here; it knows no turns with rewards of their own.
+against the formulas here; it knows no turns with rewards of their own, and no curriculum.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def credit(settings: Settings, acted: Acted) -> tuple[Tensor, Stats]:
 
 def train(run: Run, settings: Settings) -> History:
     """Train `run.model` in place; it ends with the weights of its best validation."""
-    if run.plays:
+    if run.plays or settings.curriculum.by:
         return on_policy.train(run, settings, partial(credit, settings))
     rows = run.data.prompts(settings.prompts)
     watch = trl.Watch(run, "reward", settings.evaluations, settings.inner_epochs)

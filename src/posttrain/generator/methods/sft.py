@@ -21,10 +21,11 @@ from posttrain.core.settings import SFT
 from posttrain.generator import trl
 from posttrain.generator.data import IGNORED, Row
 from posttrain.generator.run import Run
+from posttrain.generator.settings import OfParts
 
 
-class Settings(SFT):
-    """Those of `SFT`."""
+class Settings(OfParts, SFT):
+    """Those of `SFT`, and `parts`."""
 
 
 # Fills up the last batch of an epoch, so that all processes have the same number of rows; no label counts.

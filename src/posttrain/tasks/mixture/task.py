@@ -5,6 +5,9 @@ one of these depends on those of the parts' tasks with this name, and on no othe
 
 A split of `datasets.NAME.SPLIT` examples has as many of each part as its weight in `options.parts` says (by largest
 remainders), drawn by the seed from that part's own examples, which its own entry and seed make, and in random order.
+
+Where a part is an environment, all parts are played: a question of a task of one turn is an episode of one turn, of the form
+`answer` (`posttrain.environments.question`).
 """
 
 from __future__ import annotations
@@ -20,7 +23,15 @@ from posttrain.core.errors import UserError
 from posttrain.core.files import atomic_directory, read_json, write_json
 from posttrain.core.params import Params, StoredDataset, Variant
 from posttrain.core.schema import Rate, Section
-from posttrain.tasks import Candidate, Example, Explanation, Score, get_task, read_options
+from posttrain.tasks import (
+    ANSWER,
+    Candidate,
+    Example,
+    Explanation,
+    Score,
+    get_task,
+    read_options,
+)
 from posttrain.tasks.others import other_answers
 from posttrain.tasks.subset import subset
 
@@ -64,6 +75,7 @@ def audit(source: Path, directory: Path) -> dict[str, Any]:
 def examples(params: Params, split: str, source: Path) -> Iterator[dict[str, Any]]:
     """The examples of a split, from the audited parts in `source`; `UserError` if a part has too few."""
     dataset, drawn = params.selected_dataset, []
+    played = {name: task_named(name).open is not None for name in params.tasks[1:]}
     for part, count in counts(params, split).items():
         entry, name = params.datasets[part], params.datasets[part].task
         rows = task_named(name).examples(params.of_part(part), split, source / part)
@@ -76,9 +88,10 @@ def examples(params: Params, split: str, source: Path) -> Iterator[dict[str, Any
                 f"params.yaml: datasets.{params.dataset}.{split}: {count} of its {getattr(dataset, split)} examples are "
                 f"of {part}, which has {found.of}"
             )
-        drawn += [
-            {**row, "id": f"{part}/{row['id']}", "part": part, "task": name} for row in found.rows
-        ]
+        more: dict[str, Any] = {"part": part, "task": name}
+        if any(played.values()) and not played[name]:
+            more |= {"form": ANSWER, "turns": 1}
+        drawn += [{**row, "id": f"{part}/{row['id']}", **more} for row in found.rows]
     Random(f"{dataset.seed}/{split}").shuffle(drawn)
     yield from drawn
 
