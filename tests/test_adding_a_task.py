@@ -53,7 +53,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run_the_page(project: Path) -> list[list[dict[str, Any]]]:
     """The training pools, after the page's commands."""
-    (commands,) = blocks("sh")
+    commands = blocks("sh")[0]
     for command in commands.splitlines():
         must(project, *command.split())
     return [

@@ -91,10 +91,11 @@ def check_methods(params: Params) -> None:
     _check_sections(params.plain())
     for kind in ("datasets", "models"):
         for name, entry in getattr(params, kind).items():
-            if entry.settings.model_fields_set:
+            if entry.settings != type(entry.settings)():
                 with blaming(f"{kind}.{name}"):
                     _check_sections(params.with_settings_of(kind, name))
     _check_sections(params)
+    _check_all_parts(params)
     for family in FAMILIES:
         _check_tuning(params, family)
 
@@ -113,17 +114,22 @@ def _check_parts(params: Params, parts: Any, section: str) -> None:
 
 
 def _check_sections(params: Params) -> None:
-    _check_parts(params, params.generator.sample.parts, "generator.sample")
     for family in FAMILIES:
         section, known = params.family(family), set[str]()
         for name in section.sections:
             method = load_method(family, name)
-            settings = settings_of(params, family, name, method)
-            if name in section.trained:
-                _check_parts(params, getattr(settings, "parts", "all"), f"{family}.{name}")
+            settings_of(params, family, name, method)
             known |= method.Settings.model_fields.keys()
         for key in section.common:
             if key not in known:
                 raise UserError(
                     f"params.yaml: {family}.common.{key}: unknown parameter{nearest(key, known)}"
                 )
+
+
+def _check_all_parts(params: Params) -> None:
+    _check_parts(params, params.generator.sample.parts, "generator.sample")
+    for family in FAMILIES:
+        for name in params.family(family).trained:
+            settings = settings_of(params, family, name, load_method(family, name))
+            _check_parts(params, getattr(settings, "parts", "all"), f"{family}.{name}")

@@ -435,12 +435,10 @@ class Params(Section):
         return found
 
     def with_settings_of(self, kind: Literal["datasets", "models"], name: str) -> Params:
-        """The params with that entry chosen, and with its settings alone."""
+        """The params with the settings of that entry, and of no other."""
         settings = getattr(self, kind)[name].settings
-        values = self._written | {kind.removesuffix("s"): name}
-        return check(
-            Params, _over(values, f"{kind}.{name}", settings, "params.yaml"), "params.yaml"
-        )
+        values = _over(self._written, f"{kind}.{name}", settings, "params.yaml")
+        return check(Params, values, "params.yaml")
 
     def plain(self) -> Params:
         """The params without the settings of any entry."""
@@ -535,7 +533,7 @@ def _over(
     values: Mapping[str, Any], entry: str, settings: ModelSettings, source: str
 ) -> dict[str, Any]:
     """params.yaml with the settings of an entry; `UserError` if they do not fit the sections."""
-    if not settings.model_fields_set:
+    if settings == type(settings)():
         return dict(values)
     with blaming(entry, source):
         methods = {family: method_names(family) for family in FAMILIES}
