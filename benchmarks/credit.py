@@ -1,7 +1,7 @@
 """What PPO's settings do over episodes: rewards of steps or of the end alone, credit by token or by turn, and those of
 `ppo_affine` one at a time, on the same small game.
 
-    PYTHONPATH=src:tests:. python benchmarks/credit.py [SEEDS]
+    PYTHONPATH=src:tests:. python benchmarks/credit.py [SEEDS [WORD ...]]      rows with one of the words alone
 
 The game is the hallway of tests/hallway.py: a door 2 to 6 steps away, and two turns for each. A step nearer earns a share of
 0.5, one away costs as much, the door earns the other half. `end` pays the same sum at the last turn. The model is its
