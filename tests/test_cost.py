@@ -119,7 +119,7 @@ def test_a_policy_that_took_longer_for_no_more_accuracy_is_named(
 ) -> None:
     copy_project(tmp_path, {"seeds": SEEDS})
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=r"logs/times\.jsonl: missing; run dvc repro"):
+    with pytest.raises(UserError, match=r"logs/times\.jsonl: missing: no stage has run in this f"):
         cost.main()
     rows = ["policy,seed,metric,value,low,high,low_80,high_80,spread,p"]
     rows.append("blind:shortest,,accuracy,0.95,,,,,,")
@@ -384,8 +384,12 @@ def test_policies_are_tabulated_over_experiments(
     assert order == ["accuracy %", "SFT", "PPO", "DPO"]  # as in the comparison
     experiments.main(["selector", "expected_reward"])
     assert cells(capsys.readouterr().out)["SFT"] == ["50.0"] * 3
-    with pytest.raises(UserError, match="no comparison has a measure 'luck'"):
+    with pytest.raises(UserError, match=r"no comparison has a measure 'luck'$"):
         experiments.main(["selector", "luck"])
+    with pytest.raises(UserError, match="'acuracy'; did you mean 'accuracy'"):
+        experiments.main(["selector", "acuracy"])
+    with pytest.raises(UserError, match="'generatr': expected selector or generator; did you"):
+        experiments.main(["generatr"])
     with pytest.raises(
         UserError, match=r"plots/compare/generator\.csv: neither here nor in an exp"
     ):

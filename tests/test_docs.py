@@ -56,6 +56,7 @@ TESTED = {  # commands that begin so
     "dvc exp run -S dataset=sums": "test_adding_a_task.py::test_the_experiment_of_the_page_runs_to_its_end",
     "dvc stage list": "test_plan.py::test_the_stages_ahead_are_those_that_dvc_runs",
     "python -m posttrain.core.code": "test_docs.py::test_the_files_of_a_stage_can_be_listed",
+    "python -m posttrain.core.params": "test_params.py::test_make_repro_checks_the_file_before_dvc_reads_it",
     "python -m posttrain.models.inspect": MODEL_PAGE,
     "dvc exp run -S model=KEY": MODEL_PAGE,
     "python -m posttrain.report.experiments": "test_cost.py::test_policies_are_tabulated_over_experiments",

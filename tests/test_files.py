@@ -27,6 +27,7 @@ from posttrain.core.files import (
     iterate_json_array,
     read_json,
     read_jsonl,
+    read_text,
     sha256_file,
     temporary_file,
     unwritable,
@@ -259,9 +260,19 @@ def test_a_text_that_is_none_is_not_written(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["rows.jsonl"]
 
 
-def test_a_missing_file_and_an_unwritable_place_are_named(tmp_path: Path) -> None:
+def test_a_missing_file_and_an_unwritable_place_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(UserError, match=r"cannot read .*none\.json: No such file"):
         read_json(tmp_path / "none.json")
+    monkeypatch.chdir(tmp_path)
+    for name, advice in (
+        ("params.yaml", r"No such file or directory; run this in the project's folder$"),
+        ("data/pools/none.jsonl", "; dvc repro makes what stages write, dvc pull brings it$"),
+        ("none.txt", "No such file or directory$"),
+    ):
+        with pytest.raises(UserError, match=advice):
+            read_text(name)
     (tmp_path / "data").write_text("a file where a folder should be")
     with pytest.raises(UserError, match=r"cannot write .*data/x\.json: "):
         write_json(tmp_path / "data" / "x.json", 1)

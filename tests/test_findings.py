@@ -138,6 +138,13 @@ def test_the_best_policy_is_named_with_its_distance_from_sft(
         )
 
 
+def test_no_policy_is_praised_for_no_right_answer() -> None:
+    found = comparison({"ppo": (0.0, 1.0), "dpo": (0.0, 1.0)}, sft=0.0)
+    assert plain(findings(found))[0].endswith(
+        "No policy has a right greedy answer on 500 test questions."
+    )
+
+
 @pytest.mark.parametrize(
     ("greedy", "sample", "said"),
     [

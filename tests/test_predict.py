@@ -119,6 +119,18 @@ def test_pools_of_several_sizes_are_scored_in_their_order(project: Path) -> None
         assert logits == pytest.approx(score_rows(selector, [one], model)[0], abs=1e-5)
 
 
+def test_of_a_sample_that_reads_as_too_many_tokens_the_beginning_is_scored(project: Path) -> None:
+    """A broken character is one token when it is sampled, and three when its text is read."""
+    limit = 8
+    model = load_params().selected_model.model_copy(update={"max_candidate_tokens": limit})
+    selector, _ = load_selector(Path("models/selector/base/0"), BASE)
+    pools = [pool_row(0), pool_row(0)]
+    for one, count in zip(pools, (limit, 3 * limit), strict=True):
+        one["candidates"] = [{"text": count * "\ufffd", "reward": 0.0}]
+    short, long = score_rows(selector, pools, model)
+    assert long == pytest.approx(short)
+
+
 def test_the_reference_is_the_selectors_own_policy_on_the_questions_that_are_asked(
     project: Path,
 ) -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_train import DATA, new_run, new_selector, settings
-from toys import PARAMS
+from toys import PARAMS, ROOT
 
 from posttrain.core import curves
 from posttrain.core.errors import UserError
+from posttrain.core.schema import read_yaml
 from posttrain.selector.methods import rloo
 from posttrain.selector.train import Schedule, steps_of_batches, train
 
@@ -65,3 +67,12 @@ def test_a_tracker_without_its_package_is_one_line(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="tracking: wandb needs a package: pip install wandb"):
         curves.Progress("generator/grpo/0", "wandb")
+
+
+def test_the_page_tracks_a_run_in_which_something_trains() -> None:
+    """No training depends on `tracking`, so a run that sets nothing else would show no curve."""
+    stages = read_yaml(ROOT / "dvc.yaml")["stages"]
+    assert [name for name, one in stages.items() if "tracking" in one.get("params", ())] == []
+    page = (ROOT / "docs/experiments.md").read_text(encoding="utf-8")
+    (command,) = re.findall(r"^dvc exp run .*-S tracking=.*$", page, re.M)
+    assert command.count("-S ") > 1

@@ -28,6 +28,7 @@ from posttrain.core.progress import shown
 
 PathLike = str | os.PathLike[str]
 
+MADE = ("data", "metrics", "models", "plots")  # folders that the stages write
 DEEPEST = 100  # levels of lists and objects in a row
 
 _BLOCK = 1 << 16  # characters
@@ -307,9 +308,18 @@ def _readable(path: PathLike) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
+        advice = absent(path) if isinstance(error, FileNotFoundError) else ""
+        raise UserError(f"cannot read {path}: {error.strerror}{advice}") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path}{_undecodable(path)}") from error
+
+
+def absent(path: PathLike) -> str:
+    """What to do about a missing file, as the end of a message: for params.yaml, and for what stages make."""
+    if Path(path) == Path("params.yaml"):
+        return "; run this in the project's folder"
+    made = Path(path).parts[:1] in [(folder,) for folder in MADE]
+    return "; dvc repro makes what stages write, dvc pull brings it" if made else ""
 
 
 def _undecodable(path: PathLike) -> str:

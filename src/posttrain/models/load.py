@@ -42,7 +42,7 @@ from transformers import (
 from posttrain.core import processes
 from posttrain.core.cost import READ
 from posttrain.core.errors import UserError
-from posttrain.core.files import read_json, read_text, write_json
+from posttrain.core.files import absent, read_json, read_text, write_json
 from posttrain.core.inputs import WEIGHTS, Digest, hash_files, model_files
 from posttrain.core.manifest import check_files
 from posttrain.core.not_trained import why_not_trained
@@ -144,7 +144,7 @@ def locate(model: str | Path, revision: str | None = None) -> Location:
         raise UserError(f"{path}: {_GGUF}")
     name = str(model)
     if isinstance(model, Path) or name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise UserError(f"{name}: no such folder")
+        raise UserError(f"{name}: no such folder{absent(name)}")
     return Location(name, revision)
 
 

@@ -57,7 +57,9 @@ class PolicyCost:
 def main() -> None:
     params = load_params()
     if not TIMES.is_file():
-        raise UserError(f"{TIMES}: missing; run dvc repro, each stage notes its time there")
+        raise UserError(
+            f"{TIMES}: missing: no stage has run in this folder, where each notes its time"
+        )
     lines = of_present_models(read_jsonl(TIMES))
     times = last_times(lines, params.dataset, params.model, params.seeds)
     if not times:

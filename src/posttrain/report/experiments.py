@@ -20,6 +20,8 @@ from pathlib import Path
 from ruamel.yaml import YAML
 
 from posttrain.core.errors import UserError
+from posttrain.core.params import FAMILIES
+from posttrain.core.schema import nearest
 from posttrain.report.findings import label
 from posttrain.report.tables import table
 
@@ -28,6 +30,9 @@ Values = Mapping[str, float]  # by policy
 
 def main(arguments: Sequence[str]) -> None:
     family, measure = [*arguments, *("selector", "accuracy")[len(arguments) :]][:2]
+    if family not in FAMILIES:
+        hint = nearest(family, FAMILIES)
+        raise UserError(f"{family!r}: expected {' or '.join(FAMILIES)}{hint}")
     path, lock = Path(f"plots/compare/{family}.csv"), Path("dvc.lock")
     found: dict[str, tuple[str | None, str | None]] = {"workspace": (_text(path), _text(lock))}
     for name, revision in revisions().items():
@@ -35,15 +40,19 @@ def main(arguments: Sequence[str]) -> None:
         found[name] = text, locked
     columns: dict[str, Values] = {}
     notes = []
+    known: set[str] = set()
     for name, (text, locked) in found.items():
         if text is None:
             continue
         late = out_of_step(locked, f"compare@{family}") if locked else None
         columns[name] = {} if late else parse(name, text, measure)
+        known |= {row.get("metric") or "" for row in csv.DictReader(io.StringIO(text))}
         if late:
             notes.append(f"{name}: not compared, as {late} has not run on what was made before it")
     if not columns:
         raise UserError(f"{path}: neither here nor in an experiment; run dvc repro")
+    if measure not in known:
+        raise UserError(f"no comparison has a measure {measure!r}{nearest(measure, known)}")
     print("\n".join([by_policy(columns, measure), *notes]))
 
 
@@ -95,8 +104,6 @@ def revisions() -> dict[str, str]:
 def by_policy(columns: Mapping[str, Values], measure: str) -> str:
     """Markdown, a row per policy and a column per experiment, in percent."""
     policies = dict.fromkeys(policy for values in columns.values() for policy in values)
-    if not policies:
-        raise UserError(f"no comparison has a measure {measure!r}")
     rows = [
         [label(policy), *(_cell(values.get(policy)) for values in columns.values())]
         for policy in policies

@@ -148,6 +148,8 @@ def _best(comparison: Comparison) -> str:
     references = [name for name in (REFERENCE, CONTROL) if name in right]
     if len(right) == 1:
         return f"{names} has an accuracy of {percent(most)} {among}."
+    if most == 0:
+        return f"No policy has a right greedy answer {among}."
     if comparison.methods and (top := [name for name in references if name in best]):
         rest = {name: right[name] for name in comparison.methods if name not in best}
         if not rest:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from posttrain.models.architecture import recompute_activations
 from posttrain.models.load import BASE, load_tokenizer, read_base
 from posttrain.models.precision import compute_in
 from posttrain.rollouts.groups import all_equal
+from posttrain.selector.batch import PoolText, tokenize_pools
 from posttrain.selector.data import make_pools
 from posttrain.selector.model import Selector, load_selector, save_selector
 from posttrain.selector.predict import score_pools
@@ -61,15 +64,27 @@ def by_likelihood(model: torch.nn.Module) -> Selector:
 def score_rows(
     selector: Selector, rows: Sequence[Mapping[str, Any]], model: Model
 ) -> list[list[float]]:
-    """The selector's logits of each row's candidates; rows may differ in K."""
-    tokenizer = load_tokenizer(BASE)
-    # A sampled text may tokenise to more tokens than were sampled.
-    roomy = model.model_copy(update={"max_candidate_tokens": 2 * model.max_candidate_tokens})
+    """The selector's logits of each row's candidates; rows may differ in K.
+
+    A sampled text may tokenise to more tokens than were sampled. Of one with more than twice `max_candidate_tokens`, such
+    as a text of broken characters, or for which the model has no positions, the beginning is scored. `UserError` if a
+    prompt is too long.
+    """
+    tokenizer, longest = load_tokenizer(BASE), model.max_candidate_tokens
     scores: dict[int, list[float]] = {}
     for size in sorted({len(row["candidates"]) for row in rows}):
         chosen = [i for i, row in enumerate(rows) if len(row["candidates"]) == size]
-        data, _ = make_pools([rows[i] for i in chosen], tokenizer, roomy, training=False)
-        logits, _ = score_pools(selector, data.pools, model.batch_size, device())
+        texts = [
+            PoolText(row["id"], row["prompt"], [made["text"] for made in row["candidates"]])
+            for row in map(rows.__getitem__, chosen)
+        ]
+        whole, _ = tokenize_pools(texts, tokenizer, model.max_prompt_tokens, sys.maxsize)
+        pools = []
+        for pool in whole:
+            room = model.max_prompt_tokens + longest - len(pool.prompt_ids)  # fits the positions
+            cut = [ids[: min(2 * longest, room)] for ids in pool.candidate_ids]
+            pools.append(replace(pool, candidate_ids=cut))
+        logits, _ = score_pools(selector, pools, model.batch_size, device())
         scores |= dict(zip(chosen, logits.tolist(), strict=True))
     return [scores[i] for i in range(len(rows))]
 
