@@ -84,6 +84,8 @@ def main() -> None:
     rows += [
         (f"{name}, rewards of steps", steps, name, {}) for name in ("ppo_affine", "grpo", "rloo")
     ]
+    words = sys.argv[2:]
+    rows = [row for row in rows if not words or any(word in row[0] for word in words)]
     print(
         "| PPO with | success, all steps | last steps | explained variance | KL per episode | CPU s |"
     )
