@@ -307,6 +307,9 @@ def test_a_machine_that_hangs_is_ended_at_the_time_limit(rows: list[Row]) -> Non
     game, present = SciWorld(), machine()
     game.reset(rows[0])
     os.kill(present._process.pid, signal.SIGSTOP)
+    while psutil.Process(present._process.pid).status() != psutil.STATUS_STOPPED:
+        time.sleep(0.01)
+    time.sleep(0.2)  # the state is that of its first thread; the others stop one after another
     with pytest.raises(TimeoutError, match=r"took more than 0\.5 seconds"), time_limit(0.5):
         game.step("look around")
     assert not present.alive
