@@ -21,6 +21,7 @@ from posttrain.environments.alfworld.game import ALFWorld
 from posttrain.environments.alfworld.options import Options
 from posttrain.environments.alfworld.problem import draw, write
 from posttrain.environments.scripted import most_turns
+from posttrain.environments.starts import play_expert
 from posttrain.tasks import SPLITS, no_files, read_options
 
 MISSES = 200  # draws in a row that give no new game
@@ -99,29 +100,17 @@ class _Maker:
         question = self.game.begin(problem, task)
         if self.game.over or (new_question and question in self.seen):
             return None
-        solved = self._solve()
-        if solved is None:
+        played = play_expert(self.game, self.options.turns or _LONGEST)
+        if played is None or played.end != "goal":
             return None
         self.seen |= {problem, question}
-        first, turns = solved
         return {
             "kind": kind,
             "seed": seed,
             "question": question,
-            "turns": most_turns(turns, self.options.turns),
-            "expert": first,
-            "expert_turns": turns,
+            "turns": most_turns(played.turns, self.options.turns),
+            "expert": played.first,
+            "expert_turns": played.turns,
             "task": task,
             "problem": problem,
         }
-
-    def _solve(self) -> tuple[str, int] | None:
-        """The expert's first action and its turns."""
-        first = action = self.game.expert()
-        for turn in range(1, 1 + (self.options.turns or _LONGEST)):
-            if first is None or action is None:
-                return None
-            if self.game.step(action).end == "goal":
-                return first, turn
-            action = self.game.expert()
-        return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from posttrain.core.params import Variant
-from posttrain.environments import FORMS
+from posttrain.environments import starts
 from posttrain.tasks import Example
 
 # Words in small letters are a token or two of a small tokenizer, those in capitals five.
@@ -13,8 +13,7 @@ _RULES = """Actions: go to place | open place | close place | take thing from pl
 clean thing with place | heat thing with place | cool thing with place | slice thing with knife | examine thing | look | \
 inventory | help
 """
-_ASKS: Mapping[Variant, str] = {
-    "direct": "",
+_HINTS: Mapping[Variant, str] = {
     "reflective": "Check that you are where the thing is.\n",
     "deliberative": "First think where the thing may be.\n",
 }
@@ -22,4 +21,4 @@ _ASKS: Mapping[Variant, str] = {
 
 def prompt(example: Example, variant: Variant = "direct") -> str:
     """The prompt of an example; it ends where the first answer begins."""
-    return f"{_RULES}{_ASKS[variant]}Answer: {FORMS[example['form']]}\n{example['question']}"
+    return starts.prompt(_RULES, _HINTS, example, variant)

@@ -18,6 +18,7 @@ from posttrain.environments.babyai.engine import check_levels
 from posttrain.environments.babyai.game import BabyAI
 from posttrain.environments.babyai.options import Options
 from posttrain.environments.scripted import most_turns
+from posttrain.environments.starts import play_expert
 from posttrain.tasks import SPLITS, no_files, read_options
 
 MISSES = 200  # seeds in a row that give no new game
@@ -66,21 +67,16 @@ def _solved(
     game: BabyAI, level: str, seed: int, question: str, options: Options
 ) -> dict[str, Any] | None:
     """The row of the game that has begun; None if the expert does not solve it within the turns."""
-    first = action = game.expert()
-    for turn in range(1, 1 + (options.turns or _LONGEST)):
-        if action is None:
-            return None
-        outcome = game.step(action)
-        if outcome.end == "goal":
-            return {
-                "kind": level,
-                "seed": seed,
-                "question": question,
-                "turns": most_turns(turn, options.turns),
-                "level": level,
-                "expert": first,
-                "expert_turns": turn,
-                "expert_return": round(outcome.reward, 6),
-            }
-        action = game.expert()
-    return None
+    played = play_expert(game, options.turns or _LONGEST)
+    if played is None or played.end != "goal":
+        return None
+    return {
+        "kind": level,
+        "seed": seed,
+        "question": question,
+        "turns": most_turns(played.turns, options.turns),
+        "level": level,
+        "expert": played.first,
+        "expert_turns": played.turns,
+        "expert_return": round(played.earned, 6),
+    }

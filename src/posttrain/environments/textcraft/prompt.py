@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from posttrain.core.params import Variant
-from posttrain.environments import FORMS
+from posttrain.environments import starts
 from posttrain.tasks import Example
 
 _RULES = """Actions: get N item | craft N item using N item, N item | inventory
 Get what no recipe makes. For `any` name one kind.
 """
-_ASKS: Mapping[Variant, str] = {
-    "direct": "",
+_HINTS: Mapping[Variant, str] = {
     "reflective": "Check what you have before you craft.\n",
     "deliberative": "First think which items the goal needs, and what they need.\n",
 }
@@ -20,4 +19,4 @@ _ASKS: Mapping[Variant, str] = {
 
 def prompt(example: Example, variant: Variant = "direct") -> str:
     """The prompt of an example; it ends where the first answer begins."""
-    return f"{_RULES}{_ASKS[variant]}Answer: {FORMS[example['form']]}\n{example['question']}"
+    return starts.prompt(_RULES, _HINTS, example, variant)

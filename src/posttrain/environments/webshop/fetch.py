@@ -16,6 +16,7 @@ from posttrain.core.errors import UserError
 from posttrain.core.files import atomic_directory, write_jsonl
 from posttrain.core.params import GeneratedDataset, Params
 from posttrain.environments.scripted import most_turns
+from posttrain.environments.starts import play_expert
 from posttrain.environments.webshop.game import WebShop, to_row
 from posttrain.environments.webshop.goals import Goal, published_order
 from posttrain.environments.webshop.nouns import get_nouns
@@ -86,31 +87,22 @@ def _rows(
         if number == count:
             return
         question = game.begin(shop, goal, pages)
-        first, turns, paid = _play(game)
-        if options.products is None and paid < 1:
+        played = play_expert(game, _LONGEST)
+        assert played is not None  # the buyer always has something to do
+        if options.products is None and played.end != "goal":
             continue
         yield {
             "id": f"{split}-{number}",
             "kind": shop.products[goal.asin].kind,
             "seed": seed,
             "question": question,
-            "turns": most_turns(turns, options.turns),
+            "turns": most_turns(played.turns, options.turns),
             "goal": goal.instruction,
-            "expert": first,
-            "expert_turns": turns,
-            "expert_return": round(paid, 6),
+            "expert": played.first,
+            "expert_turns": played.turns,
+            "expert_return": round(played.earned, 6),
             "wanted": to_row(goal),
             "pages": pages,
             "shop": made,
         }
         number += 1
-
-
-def _play(game: WebShop) -> tuple[str, int, float]:
-    """The expert's first action, its turns, and its reward."""
-    first = game.expert() or ""
-    for turn in range(1, _LONGEST + 1):
-        outcome = game.step(game.expert() or "")
-        if outcome.end is not None:
-            return first, turn, outcome.reward
-    return first, _LONGEST, 0.0
