@@ -21,20 +21,18 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from hallway import (  # type: ignore[import-not-found]
-    TOKENIZER,
     Hallway,
     hallway_params,
+    hallway_run,
     hallway_task,
     start,
     walker,
 )
 from scipy.stats import t
-from toys import colour_data, settings  # type: ignore[import-not-found]
+from toys import settings  # type: ignore[import-not-found]
 
 from posttrain.core.methods import load_method
 from posttrain.environments import Outcome
-from posttrain.generator.run import Run
-from posttrain.rollouts.sampling import sample
 from posttrain.tasks import Task
 
 STEPS, LAST = 16, 3
@@ -100,25 +98,9 @@ def main() -> None:
 
 def train(task: Task, method: str, seed: int, changes: dict[str, Any]) -> tuple[float, ...]:
     """Success in all steps and in the last, explained variance, and KL per episode in the last."""
-    prompts = [{"prompt": e["prompts"]["direct"], "example": n} for n, e in enumerate(STARTS)]
     model = walker()
     with TemporaryDirectory() as folder:
-        run = Run(
-            model=model,
-            seed=seed,
-            work=Path(folder),
-            evaluate=lambda model: {"reward": 0.0},
-            report=lambda done, total, shown: None,
-            tokenizer=TOKENIZER,
-            data=colour_data(prompts=lambda which: prompts, examples=STARTS),
-            reward=None,  # type: ignore[arg-type]
-            sample=sample,
-            in_flight=64,
-            max_new_tokens=8,
-            batch_size=32,
-            task=task,
-            params=PARAMS,
-        )
+        run = hallway_run(model, STARTS, Path(folder), PARAMS, seed=seed, task=task)
         chosen = settings("generator", method, **SMALL | changes)
         history = load_method("generator", method).train(run, chosen)
     last = history.train[-LAST:]

@@ -3,9 +3,9 @@
     python benchmarks/environments.py [textcraft babyai sciworld webshop alfworld] [--seconds 3]
 
 Each name is a data set of params.yaml whose task is an environment, and its test split is made anew. Steps are random legal
-actions, resets and the list of legal actions not counted. Tokens are those of pocket. In the engine the expert plays, with
-1, 4 and 8 slots; the shares of the time are those of resets, steps and the expert. All of it in one process, and for
-sciworld the Java machine that it starts, whose processor time is counted, too.
+actions; resets, steps and lists of legal actions are counted apart. Tokens are those of pocket. In the engine the expert
+plays, with 1, 4 and 8 slots; the shares of the time are those of resets, steps and the expert. All of it in one process, and
+for sciworld the Java machine that it starts, whose processor time is counted, too.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import psutil
 from posttrain.core.params import Params, check_params
 from posttrain.core.schema import read_yaml
 from posttrain.environments import Environment, write_action
-from posttrain.environments.scripted import expert, random_legal, success_rates
+from posttrain.environments.scripted import expert, success_rates
 from posttrain.models.load import load_tokenizer
 from posttrain.rollouts.play import Scripted, play
 from posttrain.tasks import Example, Task, get_task
@@ -48,10 +48,9 @@ def main() -> None:
             rows = [*task.examples(params, "test", Path(folder) / "games")]
         assert task.open is not None
         environment = task.open(params, rows[0])
-        resets, steps = speed(environment, rows, options.seconds)
-        print(
-            f"{name}: {resets:.0f} resets/s, {steps:.0f} steps/s; games of all splits {made:.1f} s"
-        )
+        rates = speed(environment, rows, options.seconds)
+        told = ", ".join(f"{rates[key]:.0f} {key}s/s" for key in ("reset", "step", "legal"))
+        print(f"{name}: {told}; games of all splits {made:.1f} s")
         reached = success_rates(environment, rows)
         print(", ".join(f"{player} {rate:.3f}" for player, rate in reached.items()))
         for slots in (1, 4, 8):
@@ -64,28 +63,28 @@ def main() -> None:
             print(line)
 
 
-def speed(
-    environment: Environment, rows: list[dict[str, Any]], seconds: float
-) -> tuple[float, float]:
-    """Resets and steps per second."""
-    random, taken = Random(0), [0.0, 0.0]
-    counts = [0, 0]
-    for row in cycle(rows):
+def speed(environment: Environment, rows: list[dict[str, Any]], seconds: float) -> dict[str, float]:
+    """Resets, steps and lists of legal actions per second."""
+    random = Random(0)
+    spent: dict[str, float] = defaultdict(float)
+    calls: dict[str, int] = defaultdict(int)
+
+    def timed(name: str, *arguments: Any) -> Any:
         start = time.perf_counter()
-        environment.reset(row)
-        taken[0] += time.perf_counter() - start
-        counts[0] += 1
+        found = getattr(environment, name)(*arguments)
+        spent[name] += time.perf_counter() - start
+        calls[name] += 1
+        return found
+
+    for row in cycle(rows):
+        timed("reset", row)
         for _ in range(row["turns"]):
-            action = random_legal(environment, random) or ""
-            start = time.perf_counter()
-            outcome = environment.step(action)
-            taken[1] += time.perf_counter() - start
-            counts[1] += 1
-            if outcome.end is not None:
+            legal = timed("legal")
+            if timed("step", random.choice(legal) if legal else "").end is not None:
                 break
-        if sum(taken) > seconds:
+        if spent["reset"] + spent["step"] > seconds:
             break
-    return counts[0] / taken[0], counts[1] / taken[1]
+    return {name: calls[name] / spent[name] for name in spent}
 
 
 class Timed:

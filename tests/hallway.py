@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from pretrain.model import build_model, llama_config, train_tokenizer
+from toys import colour_data
 
 from posttrain.core.params import Params, load_params
 from posttrain.environments import Outcome
+from posttrain.generator.run import Run
 from posttrain.models.tokens import tokenize_answers, tokenize_observations, tokenize_prompts
+from posttrain.rollouts.sampling import sample
 from posttrain.tasks import Task
 
 SIDES = ("left", "right")
@@ -143,3 +146,27 @@ def walker(steps: int = 80) -> Any:
     model = build_model(config, 0)
     model.load_state_dict(weights)
     return model.eval()
+
+
+def hallway_run(
+    model: Any, starts: Sequence[Mapping[str, Any]], work: Path, params: Params, **changes: Any
+) -> Run:
+    """A training of the model on episodes from these starts; its validation is always 0, unless `changes` has one."""
+    asked = [{"prompt": row["prompts"]["direct"], "example": n} for n, row in enumerate(starts)]
+    fields: dict[str, Any] = {
+        "model": model,
+        "seed": 3,
+        "work": work,
+        "evaluate": lambda model: {"reward": 0.0},
+        "report": lambda done, total, shown: None,
+        "tokenizer": TOKENIZER,
+        "data": colour_data(prompts=lambda which: asked, examples=starts),
+        "reward": None,
+        "sample": sample,
+        "in_flight": 64,
+        "max_new_tokens": 8,
+        "batch_size": 32,
+        "task": hallway_task(),
+        "params": params,
+    }
+    return Run(**fields | changes)

@@ -10,9 +10,17 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from hallway import TOKENIZER, Hallway, hallway_params, hallway_task, start, walker
+from hallway import (
+    TOKENIZER,
+    Hallway,
+    hallway_params,
+    hallway_run,
+    hallway_task,
+    start,
+    walker,
+)
 from torch.nn.functional import cross_entropy
-from toys import Killed, colour_data, contents, frozen_copy, settings
+from toys import Killed, contents, frozen_copy, settings
 
 from posttrain.core.errors import UserError
 from posttrain.core.loop import History, trainable_state
@@ -22,7 +30,6 @@ from posttrain.environments.scripted import expert, first_legal, random_legal
 from posttrain.generator import on_policy
 from posttrain.generator.batches import collate, prompt_batches
 from posttrain.generator.methods import grpo, ppo, rloo
-from posttrain.generator.run import Run
 from posttrain.generator.settings import Curriculum
 from posttrain.models.tokens import decode_answer, tokenize_observations, tokenize_prompts
 from posttrain.rollouts import sampling
@@ -501,7 +508,6 @@ def train(
 ) -> tuple[Any, History]:
     """8 steps of 8 starts and 4 episodes each; it is killed before a turn of a step, `die_at`."""
     examples = [start(number) for number in range(16)]
-    rows = [{"prompt": e["prompts"]["direct"], "example": n} for n, e in enumerate(examples)]
 
     def evaluate(model: Any) -> dict[str, float]:
         player = Policy(model, TOKENIZER, sample, PARAMS, temperature=0.0)
@@ -513,23 +519,8 @@ def train(
             raise Killed
         return sample(*given, keys=keys, **more)
 
-    model = walker()
-    run = Run(
-        model=model,
-        seed=3,
-        work=work,
-        evaluate=evaluate,
-        report=lambda done, total, shown: None,
-        tokenizer=TOKENIZER,
-        data=colour_data(prompts=lambda which: rows, examples=examples),
-        reward=None,  # type: ignore[arg-type]
-        sample=sampler,
-        in_flight=64,
-        max_new_tokens=8,
-        batch_size=32,
-        task=task,
-        params=hallway_params(slots=32),
-    )
+    model, params = walker(), hallway_params(slots=32)
+    run = hallway_run(model, examples, work, params, evaluate=evaluate, sample=sampler, task=task)
     small = {
         "steps": 8,
         "prompts_per_step": 8,
